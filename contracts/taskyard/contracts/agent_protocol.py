@@ -1,0 +1,164 @@
+"""What the dispatcher and the slot allocator say to agents, and what agents say to them.
+
+Requests go to `taskyard.agent.<agent>.assign` and `.cancel` and are answered at once; reports and output go to
+JetStream; heartbeats are core messages. The agent's name comes from the subject, never from a body.
+
+The position of its `SlotAssigned` identifies an assignment for ever: per slot an agent remembers the highest position
+that it has seen and what became of it, so a repeated or late message never runs anything twice.
+"""
+
+from typing import Annotated
+
+from msgspec import Meta, Raw, Struct
+
+from taskyard.contracts.events import Changes, TaskError
+from taskyard.contracts.values import Instant, Position, TaskId
+
+HEARTBEAT_SECONDS = 2.0
+REPORT_BATCH_MAX = 200
+REPORT_BYTES_MAX = 64 * 1024
+OUTPUT_CHUNK_BYTES_MAX = 32 * 1024
+PROGRESS_SECONDS_MIN = 5.0
+ASSIGNMENTS_PER_REQUEST_MAX = 200
+AGENT_SLOTS_MAX = 1024
+MESSAGE_CHARACTERS_MAX = 2048
+
+HEADER_ATTEMPT = "Taskyard-Attempt"
+HEADER_STREAM = "Taskyard-Stream"
+HEADER_OFFSET = "Taskyard-Offset"
+"""Headers of an output chunk: attempt number, `stdout` or `stderr`, byte offset in that stream of that attempt."""
+
+
+ACCEPTED, DECLINED, LOST = "accepted", "declined", "lost"
+"""Outcomes of an assignment."""
+REASON_INCARNATION = "incarnation"
+"""Why a request for another incarnation is declined: the one reason that an agent does not remember, so that the same
+assignment may still be accepted when it comes for the right one."""
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The root of all messages between control plane and agents."""
+
+
+class Heartbeat(Message):
+    """The agent is there. `slots[i]` lists what slot i accepts; `leaving` says it takes nothing new and goes."""
+
+    incarnation: int
+    pool: str
+    slots: Annotated[tuple[tuple[str, ...], ...], Meta(max_length=AGENT_SLOTS_MAX)]
+    kinds: tuple[str, ...]
+    labels: dict[str, str] = {}
+    leaving: bool = False
+    running: int = 0
+
+
+class Assignment(Message):
+    """One attempt for one slot. `incarnation` is the worker's when the slot was assigned; `apply` marks the apply of a
+    plan that this agent made in attempt `plan_attempt`."""
+
+    position: Position
+    task: TaskId
+    attempt: int
+    slot: int
+    incarnation: int
+    kind: str
+    input: Raw
+    timeout_seconds: float
+    apply: bool = False
+    plan_attempt: int | None = None
+    traceparent: str | None = None
+
+
+class AssignRequest(Message):
+    """Assignments for the current incarnation of the agent; another incarnation declines them all."""
+
+    incarnation: int
+    assignments: Annotated[tuple[Assignment, ...], Meta(max_length=ASSIGNMENTS_PER_REQUEST_MAX)]
+
+
+class AssignAnswer(Message):
+    """What became of one assignment: `accepted`, `declined` (it certainly did not and will not run from this message),
+    or `lost` (this agent's memory does not reach back to it)."""
+
+    position: Position
+    outcome: str
+    reason: str = ""
+
+
+class AssignReply(Message):
+    """The answers, in the order of the request."""
+
+    answers: tuple[AssignAnswer, ...]
+
+
+class Cancel(Message):
+    """Stop this attempt (TERM to its process group, the grace period, KILL). One that was never seen is recorded, so
+    that it can never start, and reported as ended."""
+
+    position: Position
+    task: TaskId
+    attempt: int
+    slot: int
+    cause: str
+    grace_seconds: float = 10.0
+
+
+class CancelRequest(Message):
+    """Attempts to stop. The reply is an `AssignReply` with the outcome `accepted` for each."""
+
+    cancels: tuple[Cancel, ...]
+
+
+class Report(Message, tag=True, tag_field="type"):
+    """The root of the reports of one attempt."""
+
+    task: TaskId
+    attempt: int
+    at: Instant
+
+
+class Started(Report):
+    """The attempt runs."""
+
+
+class Progressed(Report):
+    """Progress, 0 to 100."""
+
+    progress: Annotated[int, Meta(ge=0, le=100)]
+    message: Annotated[str, Meta(max_length=MESSAGE_CHARACTERS_MAX)] = ""
+
+
+class Planned(Report):
+    """The plan of a `plan_and_apply` is made and kept on this agent."""
+
+    changes: Changes
+
+
+class Succeeded(Report):
+    """The attempt ended well."""
+
+    result: Raw = Raw(b"null")
+
+
+class Failed(Report):
+    """The attempt ended badly, was stopped, or ran out of time (`error.code` `timeout`)."""
+
+    error: TaskError
+    result: Raw = Raw(b"null")
+
+
+class Lost(Report):
+    """The agent restarted and no longer has the attempt."""
+
+    message: str = ""
+
+
+AnyReport = Started | Progressed | Planned | Succeeded | Failed | Lost
+
+
+class ReportBatch(Message):
+    """Reports of one agent in the order in which they happened. `number` rises by one a batch of an incarnation."""
+
+    incarnation: int
+    number: int
+    reports: Annotated[tuple[AnyReport, ...], Meta(max_length=REPORT_BATCH_MAX)]

@@ -1,0 +1,182 @@
+"""The one table of subjects and streams: their names, who owns and who reads them, and how streams are kept."""
+
+from msgspec import Struct
+
+PARTITION_DEFAULT = "0"
+
+REPORT_SUBJECTS = "taskyard.report.*"
+HEARTBEAT_SUBJECTS = "taskyard.heartbeat.*"
+REQUEST_SUBJECTS = "taskyard.request.>"
+COMMAND_SUBJECTS = "taskyard.command.>"
+
+CONTROL = "control"
+AGENTS = "agents"
+"""The two NATS accounts that hold streams. The third, of clients, holds none: its commands are imported by `control`."""
+
+DAY_SECONDS = 86_400
+GIBIBYTE = 1 << 30
+
+
+class StreamSpec(Struct, frozen=True, kw_only=True):
+    """How one stream is made and checked. `append_only` forbids deletes, purges and rollup."""
+
+    name: str
+    account: str
+    subjects: tuple[str, ...]
+    owner: str
+    readers: tuple[str, ...]
+    max_age_seconds: int = 0
+    max_bytes: int = -1
+    append_only: bool = False
+    discard_new: bool = False
+    duplicate_window_seconds: int = 120
+    max_message_bytes: int = 1 << 20
+
+
+def log_stream(partition: str) -> str:
+    """The stream that holds the log of a partition."""
+    return f"TASKYARD_LOG_{partition}"
+
+
+def log_subject(partition: str, writer: str) -> str:
+    """The one literal subject on which a writer appends its commits."""
+    return f"taskyard.log.{partition}.{writer}"
+
+
+COMMANDS = "TASKYARD_COMMANDS"
+REPORTS = "TASKYARD_REPORTS"
+OUTPUT = "TASKYARD_OUTPUT"
+LEASES_BUCKET = "taskyard_leases"
+SNAPSHOTS_BUCKET = "taskyard_snapshots"
+
+
+def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
+    """All streams of a deployment with one partition."""
+    return (
+        StreamSpec(
+            name=log_stream(partition),
+            account=CONTROL,
+            subjects=(f"taskyard.log.{partition}.*",),
+            owner="scheduler, slot_allocator, dispatcher",
+            readers=("scheduler", "slot_allocator", "dispatcher", "state_projector", "api"),
+            append_only=True,
+            discard_new=True,
+        ),
+        StreamSpec(
+            name=COMMANDS,
+            account=CONTROL,
+            subjects=(COMMAND_SUBJECTS,),
+            owner="clients, api",
+            readers=("scheduler",),
+            max_age_seconds=7 * DAY_SECONDS,
+            discard_new=True,
+        ),
+        StreamSpec(
+            name=REPORTS,
+            account=AGENTS,
+            subjects=(REPORT_SUBJECTS,),
+            owner="agent",
+            readers=("dispatcher",),
+            max_age_seconds=7 * DAY_SECONDS,
+            discard_new=True,
+        ),
+        StreamSpec(
+            name=OUTPUT,
+            account=AGENTS,
+            subjects=("taskyard.output.*.*",),
+            owner="agent",
+            readers=("api",),
+            max_age_seconds=14 * DAY_SECONDS,
+            max_bytes=8 * GIBIBYTE,
+        ),
+    )
+
+
+def command_subject(principal: str, pool: str, verb: str) -> str:
+    """Where a command is stored."""
+    return f"taskyard.command.{principal}.{pool}.{verb}"
+
+
+def request_subject(principal: str, pool: str, verb: str) -> str:
+    """Where a command is asked for, with an answer."""
+    return f"taskyard.request.{principal}.{pool}.{verb}"
+
+
+def assign_subject(agent: str) -> str:
+    """Where an agent takes assignments."""
+    return f"taskyard.agent.{agent}.assign"
+
+
+def cancel_subject(agent: str) -> str:
+    """Where an agent takes cancels."""
+    return f"taskyard.agent.{agent}.cancel"
+
+
+def report_subject(agent: str) -> str:
+    """Where an agent's reports are stored."""
+    return f"taskyard.report.{agent}"
+
+
+def heartbeat_subject(agent: str) -> str:
+    """Where an agent's heartbeats go."""
+    return f"taskyard.heartbeat.{agent}"
+
+
+def output_subject(agent: str, task: str) -> str:
+    """Where the output chunks of a task on an agent are stored."""
+    return f"taskyard.output.{agent}.{task}"
+
+
+def answer_subject(instance: str) -> str:
+    """Where the scheduler answers the commands that came through the door of one `api` instance."""
+    return f"taskyard.answer.{instance}"
+
+
+HEADER_ANSWER = "Taskyard-Answer"
+"""Header of a stored command: the `api` instance (a name) that waits for the outcome. Absent when nobody waits."""
+
+
+HEADER_TRACEPARENT = "traceparent"
+"""Header of a stored command: the W3C trace context of who submitted it."""
+
+
+class SubjectRow(Struct, frozen=True, kw_only=True):
+    """A row of the documented table for what is not stored."""
+
+    subject: str
+    account: str
+    owner: str
+    readers: str
+    purpose: str
+
+
+CORE_SUBJECTS: tuple[SubjectRow, ...] = (
+    SubjectRow(
+        subject="taskyard.request.<principal>.<pool>.<verb>",
+        account="clients → control",
+        owner="clients",
+        readers="api",
+        purpose="a command with an answer",
+    ),
+    SubjectRow(
+        subject="taskyard.answer.<api instance>",
+        account=CONTROL,
+        owner="scheduler",
+        readers="api",
+        purpose="outcomes of commands",
+    ),
+    SubjectRow(
+        subject="taskyard.agent.<agent>.{assign,cancel}",
+        account=AGENTS,
+        owner="dispatcher",
+        readers="agent",
+        purpose="assignments and cancels, request-reply",
+    ),
+    SubjectRow(
+        subject="taskyard.heartbeat.<agent>",
+        account=AGENTS,
+        owner="agent",
+        readers="slot_allocator",
+        purpose="liveness, slots and load",
+    ),
+)

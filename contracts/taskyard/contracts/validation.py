@@ -1,0 +1,133 @@
+"""Reading commands: bytes that somebody typed become typed bodies, or faults that name the field.
+
+Both doors and the scheduler read commands with these functions, so that all refuse the same with the same words.
+"""
+
+import re
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Command, TaskBatch, TaskSpec
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.kinds import KINDS, decode_input
+
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
+_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`$")
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+class InvalidCommand(Exception):
+    """A command cannot be read. `errors` name the fields; the cure is to send it again, corrected."""
+
+    def __init__(self, *errors: FieldError) -> None:
+        super().__init__("; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors))
+        self.errors = errors
+
+
+class _Probe(Struct):
+    """Tells whether a submission is a batch."""
+
+    tasks: Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_probe = msgspec.json.Decoder(_Probe)
+_spec = msgspec.json.Decoder(TaskSpec)
+_batch = msgspec.json.Decoder(TaskBatch)
+_bodies = {verb: msgspec.json.Decoder(body) for verb, body in BODIES.items()}
+
+
+def decode_submission(data: bytes, pool: str) -> TaskSpec | TaskBatch:
+    """The body of a `submit`. The tasks of a batch are read one by one with `decode_spec`, each accepted or refused by itself.
+
+    Raises:
+        InvalidCommand: the body as a whole, or its one task, cannot be read.
+    """
+    _check_size(data)
+    body: TaskSpec | TaskBatch
+    try:
+        if _probe.decode(data).tasks is msgspec.UNSET:
+            return decode_spec(data, pool)
+        body = _batch.decode(data)
+    except _UNREADABLE as error:
+        raise InvalidCommand(_fault(error, "")) from error
+    _check_pool(body, pool)
+    return body
+
+
+def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
+    """One task of a submission to `pool`, whole: kind, queue and input checked, the input in canonical form.
+
+    Raises:
+        InvalidCommand: with the path of each fault.
+    """
+    try:
+        spec = _spec.decode(data)
+    except _UNREADABLE as error:
+        raise InvalidCommand(_fault(error, "")) from error
+    _check_pool(spec, pool)
+    kind = KINDS.get(spec.kind)
+    if kind is None:
+        raise InvalidCommand(FieldError(path="kind", message=f"unknown kind; known are {', '.join(KINDS)}"))
+    if kind.queue_required and spec.queue is None:
+        raise InvalidCommand(FieldError(path="queue", message=f"a {spec.kind} needs a queue: its workspace"))
+    if len(bytes(spec.input)) > kind.input_bytes_max:
+        raise InvalidCommand(FieldError(path="input", message=f"larger than {kind.input_bytes_max} bytes"))
+    try:
+        decode_input(spec.kind, spec.input)
+        canonical = msgspec.json.encode(msgspec.json.decode(spec.input), order="sorted")
+    except _UNREADABLE as error:
+        raise InvalidCommand(_fault(error, "input")) from error
+    return msgspec.structs.replace(spec, input=Raw(canonical))
+
+
+def decode_body(verb: str, data: bytes, pool: str) -> Command:
+    """The body of any verb but `submit`; an empty message is an empty object.
+
+    Raises:
+        InvalidCommand: the verb is unknown or the body does not fit it.
+    """
+    if verb not in BODIES:
+        known = ", ".join((SUBMIT, *BODIES))
+        raise InvalidCommand(FieldError(path="", message=f"unknown verb; known are {known}"))
+    _check_size(data)
+    try:
+        body = _bodies[verb].decode(data or b"{}")
+    except _UNREADABLE as error:
+        raise InvalidCommand(_fault(error, "")) from error
+    _check_pool(body, pool)
+    return body
+
+
+def content_digest(spec: TaskSpec) -> str:
+    """A digest of what a submission asks for, whatever its id: 8 bytes in hex."""
+    content = msgspec.json.encode(msgspec.structs.replace(spec, id=None, pool=None), order="sorted")
+    return blake2b(content, digest_size=8).hexdigest()
+
+
+def _check_size(data: bytes) -> None:
+    if len(data) > COMMAND_BYTES_MAX:
+        raise InvalidCommand(FieldError(path="", message=f"larger than {COMMAND_BYTES_MAX} bytes"))
+
+
+def _check_pool(body: Command, pool: str) -> None:
+    if body.pool is not None and body.pool != pool:
+        raise InvalidCommand(FieldError(path="pool", message=f"must be the subject's: {pool}"))
+
+
+def _fault(error: Exception, prefix: str) -> FieldError:
+    """The fault that a decoder's error tells, with the path of the field below `prefix`."""
+    if isinstance(error, RecursionError):
+        return FieldError(path=prefix, message="nested too deeply")
+    if not isinstance(error, msgspec.ValidationError):
+        return FieldError(path=prefix, message=f"not valid JSON: {str(error)[:200]}")
+    match = _PATH.match(str(error))
+    message, path = (match["message"], match["path"] or "") if match else (str(error), "")
+    path = path.lstrip(".")
+    named = _MISSING.match(message) or _UNKNOWN.match(message)
+    if named:
+        path = f"{path}.{named['field']}" if path else named["field"]
+        message = "is required" if _MISSING.match(message) else "unknown field"
+    return FieldError(path=".".join(part for part in (prefix, path) if part), message=message)

@@ -1,0 +1,80 @@
+# Run by ./dev, which sets up .venv first: ./dev RECIPE [ARGS].
+
+set positional-arguments
+
+python := ".venv/bin/python"
+
+# lists the recipes
+[private]
+default:
+    @.venv/bin/just --list --unsorted
+
+# shows the whole system at work on this machine, from submit to a confirmed apply
+[group('run')]
+@demo *ARGS:
+    {{ python }} -m taskyard.dev.demo "$@"
+
+# runs everything in the foreground, data in .taskyard (stop with Ctrl-C)
+[group('run')]
+@serve *ARGS:
+    .venv/bin/taskyard dev --data .taskyard "$@"
+
+# measures throughput and latency; --json prints one object as the last line
+[group('run')]
+@bench *ARGS:
+    .venv/bin/taskyard bench "$@"
+
+# runs the tests (arguments go to pytest)
+[group('check')]
+@test *ARGS:
+    {{ python }} -m pytest "$@"
+
+# the whole gate: format, lint, types, import rules, generated files, tests
+[group('check')]
+ci: lint types imports generated test
+
+# checks format and lint
+[group('check')]
+@lint:
+    .venv/bin/ruff format --check --quiet
+    .venv/bin/ruff check --quiet
+
+# checks types
+[group('check')]
+@types:
+    .venv/bin/pyright
+
+# checks that imports run one way and that what chooses stays pure
+[group('check')]
+@imports:
+    .venv/bin/lint-imports
+
+# checks that the generated files are those that the contracts give
+[group('check')]
+@generated:
+    {{ python }} -m taskyard.contracts.generate --check
+
+# formats the code and mends what lint can mend
+[group('write')]
+@format:
+    .venv/bin/ruff check --fix --quiet
+    .venv/bin/ruff format --quiet
+
+# writes JSON Schema and AsyncAPI from the contracts
+[group('write')]
+@generate:
+    {{ python }} -m taskyard.contracts.generate
+
+# pins requirements/*.in to hashed *.txt without naming a registry
+[group('write')]
+requirements *ARGS:
+    #!/bin/sh
+    set -eu
+    tools=$(mktemp -d)
+    trap 'rm -rf "$tools"' EXIT
+    {{ python }} -m venv "$tools"
+    "$tools/bin/pip" install --quiet --disable-pip-version-check uv
+    for name in dev terraform; do
+        "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+            "requirements/$name.in" -o "requirements/$name.txt" "$@"
+    done

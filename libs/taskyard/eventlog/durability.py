@@ -1,0 +1,89 @@
+"""Whether the servers flush every write to disk before they acknowledge it (`sync_interval: always`).
+
+The default flushes every two minutes, so a power failure loses writes that were acknowledged. An ordinary account
+cannot learn the setting: only the monitoring port and the system account show it, as `sync_always` (`sync_interval`
+itself goes on reading two minutes). An operator may also export `$SYS.REQ.SERVER.PING.JSZ` of the system account to
+the services.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+ANSWER_SECONDS_MAX = 2.0
+SERVERS_SUBJECT = "$SYS.REQ.SERVER.PING.JSZ"
+
+
+class _Config(Struct, frozen=True):
+    sync_always: bool = False
+
+
+class _JetStream(Struct, frozen=True):
+    config: _Config = _Config()
+
+
+class _Answer(Struct, frozen=True):
+    data: _JetStream = _JetStream()
+
+
+async def is_sync_always(
+    *, monitoring_urls: Sequence[str] = (), system: Client | None = None, servers: int = 1
+) -> bool:
+    """Whether every server is seen to flush each write; False also where too few of them answer.
+
+    Asks each of `monitoring_urls` (such as `http://127.0.0.1:8222`), and over `system`, a connection of the system
+    account, waits for the answers of `servers` servers. Give at least one of the two; with both, both must agree.
+    """
+    seen: list[bool] = []
+    if monitoring_urls:
+        pages = [asyncio.to_thread(_read_monitoring, url) for url in monitoring_urls]
+        seen += await asyncio.gather(*pages)
+    if system is not None:
+        answers = await _ask_servers(system, servers)
+        seen += answers if len(answers) >= servers else [False]
+    return bool(seen) and all(seen)
+
+
+def _read_monitoring(url: str) -> bool:
+    parts = urlsplit(url)
+    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
+    connection = connect(parts.hostname or "127.0.0.1", parts.port, timeout=ANSWER_SECONDS_MAX)
+    try:
+        connection.request("GET", f"{parts.path.rstrip('/')}/jsz")
+        return msgspec.json.decode(connection.getresponse().read(), type=_JetStream).config.sync_always
+    except (OSError, HTTPException, msgspec.DecodeError):
+        return False
+    finally:
+        connection.close()
+
+
+async def _ask_servers(system: Client, servers: int) -> list[bool]:
+    answers: list[bool] = []
+    complete = asyncio.Event()
+
+    async def take(message: Msg) -> None:
+        with suppress(msgspec.DecodeError):
+            answers.append(msgspec.json.decode(message.data, type=_Answer).data.config.sync_always)
+        if len(answers) >= servers:
+            complete.set()
+
+    inbox = system.new_inbox()
+    try:
+        subscription = await system.subscribe(inbox, cb=take)
+        try:
+            await system.publish(SERVERS_SUBJECT, b'{"config":true}', reply=inbox)
+            async with asyncio.timeout(ANSWER_SECONDS_MAX):
+                await complete.wait()
+        finally:
+            await subscription.unsubscribe()
+    except (Error, TimeoutError):
+        pass  # What was answered so far is the outcome.
+    return answers

@@ -1,0 +1,294 @@
+"""Follows any stream by an ordered push consumer over a plain NATS connection, without gaps and without duplicates.
+
+The consumer is ephemeral and asks for no acks. Each delivery bears its stream sequence and its consumer sequence, so a
+loss on the way shows at once; silence shows by missing heartbeats (a consumer that was deleted, or lost in a restart
+of the server, says nothing); a reconnect shows in the connection's statistics. In each case the consumer is made again
+after the last message that was taken in. The server's flow control is answered only while the reader keeps up, so the
+buffer stays bounded.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+from uuid import uuid4
+
+from nats.aio.client import Client
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error
+
+from taskyard.contracts.values import Instant
+from taskyard.eventlog.append import Patience
+from taskyard.eventlog.errors import ApiRefused, EventLogError, LogGap, LogUnavailable, Unanswered
+from taskyard.eventlog.jetstream_api import api_request, nanoseconds, stream_info
+from taskyard.eventlog.log import START, StreamMessage
+
+BATCH_MESSAGES_MAX = 1_024
+BATCH_BYTES_MAX = 1 << 20
+"""A batch ends with the message that reaches one of these: decoding it must not hold the event loop for long."""
+BUFFER_BYTES_MAX = 8 << 20
+"""Above this the server's flow control is left unanswered; it then sends at most its own window (32 MiB) more."""
+MESSAGE_OVERHEAD_BYTES = 512
+"""What a message takes in memory beside its data, so that many small ones count as well."""
+HEARTBEAT_SECONDS = 0.5
+SILENCE_SECONDS_MAX = 1.5
+"""Nothing heard for this long, three heartbeats: the consumer is made again."""
+WATCH_SECONDS = 0.25
+INACTIVE_SECONDS = 30.0
+"""After this long without a reader the server drops the consumer by itself."""
+UNAVAILABLE_SECONDS_MAX = 600.0
+"""How long the stream may be out of reach before following fails: restarts and elections must pass unnoticed."""
+CLOSE_RETRY_SECONDS = 1.0
+BEHIND_SECONDS_MAX = 10.0
+"""How long a stream may end before what was read: a leader just elected may still be applying what it has."""
+
+_log = logging.getLogger(__name__)
+
+
+class StreamFollower:
+    """Follows `stream` after the sequence `after`. Open it with `async with`, then iterate or call `next_batch`.
+
+    `contiguous` states that the stream has no holes (a log): then one raises `LogGap`. Without it, expired messages are
+    passed over, and a stream that ends before `after` is read again from its start. `filter_subject` narrows what is
+    delivered and excludes `contiguous`.
+    """
+
+    def __init__(
+        self,
+        nc: Client,
+        stream: str,
+        *,
+        after: int,
+        floor: Instant = START,
+        filter_subject: str = "",
+        contiguous: bool = False,
+        unavailable_seconds_max: float = UNAVAILABLE_SECONDS_MAX,
+    ) -> None:
+        assert not (contiguous and filter_subject), "a filtered stream has holes"
+        self._nc = nc
+        self._stream = stream
+        self._last = after
+        self._floor = floor
+        self._filter_subject = filter_subject
+        self._contiguous = contiguous
+        self._unavailable_seconds_max = unavailable_seconds_max
+        self._buffer: deque[StreamMessage] = deque()
+        self._buffered_bytes = 0
+        self._flow_reply = ""
+        self._arrived = asyncio.Event()
+        self._error: Exception | None = None
+        self._subscription: Subscription | None = None
+        self._consumer = ""
+        self._consumer_sequence = 0
+        self._trouble = asyncio.Event()
+        self._heard = 0.0
+        self._reconnects = 0
+        self._time = asyncio.get_running_loop().time
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        self._keeper = asyncio.create_task(self._keep(), name=f"follow {self._stream}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> list[StreamMessage]:
+        return await self.next_batch()
+
+    async def next_batch(self) -> list[StreamMessage]:
+        """Everything that has arrived, up to a bound; waits until there is something.
+
+        Raises:
+            LogGap: a contiguous stream has a hole or lost its end.
+            LogUnavailable: it was out of reach for longer than the limit.
+        """
+        buffer = self._buffer
+        while not buffer:
+            if self._error is not None:
+                raise self._error
+            self._arrived.clear()
+            await self._arrived.wait()
+        batch: list[StreamMessage] = []
+        size = 0
+        while buffer and size < BATCH_BYTES_MAX and len(batch) < BATCH_MESSAGES_MAX:
+            message = buffer.popleft()
+            size += len(message.data)
+            batch.append(message)
+        self._buffered_bytes -= size + len(batch) * MESSAGE_OVERHEAD_BYTES
+        if self._flow_reply and self._buffered_bytes < BUFFER_BYTES_MAX:
+            # The keeper answers: a network await here could lose the batch when the reader is cancelled.
+            self._trouble.set()
+        return batch
+
+    async def close(self) -> None:
+        """Stop following; the consumer on the server is removed if the connection allows."""
+        self._fail(LogUnavailable("the follower was closed"))
+        if self._keeper is not None:
+            while not self._keeper.done():
+                # More than once if need be: the client swallows a cancellation that meets it while it flushes.
+                self._keeper.cancel()
+                await asyncio.wait({self._keeper}, timeout=CLOSE_RETRY_SECONDS)
+        await self._drop_consumer()
+
+    async def _keep(self) -> None:
+        try:
+            while True:
+                await self._make_consumer()
+                await self._watch()
+                _log.info("consumer was lost and is made again", extra={"stream": self._stream, "after": self._last})
+        except Exception as error:  # noqa: BLE001 - whatever it is, the reader must get it instead of silence
+            self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        self._error = self._error or error
+        self._arrived.set()
+
+    async def _watch(self) -> None:
+        """Return when the consumer must be made again."""
+        while True:
+            due = self._time() + WATCH_SECONDS
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(due):
+                    await self._trouble.wait()
+            self._trouble.clear()
+            if self._error is not None:
+                raise self._error
+            if self._consumer_sequence < 0 or self._nc.stats["reconnects"] != self._reconnects or self._nc.is_closed:
+                return
+            await self._answer_flow_control()
+            now = self._time()
+            if now - due > WATCH_SECONDS:
+                self._heard = now  # This process slept, not the server: what was sent meanwhile is still to be read.
+            if now - self._heard > SILENCE_SECONDS_MAX:
+                return
+
+    async def _answer_flow_control(self) -> None:
+        if self._flow_reply and self._buffered_bytes < BUFFER_BYTES_MAX:
+            reply, self._flow_reply = self._flow_reply, ""
+            with suppress(Error):  # A lost answer is asked for again by the next heartbeat.
+                await self._nc.publish(reply)
+
+    async def _make_consumer(self) -> None:
+        patience = Patience(self._unavailable_seconds_max)
+        behind: Patience | None = None
+        while True:
+            await self._drop_consumer()
+            try:
+                head = (await stream_info(self._nc, self._stream)).state.last_seq
+                if head < self._last:
+                    behind = behind or Patience(BEHIND_SECONDS_MAX)
+                    await self._wait_for_end(head, behind)
+                    continue
+                await self._subscribe()
+                return
+            except (ApiRefused, Unanswered, Error) as error:
+                behind = None
+                await patience.pause(error)
+
+    async def _wait_for_end(self, head: int, behind: Patience) -> None:
+        gap = LogGap(stream=self._stream, expected=self._last + 1, actual=head + 1)
+        try:
+            await behind.pause(gap)
+        except LogUnavailable:
+            if self._contiguous:
+                raise gap from None
+            _log.warning("stream lost its end and is read again", extra={"stream": self._stream, "end": head})
+            self._last = 0
+
+    async def _subscribe(self) -> None:
+        inbox = self._nc.new_inbox()
+        self._reconnects = self._nc.stats["reconnects"]
+        self._consumer = f"taskyard-{uuid4().hex}"
+        self._consumer_sequence = 0
+        # No limits of the client: it would drop what exceeds them. Flow control bounds what the server sends.
+        self._subscription = await self._nc.subscribe(inbox, cb=self._take, pending_msgs_limit=0, pending_bytes_limit=0)
+        config: dict[str, object] = {
+            "name": self._consumer,
+            "deliver_subject": inbox,
+            "deliver_policy": "by_start_sequence",
+            "opt_start_seq": self._last + 1,
+            "ack_policy": "none",
+            "max_deliver": 1,
+            "replay_policy": "instant",
+            "flow_control": True,
+            "idle_heartbeat": nanoseconds(HEARTBEAT_SECONDS),
+            "inactive_threshold": nanoseconds(INACTIVE_SECONDS),
+            "mem_storage": True,
+            "num_replicas": 1,
+        }
+        call = f"CONSUMER.CREATE.{self._stream}.{self._consumer}"
+        if self._filter_subject:
+            config["filter_subject"] = self._filter_subject
+            call += f".{self._filter_subject}"
+        await api_request(self._nc, call, {"stream_name": self._stream, "config": config, "action": "create"})
+        self._heard = self._time()
+
+    async def _drop_consumer(self) -> None:
+        self._flow_reply = ""
+        subscription, self._subscription = self._subscription, None
+        if subscription is None:
+            return
+        with suppress(Error):
+            await subscription.unsubscribe()
+        if self._nc.is_connected:
+            with suppress(EventLogError):
+                await api_request(self._nc, f"CONSUMER.DELETE.{self._stream}.{self._consumer}", timeout=0.5)
+
+    async def _take(self, message: Msg) -> None:
+        """Take in one delivery. The hot path: about ten microseconds at most."""
+        self._heard = self._time()
+        reply = message.reply
+        if not reply.startswith("$JS.ACK."):
+            await self._take_control(message)
+            return
+        fields = reply.split(".")
+        # $JS.ACK[.<domain>.<account>].<stream>.<consumer>.<deliveries>.<sequence>.<consumer sequence>.<time>.<pending>
+        at_sequence = 5 if len(fields) == 9 else 7
+        if int(fields[at_sequence + 1]) != self._consumer_sequence + 1:
+            self._lose()
+            return
+        self._consumer_sequence += 1
+        sequence = int(fields[at_sequence])
+        if sequence <= self._last:
+            return  # A consumer on a replica that lags begins before what was already read.
+        if self._contiguous and sequence != self._last + 1:
+            self._fail(LogGap(stream=self._stream, expected=self._last + 1, actual=sequence))
+            self._lose()
+            return
+        self._last = sequence
+        at = int(fields[at_sequence + 2]) // 1_000
+        at = max(at, self._floor)
+        self._floor = Instant(at)
+        data = message.data
+        self._buffer.append(
+            StreamMessage(
+                sequence=sequence, at=self._floor, subject=message.subject, data=data, headers=message.headers
+            )
+        )
+        self._buffered_bytes += len(data) + MESSAGE_OVERHEAD_BYTES
+        if not self._arrived.is_set():
+            self._arrived.set()
+
+    def _lose(self) -> None:
+        """Mark the consumer as lost; a negative sequence refuses what it still delivers."""
+        self._consumer_sequence = -(1 << 62)
+        self._trouble.set()
+
+    async def _take_control(self, message: Msg) -> None:
+        headers = message.headers or {}
+        if headers.get("Status") != "100":
+            return
+        self._flow_reply = message.reply or headers.get("Nats-Consumer-Stalled", "")
+        await self._answer_flow_control()
+        delivered = headers.get("Nats-Last-Consumer")
+        if delivered is not None and int(delivered) > self._consumer_sequence >= 0:
+            self._lose()  # The last deliveries before this heartbeat did not arrive.

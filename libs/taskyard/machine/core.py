@@ -1,0 +1,251 @@
+"""The rules of the loop, without I/O and without a clock.
+
+They are the protocol's safety:
+- State changes only by folding stored commits in log order, gap-free.
+- An instance decides only as leader: after it has folded the epoch that it appended itself, and after it has folded its
+  own last commit. One append is in flight at a time.
+- Every append is fenced by the sequence of the writer's last commit as folded here. Whoever takes over appends an epoch
+  first and so moves the fence: a stale leader's append is refused, and it steps down.
+- An instance that folds another's epoch of its writer stops deciding at that position.
+- Cursors in commits name the last input accounted for; a new leader goes on behind them.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from enum import Enum
+from itertools import islice
+from typing import Any, Generic, TypeVar
+
+from msgspec import Struct
+
+from taskyard.contracts.values import Instant, make_position, seconds
+from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
+from taskyard.machine.machine import Machine
+
+InputT = TypeVar("InputT")
+EffectT = TypeVar("EffectT")
+
+INPUTS_WAITING_MAX = 20_000
+"""Inputs that wait for a decision; whoever offers more has to wait."""
+INPUTS_OFFERED_MAX = 512
+"""Inputs shown to one decision."""
+
+
+class ProtocolViolation(Exception):
+    """The log or a machine broke a rule that the loop stands on. The program must stop; its successor folds again."""
+
+
+class Role(Enum):
+    """What this instance is to its writer."""
+
+    STANDBY = "standby"
+    TAKING_OVER = "taking over"
+    LEADER = "leader"
+
+
+class Append(Struct, frozen=True):
+    """A commit to append: its bytes, and the sequence that the writer's subject must end at."""
+
+    data: bytes
+    expected: int
+
+
+class Offered(Struct, Generic[InputT], frozen=True):
+    """An input that waits. `stream` and `sequence` say where it came from; an observation has none."""
+
+    input: InputT
+    stream: str | None = None
+    sequence: int = 0
+
+
+class SavedLoop(Struct, frozen=True, kw_only=True):
+    """The loop's own part of a snapshot."""
+
+    sequence: int
+    log_time: Instant
+    writer_sequence: int
+    writer_hash: str
+    epoch: int
+    cursors: dict[str, int]
+
+
+class LoopCore(Generic[InputT, EffectT]):
+    """One instance of one machine. All times given to it are monotonic seconds of the caller."""
+
+    def __init__(self, machine: Machine[InputT, EffectT], codec: CommitCodec[Any], instance: str) -> None:
+        self.machine = machine
+        self.instance = instance
+        self.role = Role.STANDBY
+        self.folded = 0
+        self.epoch = 0
+        self.cursors: dict[str, int] = {}
+        self.log_time = Instant(0)
+        self.events_folded = 0
+        self._codec = codec
+        self._writer_sequence = 0
+        self._writer_hash = ""
+        self._log_time_read_at = 0.0
+        self._inputs: deque[Offered[InputT]] = deque()
+        self._taken: dict[str, int] = {}
+        self._in_flight = False
+        self._own_last = 0
+
+    # -- folding -------------------------------------------------------------------------------------------------------
+
+    def fold(self, stored: StoredCommit[Any], monotonic: float) -> None:
+        """Fold the next commit of the log.
+
+        Raises:
+            ProtocolViolation: it is not the next one.
+        """
+        if self.folded and stored.sequence != self.folded + 1:
+            raise ProtocolViolation(f"commit {stored.sequence} came after {self.folded}")
+        self.folded = stored.sequence
+        self.log_time = Instant(max(self.log_time, stored.at))
+        self._log_time_read_at = monotonic
+        commit = stored.commit
+        if commit.writer == self.machine.writer:
+            self._fold_own(stored)
+        apply, at = self.machine.apply, self.log_time
+        for index, event in enumerate(commit.events):
+            apply(event, at, make_position(stored.sequence, index))
+        self.events_folded += len(commit.events)
+        if self.role is Role.TAKING_OVER and stored.sequence == self._own_last:
+            self._begin_to_lead(monotonic)
+
+    def _fold_own(self, stored: StoredCommit[Any]) -> None:
+        commit = stored.commit
+        self._writer_sequence = stored.sequence
+        self._writer_hash = stored.hash
+        for stream, sequence in commit.cursors.items():
+            self.cursors[stream] = max(sequence, self.cursors.get(stream, 0))
+        if commit.epoch > self.epoch:
+            self.epoch = commit.epoch
+            if commit.instance != self.instance:
+                self.step_down()
+
+    # -- leadership ----------------------------------------------------------------------------------------------------
+
+    def take_over(self, monotonic: float) -> Append:
+        """The epoch that makes this instance the leader once it is stored and folded."""
+        self.role = Role.TAKING_OVER
+        return self._append([], self.epoch + 1, {}, monotonic)
+
+    def step_down(self) -> None:
+        """Stop deciding and acting; go on folding."""
+        self.role = Role.STANDBY
+        self._in_flight = False
+        self._inputs.clear()
+        self._taken.clear()
+        self.machine.stand_by()
+
+    def _begin_to_lead(self, monotonic: float) -> None:
+        self.role = Role.LEADER
+        self._taken = dict(self.cursors)
+        self.machine.lead(self.now(monotonic))
+
+    # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def offer(self, offered: Offered[InputT]) -> None:
+        """Let an input wait for the next decision. Only a leader takes inputs; what was taken before is dropped."""
+        if self.role is not Role.LEADER:
+            return
+        if offered.stream is not None and offered.sequence <= self._taken.get(offered.stream, 0):
+            return
+        self._inputs.append(offered)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more inputs may be offered."""
+        return len(self._inputs) < INPUTS_WAITING_MAX
+
+    # -- deciding ------------------------------------------------------------------------------------------------------
+
+    def decide(self, monotonic: float) -> Append | None:
+        """The next commit to append; None when nothing is to be appended or it is not the time to decide."""
+        while self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded:
+            offered = list(islice(self._inputs, INPUTS_OFFERED_MAX))
+            decision = self.machine.decide(self.now(monotonic), [each.input for each in offered])
+            self._take(offered[: decision.taken])
+            if decision.events:
+                return self._append(decision.events, self.epoch, self._cursors_ahead(), monotonic)
+            if not decision.taken:
+                return None
+        return None
+
+    def _take(self, offered: Sequence[Offered[InputT]]) -> None:
+        for each in offered:
+            self._inputs.popleft()
+            if each.stream is not None:
+                self._taken[each.stream] = max(each.sequence, self._taken.get(each.stream, 0))
+
+    def _cursors_ahead(self) -> dict[str, int]:
+        return {
+            stream: sequence for stream, sequence in self._taken.items() if sequence != self.cursors.get(stream, 0)
+        }
+
+    def _append(self, events: list[Any], epoch: int, cursors: dict[str, int], monotonic: float) -> Append:
+        commit = Commit(
+            writer=self.machine.writer,
+            instance=self.instance,
+            epoch=epoch,
+            at=self.now(monotonic),
+            previous=self._writer_hash,
+            cursors=cursors,
+            events=tuple(events),
+        )
+        data = self._codec.encode(commit)
+        self._in_flight = True
+        return Append(data, self._writer_sequence)
+
+    def appended(self, sequence: int) -> None:
+        """The append in flight is stored at `sequence`; deciding goes on once it is folded."""
+        self._in_flight = False
+        if self.role is not Role.STANDBY:
+            self._own_last = sequence
+            # The follower may have been faster than the acknowledgement.
+            if self.role is Role.TAKING_OVER and self.folded >= sequence:
+                self._begin_to_lead(self._log_time_read_at)
+
+    def effects(self, monotonic: float) -> Sequence[EffectT]:
+        """What the leader should do now."""
+        if self.role is not Role.LEADER or self._in_flight or self._own_last > self.folded:
+            return ()
+        return self.machine.effects(self.now(monotonic))
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def now(self, monotonic: float) -> Instant:
+        """The last log time plus the own time since it was read."""
+        return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
+
+    def wait_seconds(self, monotonic: float) -> float | None:
+        """How long a leader may sleep when nothing happens; None for as long as it likes."""
+        if self.role is not Role.LEADER:
+            return None
+        deadline = self.machine.next_deadline()
+        return None if deadline is None else max(0.0, (deadline - self.now(monotonic)) / seconds(1))
+
+    # -- snapshots -----------------------------------------------------------------------------------------------------
+
+    def saved(self) -> SavedLoop:
+        """The loop's own state as of what was folded last."""
+        return SavedLoop(
+            sequence=self.folded,
+            log_time=self.log_time,
+            writer_sequence=self._writer_sequence,
+            writer_hash=self._writer_hash,
+            epoch=self.epoch,
+            cursors=dict(self.cursors),
+        )
+
+    def restore(self, saved: SavedLoop) -> None:
+        """Go on behind a snapshot; the machine's state is restored by the caller."""
+        self.folded = saved.sequence
+        self.log_time = saved.log_time
+        self._writer_sequence = saved.writer_sequence
+        self._writer_hash = saved.writer_hash
+        self.epoch = saved.epoch
+        self.cursors = dict(saved.cursors)
+
+

@@ -1,0 +1,194 @@
+"""What every service of the control plane is outside its own work: connections, streams, health, and its command line.
+
+A service is a FastStream application: two brokers (the account of the log, and the account of the agents), a lifespan,
+and an ASGI application with health and metrics.
+"""
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+from dataclasses import dataclass
+
+import nats.errors
+import structlog
+import uvicorn
+import uvloop
+from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.nats import NatsBroker
+from nats.aio.client import Client
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from taskyard.contracts.events import AnyEvent, UnknownEvent, decode_event
+from taskyard.contracts.subjects import (
+    AGENTS,
+    CONTROL,
+    LEASES_BUCKET,
+    SNAPSHOTS_BUCKET,
+    log_stream,
+    streams,
+)
+from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.durability import is_sync_always
+from taskyard.eventlog.jetstream import JetStreamLog
+from taskyard.eventlog.leases import ensure_leases
+from taskyard.eventlog.snapshots import ensure_snapshots
+from taskyard.eventlog.streams import ensure_streams
+from taskyard.settings import Settings, from_arguments
+
+CONNECT_SECONDS_MAX = 60.0
+CONNECT_RETRY_SECONDS = 0.2
+RECONNECT_WAIT_SECONDS = 0.2
+GRACE_SECONDS = 2.0
+
+LogEvent = AnyEvent | UnknownEvent
+
+_logger = structlog.get_logger()
+
+
+class NotDurable(Exception):
+    """The server acknowledges before it has written to disk. Set `sync_interval: always` in its configuration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Links:
+    """The connections of one service: `control` is in the account of the log, `fleet` in that of the agents."""
+
+    control: NatsBroker
+    fleet: NatsBroker
+    log: JetStreamLog[LogEvent]
+
+    @property
+    def control_client(self) -> Client:
+        """The plain connection below `control`."""
+        return self.control.connection
+
+    @property
+    def fleet_client(self) -> Client:
+        """The plain connection below `fleet`."""
+        return self.fleet.connection
+
+
+@asynccontextmanager
+async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
+    """Connect a service, and make or check the streams. Subscribers are registered inside, before `serving`.
+
+    Raises:
+        NotDurable: the server is not safe and the settings demand that it is.
+    """
+    control = _broker(name, settings, settings.control_user, settings.control_password)
+    fleet = _broker(name, settings, settings.fleet_user, settings.fleet_password)
+    try:
+        for broker in (control, fleet):
+            await _connect(broker)
+        await _prepare(control.connection, fleet.connection, settings)
+        partition = settings.partition
+        codec = CommitCodec[LogEvent](AnyEvent, decode_event)
+        log = JetStreamLog(control.connection, log_stream(partition), f"taskyard.log.{partition}", codec)
+        yield Links(control=control, fleet=fleet, log=log)
+    finally:
+        for broker in (control, fleet):
+            try:
+                await broker.stop()
+            except (nats.errors.Error, OSError):  # the server may be gone before us
+                _logger.info("closed a connection that was gone", service=name)
+
+
+@asynccontextmanager
+async def serving(links: Links, settings: Settings, is_ready: Callable[[], bool]) -> AsyncIterator[None]:
+    """Start what was registered on the brokers, and health and metrics over HTTP where the settings name a port."""
+
+    @get
+    async def healthz(_: object) -> AsgiResponse:
+        return AsgiResponse(b"ok", 200)
+
+    @get
+    async def readyz(_: object) -> AsgiResponse:
+        well = is_ready() and links.control_client.is_connected and links.fleet_client.is_connected
+        return AsgiResponse(b"ready" if well else b"not ready", 200 if well else 503)
+
+    @get
+    async def metrics(_: object) -> AsgiResponse:
+        return AsgiResponse(generate_latest(), 200, {"Content-Type": CONTENT_TYPE_LATEST})
+
+    routes = [("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)]
+    app = AsgiFastStream(links.control, links.fleet, asgi_routes=routes)
+    await app.start()
+    if settings.health_port is None:
+        yield
+        return
+    server = _Server(
+        uvicorn.Config(
+            app,
+            host=settings.http_host,
+            port=settings.health_port,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            timeout_graceful_shutdown=int(GRACE_SECONDS),
+        )
+    )
+    task = asyncio.create_task(server.serve())
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Server(uvicorn.Server):
+    """A server among others in a process whose signals are somebody else's."""
+
+    def capture_signals(self) -> AbstractContextManager[None]:
+        """Leave the signals alone."""
+        return nullcontext()
+
+
+def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
+    """The program of a service: read settings from the command line, run until TERM or INT."""
+    settings = from_arguments(Settings)
+
+    async def until_signalled() -> None:
+        stop = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        await run(settings, stop)
+
+    uvloop.run(until_signalled())
+
+
+def _broker(name: str, settings: Settings, user: str, password: str) -> NatsBroker:
+    return NatsBroker(
+        settings.nats_urls,
+        user=user,
+        password=password,
+        name=f"{name} {settings.instance}",
+        max_reconnect_attempts=-1,
+        reconnect_time_wait=RECONNECT_WAIT_SECONDS,
+        graceful_timeout=GRACE_SECONDS,
+        logger=None,
+    )
+
+
+async def _connect(broker: NatsBroker) -> None:
+    """Connect; the server may be starting beside us."""
+    async with asyncio.timeout(CONNECT_SECONDS_MAX):
+        while True:
+            try:
+                await broker.connect()
+            except (nats.errors.Error, OSError) as error:
+                _logger.info("waits for NATS", reason=str(error))
+                await asyncio.sleep(CONNECT_RETRY_SECONDS)
+            else:
+                return
+
+
+async def _prepare(control: Client, fleet: Client, settings: Settings) -> None:
+    accounts = {CONTROL: control, AGENTS: fleet}
+    await ensure_streams(accounts, streams(settings.partition), settings.replicas)
+    await ensure_leases(control, LEASES_BUCKET, lease_seconds=settings.lease_seconds, replicas=settings.replicas)
+    await ensure_snapshots(control, SNAPSHOTS_BUCKET, replicas=settings.replicas)
+    if not await is_sync_always(monitoring_urls=settings.nats_monitoring_urls):
+        if settings.production:
+            raise NotDurable("set `jetstream { sync_interval: always }` in the configuration of nats-server")
+        _logger.warning("nats-server may lose acknowledged messages in a power failure", setting="sync_interval")

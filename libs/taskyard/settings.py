@@ -1,0 +1,130 @@
+"""What a program of Taskyard is told from outside: a JSON file, and environment variables that go before it.
+
+`TASKYARD_<FIELD>` sets the field of that name: text as it stands, everything else as JSON (`TASKYARD_HTTP_PORT=8420`,
+`TASKYARD_NATS_URLS='["nats://127.0.0.1:4222"]'`). A wrong value is refused with the name of its field.
+"""
+
+import argparse
+import os
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import msgspec
+
+from taskyard.contracts.values import Role
+
+ENVIRONMENT_PREFIX = "TASKYARD_"
+DEFAULT_SLOTS = (("any",), ("plan",), ("plan",))
+
+Kind = TypeVar("Kind", bound=msgspec.Struct)
+
+
+class SettingsError(Exception):
+    """The file or the environment holds something that is no valid setting; the message names the field."""
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Who may use the API. The file holds no token, but its SHA-256 in hexadecimal digits."""
+
+    name: str
+    role: Role
+    token_sha256: str
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of a service. `control_*` is a NATS user in the account of the log, `fleet_*` one in that of agents.
+
+    `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands;
+    `replicas` is of every stream. `instance` names this process among others of the same service, `<host>-<pid>` by default. `health_port` serves
+    health and metrics over HTTP, `None` for nowhere. `otlp_endpoint` is where telemetry is sent, `None` for nowhere.
+    """
+
+    nats_urls: list[str]
+    control_user: str
+    control_password: str
+    fleet_user: str
+    fleet_password: str
+    postgres_dsn: str
+    http_host: str = "127.0.0.1"
+    http_port: int = 8420
+    principals: list[Principal] = []
+    partition: str = "0"
+    nats_monitoring_urls: list[str] = []
+    replicas: int = 1
+    production: bool = False
+    health_port: int | None = None
+    instance: str = msgspec.field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
+    lease_seconds: float = 3.0
+    suspect_seconds: float = 10.0
+    worker_lost_seconds: float = 30.0
+    telemetry: bool = False
+    otlp_endpoint: str | None = None
+
+
+class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Settings of an agent. `name` is the worker's id and its NATS user; `directory` keeps its journal and its work.
+
+    Each entry of `slots` lists the kinds that the slot accepts (`any` for all). `terraform` is the argument vector that
+    Terraform's arguments are appended to; `None` means that the agent looks for one itself.
+    """
+
+    nats_urls: list[str]
+    name: str
+    password: str
+    directory: str
+    pool: str = "default"
+    slots: list[list[str]] = msgspec.field(default_factory=lambda: [list(kinds) for kinds in DEFAULT_SLOTS])
+    labels: dict[str, str] = {}
+    terraform: list[str] | None = None
+
+
+def from_arguments(kind: type[Kind], arguments: Sequence[str] | None = None) -> Kind:
+    """Read the settings that the command line (`--config FILE`) names; a wrong one ends the program with status 2."""
+    parser = argparse.ArgumentParser(description="The environment's TASKYARD_<FIELD> goes before the file.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="JSON file with the settings")
+    path = parser.parse_args(arguments).config
+    try:
+        return load(kind, path)
+    except SettingsError as error:
+        parser.error(str(error))
+
+
+def load(kind: type[Kind], path: Path | None, environment: Mapping[str, str] = os.environ) -> Kind:
+    """Read the settings from the file, if there is one, and from the environment. Raises `SettingsError`."""
+    values = _read(path) if path else {}
+    values |= _from_environment(kind, environment)
+    try:
+        return msgspec.convert(values, type=kind)
+    except msgspec.ValidationError as error:
+        where = path or "the environment"
+        message = f"{where}: {error}"
+        raise SettingsError(message) from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
+    except OSError as error:
+        message = f"{path} cannot be read: {error.strerror}"
+        raise SettingsError(message) from error
+    except msgspec.DecodeError as error:
+        message = f"{path} is not a JSON object: {error}"
+        raise SettingsError(message) from error
+
+
+def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for name, declared in get_type_hints(kind).items():
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable not in environment:
+            continue
+        text = environment[variable]
+        try:
+            value = text if declared in (str, str | None) else msgspec.json.decode(text)
+            values[name] = msgspec.convert(value, type=declared)
+        except msgspec.DecodeError as error:  # of which ValidationError is one
+            message = f"{variable}: {error}"
+            raise SettingsError(message) from error
+    return values

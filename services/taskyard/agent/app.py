@@ -1,0 +1,285 @@
+"""The agent as a running program: wires memory, journal, outbox, attempts and the connection together."""
+
+import asyncio
+import logging
+import signal
+from pathlib import Path
+
+import msgspec
+from nats.aio.msg import Msg
+
+from taskyard.agent import clock
+from taskyard.agent.attempts import Attempts, retries
+from taskyard.agent.errors import JournalError, StopRequest
+from taskyard.agent.executors import Executor, command, noop, terraform
+from taskyard.agent.journal import Journal, Left
+from taskyard.agent.link import Link
+from taskyard.agent.logs import fields
+from taskyard.agent.outbox import Outbox
+from taskyard.agent.output import AttemptOutput
+from taskyard.agent.process import stop_orphan
+from taskyard.agent.slots import Decision, Live, SlotMemory, Stop
+from taskyard.contracts.agent_protocol import (
+    HEARTBEAT_SECONDS,
+    Assignment,
+    AssignReply,
+    AssignRequest,
+    CancelRequest,
+    Heartbeat,
+)
+from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject
+from taskyard.contracts.values import TaskId
+from taskyard.settings import AgentSettings
+
+SELF_FENCE_SECONDS = 20.0
+"""Without contact for so long, what may be retried elsewhere stops: before the worker would be declared lost (30 s)."""
+FENCE_GRACE_SECONDS = 3.0
+DRAIN_SECONDS = 5.0
+APPLY_DRAIN_SECONDS = 10.0
+DRAIN_GRACE_SECONDS = 3.0
+FLUSH_SECONDS = 3.0
+
+_encode = msgspec.json.Encoder().encode
+_decode_assign = msgspec.json.Decoder(AssignRequest).decode
+_decode_cancel = msgspec.json.Decoder(CancelRequest).decode
+_log = logging.getLogger(__name__)
+
+
+async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
+    """Run an agent until `stop` is set, then let its attempts end or end them.
+
+    Raises:
+        DirectoryInUseError: another agent works in the same directory.
+        JournalError: the journal cannot be read or written; what runs is killed.
+    """
+    journal = Journal(Path(settings.directory), unix_milliseconds=clock.unix_milliseconds())
+    try:
+        left = journal.load()
+        await _stop_orphans(left.live)
+        async with asyncio.TaskGroup() as group:
+            agent = Agent(settings, journal, left, group)
+            await agent.run(stop)
+            agent.cancel_background()
+    except BaseExceptionGroup as errors:
+        if errors.subgroup(JournalError) is not None:
+            raise JournalError("the journal cannot be written; what ran was killed") from errors
+        raise
+    finally:
+        journal.close()
+
+
+class Agent:
+    """One agent. Handlers decide by the memory, make it durable, answer, and only then act."""
+
+    def __init__(self, settings: AgentSettings, journal: Journal, left: Left, group: asyncio.TaskGroup) -> None:
+        self._settings = settings
+        self._journal = journal
+        self._group = group
+        self._background: list[asyncio.Task[None]] = []
+        self._leaving = False
+        self._beat_now = asyncio.Event()
+        self._contact_at = asyncio.get_running_loop().time()
+        self._executors = _make_executors(settings)
+        self._lost = left.live
+        self._link = Link(
+            urls=settings.nats_urls,
+            name=settings.name,
+            password=settings.password,
+            handlers={
+                assign_subject(settings.name): self._on_assign,
+                cancel_subject(settings.name): self._on_cancel,
+            },
+            on_up=self._beat_now.set,
+        )
+        self._outbox = Outbox(
+            agent=settings.name, incarnation=journal.incarnation, store=journal, sender=self._link, kept=left.batches
+        )
+        journal.before_commit(self._outbox.seal)
+        self._kinds = (*sorted(self._executors), noop.KIND)
+        self._memory = SlotMemory(
+            born=journal.born,
+            incarnation=journal.incarnation,
+            slot_count=len(settings.slots),
+            kinds=self._kinds,
+            remembered=left.slots,
+            live=left.live,
+        )
+        self._attempts = Attempts(
+            group=group,
+            memory=self._memory,
+            journal=journal,
+            outbox=self._outbox,
+            executors=self._executors,
+            make_output=self._make_output,
+        )
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Tell what an earlier run lost, work until `stop`, leave in order."""
+        await self._report_lost()
+        work = (self._link.run(), self._outbox.run(), self._beat(), self._watch_contact(), self._watch_journal())
+        self._background = [self._group.create_task(one) for one in work]
+        _log.info(
+            "the agent runs",
+            extra=fields(agent=self._settings.name, incarnation=self._journal.incarnation, kinds=self._kinds),
+        )
+        await stop.wait()
+        await self._leave()
+
+    def cancel_background(self) -> None:
+        """End the loops that would go on for ever."""
+        for task in self._background:
+            task.cancel()
+
+    async def _report_lost(self) -> None:
+        """What an earlier run had is killed by now; nothing but a plan that waits outlives an agent."""
+        self._outbox.add(self._memory.lose_all(now=clock.now()))
+        for live in self._lost:
+            self._forget(live.task)
+        self._journal.write_memory(self._memory.take_changes())
+        await self._journal.sync()
+
+    async def _on_assign(self, message: Msg) -> None:
+        request = _decode_assign(message.data)
+        refusal = "draining" if self._leaving else "reports cannot be stored" if self._outbox.full else None
+        decision = self._memory.assign(request, now=clock.now(), refusal=refusal)
+        to_run = [one for one in decision.begin if not self._complete_at_once(one)]
+        await self._carry_out(decision, message, to_run)
+
+    async def _on_cancel(self, message: Msg) -> None:
+        decision = self._memory.cancel(_decode_cancel(message.data).cancels, now=clock.now())
+        await self._carry_out(decision, message, [])
+
+    async def _carry_out(self, decision: Decision, message: Msg, to_run: list[Assignment]) -> None:
+        self._outbox.add(decision.reports)
+        self._journal.write_memory(self._memory.take_changes())
+        self._attempts.begin(to_run)
+        await self._journal.sync()
+        if message.reply:
+            await message.respond(_encode(AssignReply(answers=tuple(decision.answers))))
+        for stop in decision.stops:
+            self._attempts.stop(stop.position, _stop_request(stop))
+        for task in decision.plans_over:
+            self._forget(task)
+
+    def _complete_at_once(self, assignment: Assignment) -> bool:
+        if assignment.kind != noop.KIND:
+            return False
+        started, ended = noop.complete(assignment, now=clock.now())
+        self._memory.ended(assignment.position, ended)
+        self._outbox.add((started, ended))
+        return True
+
+    async def _beat(self) -> None:
+        """Tell that the agent is there: at once when it is connected or leaves, then regularly."""
+        while True:
+            self._beat_now.clear()
+            await self._tell_heartbeat()
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    await self._beat_now.wait()
+            except TimeoutError:
+                continue
+
+    async def _watch_contact(self) -> None:
+        """Stop what may be retried elsewhere when the server has been silent for too long (self-fencing)."""
+        loop = asyncio.get_running_loop()
+        while True:
+            if await self._link.has_contact():
+                self._contact_at = loop.time()
+            elif loop.time() - self._contact_at > SELF_FENCE_SECONDS:
+                self._attempts.stop_where(retries, _fence_request)
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    async def _watch_journal(self) -> None:
+        await self._journal.failed.wait()
+        raise JournalError("the journal cannot be written")
+
+    async def _leave(self) -> None:
+        """Take nothing new, wait for what runs, stop the rest, send what is unsent."""
+        _log.info("the agent leaves", extra=fields(running=len(self._attempts)))
+        self._leaving = True
+        await self._tell_heartbeat()
+        await self._attempts.idle(timeout_seconds=DRAIN_SECONDS)
+        self._attempts.stop_where(lambda one: not one.apply, _leave_request)
+        if self._attempts.any_where(lambda one: one.apply):
+            await self._attempts.idle(timeout_seconds=APPLY_DRAIN_SECONDS)
+            self._attempts.stop_where(lambda _: True, _leave_request)
+        await self._attempts.idle(timeout_seconds=None)
+        if not await self._outbox.flushed(timeout_seconds=FLUSH_SECONDS):
+            _log.warning("left with unsent reports; they are kept for the next start")
+        await self._journal.sync()
+        await self._link.close()
+
+    async def _tell_heartbeat(self) -> None:
+        heartbeat = Heartbeat(
+            incarnation=self._journal.incarnation,
+            pool=self._settings.pool,
+            slots=tuple(tuple(kinds) for kinds in self._settings.slots),
+            kinds=self._kinds,
+            labels=self._settings.labels,
+            leaving=self._leaving,
+            running=len(self._attempts),
+        )
+        await self._link.publish(heartbeat_subject(self._settings.name), _encode(heartbeat))
+
+    def _make_output(self, task: TaskId, attempt: int) -> AttemptOutput:
+        return AttemptOutput(
+            agent=self._settings.name,
+            incarnation=self._journal.incarnation,
+            task=task,
+            attempt=attempt,
+            sender=self._link,
+        )
+
+    def _forget(self, task: TaskId) -> None:
+        for executor in set(self._executors.values()):
+            executor.forget(task)
+
+
+def _make_executors(settings: AgentSettings) -> dict[str, Executor]:
+    """What this host can run besides `noop`."""
+    directory = Path(settings.directory)
+    executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work")}
+    program = settings.terraform or terraform.find_program()
+    if program:
+        runner = terraform.Terraform(program, directory / "terraform")
+        executors |= dict.fromkeys(terraform.KINDS, runner)
+    return executors
+
+
+async def _stop_orphans(lives: list[Live]) -> None:
+    """Kill what an earlier run of the agent left running."""
+    async with asyncio.TaskGroup() as group:
+        for live in lives:
+            group.create_task(_stop_orphan(live))
+
+
+async def _stop_orphan(live: Live) -> None:
+    if live.process is None:
+        return
+    first = signal.SIGINT if live.kind in terraform.KINDS else signal.SIGTERM
+    was_there = await stop_orphan(live.process, task=live.task, first=first)
+    _log.info(
+        "an attempt of an earlier run is lost",
+        extra=fields(task=live.task, attempt=live.attempt, slot=live.slot, pid=live.process.pid, killed=was_there),
+    )
+
+
+def _stop_request(stop: Stop) -> StopRequest:
+    code = "timeout" if stop.cause == "timeout" else "cancelled"
+    message = "execution timeout" if stop.cause == "timeout" else f"stopped: {stop.cause}"
+    return StopRequest(code=code, message=message, retryable=False, grace_seconds=stop.grace_seconds)
+
+
+def _fence_request(assignment: Assignment) -> StopRequest:
+    message = "the worker had no contact and stopped what another may run"
+    return StopRequest(
+        code="self_fenced", message=message, retryable=retries(assignment), grace_seconds=FENCE_GRACE_SECONDS
+    )
+
+
+def _leave_request(assignment: Assignment) -> StopRequest:
+    message = "the worker was stopped"
+    return StopRequest(
+        code="worker_stopped", message=message, retryable=retries(assignment), grace_seconds=DRAIN_GRACE_SECONDS
+    )

@@ -1,0 +1,37 @@
+"""What can go wrong in an agent and is handled apart."""
+
+from dataclasses import dataclass
+
+
+class JournalError(Exception):
+    """The journal cannot be read or written (disk full, another format). The agent ends: it cannot keep promises."""
+
+
+class DirectoryInUseError(Exception):
+    """Another agent process works in the same directory. Stop it, or give each agent a directory of its own."""
+
+
+class NotStoredError(Exception):
+    """JetStream did not acknowledge a message in time, or refused it. It may have been stored all the same."""
+
+
+class ProgramNotFoundError(Exception):
+    """The program of an attempt is not on this host, or its directory is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRequest:
+    """Why and how an attempt is stopped: what its `Failed` report says, and how long after TERM until KILL."""
+
+    code: str
+    message: str
+    retryable: bool
+    grace_seconds: float
+
+
+class AttemptStoppedError(Exception):
+    """The attempt was told to stop, and its process group is dead."""
+
+    def __init__(self, request: StopRequest) -> None:
+        super().__init__(request.message)
+        self.request = request

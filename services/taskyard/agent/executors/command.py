@@ -1,0 +1,69 @@
+"""`command`: an argument vector, or a script for `/bin/sh`, in a working directory of its own."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from taskyard.agent.errors import ProgramNotFoundError
+from taskyard.agent.executors import Completed, Context, Outcome, Tail, Unsuccessful, describe_exit
+from taskyard.contracts.agent_protocol import Assignment
+from taskyard.contracts.events import TaskError
+from taskyard.contracts.kinds import CommandInput, decode_input
+from taskyard.contracts.values import TaskId
+
+KIND = "command"
+INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
+"""All that a command sees of the agent's environment."""
+STDERR_TAIL_BYTES = 2048
+STDERR_TAIL_LINES = 5
+
+
+class Command:
+    """Runs commands below `directory`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        # Nothing of an earlier run lives any more when an executor is made.
+        shutil.rmtree(directory, ignore_errors=True)
+        directory.mkdir(parents=True, mode=0o700)
+
+    async def run(self, assignment: Assignment, context: Context) -> Outcome:
+        """Run the command; a failure can be tried again, a program that is not there cannot."""
+        what: CommandInput = decode_input(KIND, assignment.input)
+        argv = what.argv or ["/bin/sh", "-c", what.script or ""]
+        env = {name: os.environ[name] for name in INHERITED if name in os.environ} | what.env
+        if assignment.traceparent:
+            env["TRACEPARENT"] = assignment.traceparent
+        tail = Tail(STDERR_TAIL_BYTES)
+
+        def tap(stream: str, data: bytes) -> None:
+            if stream == "stderr":
+                tail.add(data)
+
+        work = Path(tempfile.mkdtemp(prefix=f"{assignment.task}-{assignment.attempt}-", dir=self._directory))
+        try:
+            exit_code = await context.run(argv, cwd=work, env=env, tap=tap)
+        except ProgramNotFoundError as error:
+            return Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+        return _judge(exit_code, tail)
+
+    def forget(self, task: TaskId) -> None:
+        """Nothing is kept for a command."""
+
+
+def _judge(exit_code: int, tail: Tail) -> Outcome:
+    result: dict[str, Any] = {"exit_code": exit_code}
+    raw = msgspec.Raw(msgspec.json.encode(result))
+    if exit_code == 0:
+        return Completed(result=raw)
+    lines = tail.data.decode(errors="replace").strip().splitlines()[-STDERR_TAIL_LINES:]
+    message = describe_exit("the command", exit_code)
+    if lines:
+        message += ": " + "\n".join(lines)
+    return Unsuccessful(error=TaskError(code="exit_status", message=message, retryable=True), result=raw)

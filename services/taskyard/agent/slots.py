@@ -1,0 +1,308 @@
+"""The memory of the slots: what became of the highest assignment that each has seen. Plain code without I/O.
+
+Per slot the highest position and its outcome are remembered for ever, so that a repeated, late or doubled message
+never runs anything twice. An older position is declined; an equal one gets the same answer, and its end is reported
+again; a newer one begins if the slot has no live process. What was declined stays declined: whoever was told so may
+already have given the task to another worker.
+
+`assign` and `cancel` return what is to be done; `take_changes` returns what must be on disk before it is done.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from msgspec import Struct, structs
+
+from taskyard.contracts.agent_protocol import (
+    AGENT_SLOTS_MAX,
+    AnyReport,
+    AssignAnswer,
+    Assignment,
+    AssignRequest,
+    Cancel,
+    Failed,
+    Lost,
+    Planned,
+    Started,
+)
+from taskyard.contracts.events import TaskError
+from taskyard.contracts.values import Instant, Position, TaskId
+
+ACCEPTED = "accepted"
+DECLINED = "declined"
+LOST = "lost"
+
+
+class ProcessIdentity(Struct, frozen=True, kw_only=True):
+    """A process for certain: ids are used again, but not with the same start (clock ticks after boot) in one boot.
+
+    The process leads its own group and session, so `pid` also names the group.
+    """
+
+    pid: int
+    start_ticks: int
+    boot: str
+
+
+class Remembered(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a slot remembers of the highest position that it has seen. Stored: fields may be added with a default."""
+
+    position: Position
+    task: TaskId
+    attempt: int
+    outcome: str
+    reason: str = ""
+    end: AnyReport | None = None
+
+
+class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An attempt that was accepted and has not ended. Stored: fields may be added with a default."""
+
+    position: Position
+    task: TaskId
+    attempt: int
+    slot: int
+    kind: str
+    apply: bool = False
+    started: bool = False
+    process: ProcessIdentity | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stop:
+    """A live attempt to stop: because it was cancelled, or because its slot belongs to a newer one."""
+
+    position: Position
+    cause: str
+    grace_seconds: float
+
+
+@dataclass(kw_only=True)
+class Decision:
+    """What follows from a request: answers, attempts to begin, reports to send, attempts to stop, plans to forget."""
+
+    answers: list[AssignAnswer] = field(default_factory=list[AssignAnswer])
+    begin: list[Assignment] = field(default_factory=list[Assignment])
+    reports: list[AnyReport] = field(default_factory=list[AnyReport])
+    stops: list[Stop] = field(default_factory=list[Stop])
+    plans_over: list[TaskId] = field(default_factory=list[TaskId])
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryChanges:
+    """What changed since the last time: records of slots, and live attempts (`None`: ended)."""
+
+    slots: list[tuple[int, Remembered]]
+    live: list[tuple[Position, Live | None]]
+
+
+SUPERSEDED_GRACE_SECONDS = 10.0
+
+
+class SlotMemory:
+    """The memory of all slots of one agent.
+
+    `born` is the incarnation in which the journal was begun: this memory does not reach back beyond it.
+    """
+
+    def __init__(
+        self,
+        *,
+        born: int,
+        incarnation: int,
+        slot_count: int,
+        kinds: Collection[str],
+        remembered: Mapping[int, Remembered],
+        live: Sequence[Live],
+    ) -> None:
+        self._born = born
+        self._incarnation = incarnation
+        self._slot_count = slot_count
+        self._kinds = frozenset(kinds)
+        self._remembered = dict(remembered)
+        self._live = {one.slot: one for one in live}
+        self._slot_by_position = {one.position: one.slot for one in live}
+        self._changed_slots: set[int] = set()
+        self._changed_live: dict[Position, None] = {}
+
+    @property
+    def live(self) -> list[Live]:
+        """The attempts that were accepted and have not ended."""
+        return list(self._live.values())
+
+    def remembered(self, slot: int) -> Remembered | None:
+        """What the slot remembers."""
+        return self._remembered.get(slot)
+
+    def assign(self, request: AssignRequest, *, now: Instant, refusal: str | None) -> Decision:
+        """Judge assignments. `refusal` is why this agent takes nothing new now, None if it does."""
+        if request.incarnation != self._incarnation:
+            refusal = f"this is incarnation {self._incarnation}, not {request.incarnation}"
+        decision = Decision()
+        for assignment in request.assignments:
+            decision.answers.append(self._assign_one(assignment, decision, now, refusal))
+        return decision
+
+    def cancel(self, cancels: Sequence[Cancel], *, now: Instant) -> Decision:
+        """Judge cancels: stop what lives, record what was never seen, report again what has ended."""
+        decision = Decision()
+        for cancel in cancels:
+            self._cancel_one(cancel, decision, now)
+            decision.answers.append(AssignAnswer(position=cancel.position, outcome=ACCEPTED))
+        return decision
+
+    def began(self, position: Position) -> None:
+        """The attempt runs."""
+        self._set_live(position, started=True)
+
+    def spawned(self, position: Position, process: ProcessIdentity) -> None:
+        """The process of the attempt exists; its program does not run yet."""
+        self._set_live(position, process=process)
+
+    def ended(self, position: Position, end: AnyReport) -> None:
+        """The attempt has ended, and no process of it lives."""
+        slot = self._slot_by_position.pop(position)
+        live = self._live.pop(slot)
+        self._changed_live[position] = None
+        remembered = self._remembered.get(slot)
+        if remembered is not None and remembered.position == position:
+            self._remember(slot, live, outcome=ACCEPTED, end=end)
+
+    def lose_all(self, *, now: Instant) -> list[AnyReport]:
+        """After a restart: nothing that lived does any more. Returns what is to be reported."""
+        reports: list[AnyReport] = []
+        for live in self.live:
+            lost = Lost(task=live.task, attempt=live.attempt, at=now, message="the worker was restarted")
+            self.ended(live.position, lost)
+            reports.append(lost)
+        return reports
+
+    def take_changes(self) -> MemoryChanges:
+        """What changed since the last call."""
+        changes = MemoryChanges(
+            slots=[(slot, self._remembered[slot]) for slot in sorted(self._changed_slots)],
+            live=[(position, self._live_at(position)) for position in self._changed_live],
+        )
+        self._changed_slots.clear()
+        self._changed_live.clear()
+        return changes
+
+    def _assign_one(
+        self, assignment: Assignment, decision: Decision, now: Instant, refusal: str | None
+    ) -> AssignAnswer:
+        position, slot = assignment.position, assignment.slot
+        if not 0 <= slot < AGENT_SLOTS_MAX:
+            return _declined(position, f"there is no slot {slot}")
+        known = self._remembered.get(slot)
+        # Also for another incarnation: whoever asks must hear what became of an attempt that did begin here.
+        if known is not None and known.position == position:
+            self._report_again(known, slot, decision, now)
+            return AssignAnswer(position=position, outcome=known.outcome, reason=known.reason)
+        if assignment.incarnation < self._born:
+            return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker is younger")
+        if known is not None and position < known.position:
+            return _declined(position, "the slot has seen a newer assignment")
+        reason = refusal or self._obstacle(assignment)
+        if (live := self._live.get(slot)) is not None:
+            # The log gave the slot to another attempt: this one is no longer current.
+            decision.stops.append(
+                Stop(position=live.position, cause="superseded", grace_seconds=SUPERSEDED_GRACE_SECONDS)
+            )
+        if reason is not None:
+            self._remember(slot, assignment, outcome=DECLINED, reason=reason)
+            return _declined(position, reason)
+        self._accept(assignment, known, decision)
+        return AssignAnswer(position=position, outcome=ACCEPTED)
+
+    def _obstacle(self, assignment: Assignment) -> str | None:
+        if assignment.slot >= self._slot_count:
+            return f"there is no slot {assignment.slot}"
+        if assignment.kind not in self._kinds:
+            return f"this worker does not run {assignment.kind}"
+        live = self._live.get(assignment.slot)
+        if live is not None:
+            process = f" as process {live.process.pid}" if live.process else ""
+            return f"attempt {live.attempt} of {live.task} still lives in the slot{process}"
+        return None
+
+    def _accept(self, assignment: Assignment, known: Remembered | None, decision: Decision) -> None:
+        if known is not None and isinstance(known.end, Planned) and known.task != assignment.task:
+            decision.plans_over.append(known.task)  # the slot was reserved for that plan as long as it waited
+        self._remember(assignment.slot, assignment, outcome=ACCEPTED)
+        live = Live(
+            position=assignment.position,
+            task=assignment.task,
+            attempt=assignment.attempt,
+            slot=assignment.slot,
+            kind=assignment.kind,
+            apply=assignment.apply,
+        )
+        self._live[live.slot] = live
+        self._slot_by_position[live.position] = live.slot
+        self._changed_live[live.position] = None
+        decision.begin.append(assignment)
+
+    def _cancel_one(self, cancel: Cancel, decision: Decision, now: Instant) -> None:
+        live = self._live_at(cancel.position)
+        if live is not None:
+            stop = Stop(position=cancel.position, cause=cancel.cause, grace_seconds=cancel.grace_seconds)
+            decision.stops.append(stop)
+            return
+        known = self._remembered.get(cancel.slot)
+        if known is not None and known.position == cancel.position and known.end is not None:
+            self._report_again(known, cancel.slot, decision, now)
+            if isinstance(known.end, Planned):
+                decision.plans_over.append(cancel.task)
+            return
+        if known is not None and known.position > cancel.position:
+            return  # the log has given the slot on: it already knows the end
+        error = TaskError(code="cancelled", message="cancelled before it began", retryable=False)
+        end = Failed(task=cancel.task, attempt=cancel.attempt, at=now, error=error)
+        decision.reports.append(end)
+        if not 0 <= cancel.slot < AGENT_SLOTS_MAX:
+            return
+        if known is not None and known.position == cancel.position:  # it was declined, and stays so
+            self._remember(cancel.slot, cancel, outcome=known.outcome, reason=known.reason, end=end)
+            return
+        self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)
+        older = self._live.get(cancel.slot)
+        if older is not None:
+            decision.stops.append(
+                Stop(position=older.position, cause="superseded", grace_seconds=SUPERSEDED_GRACE_SECONDS)
+            )
+
+    def _report_again(self, known: Remembered, slot: int, decision: Decision, now: Instant) -> None:
+        live = self._live.get(slot)
+        if known.end is not None:
+            decision.reports.append(known.end)
+        elif live is not None and live.position == known.position and live.started:
+            # A held attempt that is sent again shows as assigned: it has run all the time.
+            decision.reports.append(Started(task=live.task, attempt=live.attempt, at=now))
+
+    def _remember(
+        self,
+        slot: int,
+        what: Assignment | Cancel | Live,
+        *,
+        outcome: str,
+        reason: str = "",
+        end: AnyReport | None = None,
+    ) -> None:
+        self._remembered[slot] = Remembered(
+            position=what.position, task=what.task, attempt=what.attempt, outcome=outcome, reason=reason, end=end
+        )
+        self._changed_slots.add(slot)
+
+    def _live_at(self, position: Position) -> Live | None:
+        slot = self._slot_by_position.get(position)
+        return None if slot is None else self._live[slot]
+
+    def _set_live(self, position: Position, **changes: Any) -> None:
+        slot = self._slot_by_position[position]
+        self._live[slot] = structs.replace(self._live[slot], **changes)
+        self._changed_live[position] = None
+
+
+def _declined(position: Position, reason: str) -> AssignAnswer:
+    return AssignAnswer(position=position, outcome=DECLINED, reason=reason)

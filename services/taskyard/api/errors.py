@@ -1,0 +1,71 @@
+"""What can go wrong at the doors and in reading, each a class that is answered in its own way."""
+
+from taskyard.contracts.events import FieldError
+
+
+class Refusal(Exception):
+    """A request is answered with a problem instead of what it asked for.
+
+    `status` is the HTTP status, `error` a short code, `detail` one sentence for people, `errors` name fields,
+    `task_status` is the task's status where that forbids it, `headers` go with the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        detail: str,
+        *,
+        errors: tuple[FieldError, ...] = (),
+        task_status: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.error = error
+        self.detail = detail
+        self.errors = errors
+        self.task_status = task_status
+        self.headers = headers or {}
+
+
+class StoreUnavailable(Exception):
+    """A command was not acknowledged as stored in time; it may or may not be. Remedy: send it again with its id."""
+
+
+class ReadModelUnavailable(Exception):
+    """PostgreSQL gives no answer. Remedy: wait; commands are still taken."""
+
+
+RETRY_AFTER_SECONDS = 2
+
+
+def unauthorized(detail: str) -> Refusal:
+    """No valid credentials."""
+    return Refusal(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="taskyard"'})
+
+
+def forbidden(detail: str) -> Refusal:
+    """The role does not allow it."""
+    return Refusal(403, "forbidden", detail)
+
+
+def not_found(detail: str) -> Refusal:
+    """There is no such thing, or none that the caller may know of."""
+    return Refusal(404, "not_found", detail)
+
+
+def too_large(bytes_max: int) -> Refusal:
+    """The body is longer than the door takes."""
+    return Refusal(413, "too_large", f"the body is larger than {bytes_max} bytes")
+
+
+def invalid(*errors: FieldError) -> Refusal:
+    """Something that was sent cannot be read or is not allowed."""
+    detail = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors[:3])
+    return Refusal(422, "invalid", detail, errors=errors)
+
+
+def unavailable(detail: str) -> Refusal:
+    """A part that this needs is away for now."""
+    return Refusal(503, "unavailable", detail, headers={"Retry-After": str(RETRY_AFTER_SECONDS)})

@@ -1,0 +1,186 @@
+"""The live feed of events as server-sent events: from any position, resumable, filtered, with heartbeats."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskyard.api.directory import Place, TaskDirectory
+from taskyard.api.errors import invalid, unavailable
+from taskyard.contracts.events import (
+    AnyEvent,
+    CommandRejected,
+    FieldError,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
+    TaskSubmitted,
+    UnknownEvent,
+    event_name,
+)
+from taskyard.contracts.values import (
+    Position,
+    commit_sequence,
+    format_instant,
+    format_position,
+    make_position,
+)
+from taskyard.eventlog.commit import StoredCommit
+from taskyard.eventlog.errors import EventLogError
+from taskyard.eventlog.log import Batches, EventLog
+
+HEARTBEAT_SECONDS = 10.0
+STREAMS_MAX = 200
+"""How many may follow at a time; each has a consumer and a bounded buffer of its own."""
+RECONNECT_MILLISECONDS = 2_000
+
+LogEvent = AnyEvent | UnknownEvent
+_OF_QUEUE = (QueueConfigured, QueuePaused, QueueResumed, QueueLocked, QueueUnlocked)
+_log = logging.getLogger(__name__)
+_encode = msgspec.json.Encoder().encode
+
+
+class EventFilter(Struct, frozen=True, kw_only=True):
+    """Which events are wanted; `sees_only` is the one principal whose tasks the caller may see."""
+
+    task: str | None = None
+    queue: str | None = None
+    types: frozenset[str] = frozenset()
+    sees_only: str | None = None
+
+
+class EventFeed:
+    """Streams events of the log to readers. `closing` ends all streams when the service stops."""
+
+    def __init__(
+        self,
+        log: EventLog[LogEvent],
+        directory: TaskDirectory,
+        closing: asyncio.Event,
+        *,
+        heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    ) -> None:
+        self._log = log
+        self._directory = directory
+        self._closing = closing
+        self._heartbeat_seconds = heartbeat_seconds
+        self.streams = 0
+
+    async def start_of(self, resume_after: Position | None) -> Position:
+        """Where a stream begins: after the given position, or at the live end.
+
+        Raises:
+            Refusal: the log does not reach there, or too many follow already.
+        """
+        if self.streams >= STREAMS_MAX:
+            raise unavailable(f"{STREAMS_MAX} streams are open already")
+        head = await self._log.head()
+        if resume_after is None:
+            return make_position(head + 1, 0)
+        if commit_sequence(resume_after) > head:
+            raise invalid(FieldError(path="from", message="the log ends before this position"))
+        return Position(resume_after + 1)
+
+    async def stream(self, first: Position, wanted: EventFilter) -> AsyncIterator[bytes]:
+        """Events from position `first` on, as the text of server-sent events."""
+        self.streams += 1
+        try:
+            yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+            async with self._log.follow(commit_sequence(first) - 1) as batches, aclosing(self._batches(batches)) as live:
+                async for commits in live:
+                    text = await self._format(commits, first, wanted)
+                    yield text or b": alive\n\n"
+        except EventLogError:
+            # The reader connects again and resumes by the last id that it has.
+            _log.exception("event feed ended early")
+        finally:
+            self.streams -= 1
+
+    async def _batches(
+        self, batches: Batches[StoredCommit[LogEvent]]
+    ) -> AsyncIterator[list[StoredCommit[LogEvent]]]:
+        """What arrives, an empty list where nothing did for a heartbeat, until the service stops."""
+        closing = asyncio.ensure_future(self._closing.wait())
+        arriving: asyncio.Future[list[StoredCommit[LogEvent]]] | None = None
+        try:
+            while not closing.done():
+                arriving = arriving or asyncio.ensure_future(anext(batches))
+                await asyncio.wait((arriving, closing), timeout=self._heartbeat_seconds, return_when="FIRST_COMPLETED")
+                if not arriving.done():
+                    yield []
+                    continue
+                arrived, arriving = arriving.result(), None
+                yield arrived
+        finally:
+            closing.cancel()
+            if arriving is not None:
+                arriving.cancel()
+
+    async def _format(self, commits: list[StoredCommit[LogEvent]], first: Position, wanted: EventFilter) -> bytes:
+        parts: list[bytes] = []
+        for stored in commits:
+            for index, event in enumerate(stored.commit.events):
+                position = make_position(stored.sequence, index)
+                if position >= first and await self._matches(event, wanted):
+                    parts.append(_message(position, stored, event))
+        return b"".join(parts)
+
+    async def _matches(self, event: LogEvent, wanted: EventFilter) -> bool:
+        task: str | None = getattr(event, "task", None)
+        if isinstance(event, TaskSubmitted):
+            place = Place(pool=event.pool, queue=event.queue, submitted_by=event.by)
+            self._directory.remember(event.task, place)
+        if wanted.types and event_name(event) not in wanted.types:
+            return False
+        if wanted.task is not None and task != wanted.task:
+            return False
+        if wanted.sees_only is not None and not await self._may_see(event, task, wanted.sees_only):
+            return False
+        if wanted.queue is None:
+            return True
+        if isinstance(event, _OF_QUEUE):
+            return event.queue == wanted.queue
+        place = await self._directory.find_if_possible(task) if task else None
+        return place is not None and place.queue == wanted.queue
+
+    async def _may_see(self, event: LogEvent, task: str | None, principal: str) -> bool:
+        """Whether a principal that sees own tasks only may see the event; workers, pools and queues are for all."""
+        if isinstance(event, CommandRejected):
+            return event.by == principal
+        if isinstance(event, UnknownEvent):
+            return False
+        if task is None:
+            return True
+        place = await self._directory.find_if_possible(task)
+        return place is not None and place.submitted_by == principal
+
+
+class FeedEvent(Struct, frozen=True, kw_only=True):
+    """The data of one server-sent event. `at` is the log's time; `data` holds the event's own fields."""
+
+    position: str
+    at: str
+    type: str
+    data: LogEvent | Raw
+
+
+def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent) -> bytes:
+    name = event_name(event)
+    text = format_position(position)
+    data = FeedEvent(
+        position=text,
+        at=format_instant(stored.at),
+        type=name,
+        data=event.raw if isinstance(event, UnknownEvent) else event,
+    )
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), name.encode(), _one_line(_encode(data)))
+
+
+def _one_line(data: bytes) -> bytes:
+    """A raw value may hold line breaks between its parts, and a line break would end the field."""
+    return data.replace(b"\r", b" ").replace(b"\n", b" ")

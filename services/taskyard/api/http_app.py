@@ -1,0 +1,63 @@
+"""The HTTP application: all routes below `/api/v1`, guarded, and what every answer has in common."""
+
+import time
+from importlib.metadata import version
+from typing import Any
+
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.types import ASGIApp, Message, Receive, Scope, Send
+
+from taskyard.api.http_shared import EXCEPTION_HANDLERS, Parts, add_position, authenticate
+from taskyard.api.metrics import Metrics
+from taskyard.api.openapi import openapi_config
+from taskyard.api.routes_commands import COMMAND_ROUTES
+from taskyard.api.routes_reads import READ_ROUTES
+from taskyard.api.routes_streams import STREAM_ROUTES
+from taskyard.api.routes_system import SYSTEM_ROUTES
+
+PREFIX = "/api/v1"
+METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
+
+
+def make_app(parts: Parts) -> ASGIApp:
+    """The ASGI application that serves these parts."""
+    guarded = Router(
+        path=PREFIX, route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES], guards=[authenticate]
+    )
+    app = Litestar(
+        route_handlers=[guarded, *SYSTEM_ROUTES],
+        exception_handlers=EXCEPTION_HANDLERS,
+        before_send=[add_position],
+        openapi_config=openapi_config(version("taskyard")),
+        state=State({"parts": parts}),
+        logging_config=None,
+        # Bodies are read by ourselves: what is too large is read on for a while, so that our answer arrives.
+        request_max_body_size=None,
+    )
+    return _measured(app, parts.metrics)
+
+
+def _measured(app: ASGIApp, metrics: Metrics) -> ASGIApp:
+    async def measure(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        began = time.monotonic()
+
+        async def send_and_count(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                metrics.http(scope["method"] if scope["method"] in METHODS else "OTHER", _route(scope), message["status"], time.monotonic() - began)
+            await send(message)
+
+        await app(scope, receive, send_and_count)
+
+    return measure
+
+
+
+
+
+def _route(scope: Scope) -> str:
+    found: Any = scope.get("path_template")
+    return str(found) if found else "unknown"

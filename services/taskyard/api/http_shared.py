@@ -1,0 +1,197 @@
+"""What all HTTP routes share: the parts they use, who asks, reading a body, positions, and answering problems."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+from litestar import MediaType, Request, Response
+from litestar.connection import ASGIConnection
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.handlers import BaseRouteHandler
+from litestar.types import Message, Scope
+from nats.errors import Error as NatsError
+
+from taskyard.api import replies
+from taskyard.api.directory import TaskDirectory
+from taskyard.api.doors import Door
+from taskyard.api.errors import (
+    ReadModelUnavailable,
+    Refusal,
+    invalid,
+    not_found,
+    too_large,
+    unavailable,
+)
+from taskyard.api.feed import EventFeed, LogEvent
+from taskyard.api.health import Health
+from taskyard.api.metrics import Metrics
+from taskyard.api.output import TaskOutput
+from taskyard.api.principals import Caller, Principals
+from taskyard.api.read_model import ReadModel
+from taskyard.api.replies import Problem, Reply
+from taskyard.api.submission import HTTP_BODY_BYTES_MAX
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.values import Position, format_position, parse_position
+from taskyard.eventlog.errors import EventLogError
+from taskyard.eventlog.log import EventLog
+
+POSITION_HEADER = "Taskyard-Position"
+PROBLEM_MEDIA_TYPE = "application/problem+json"
+AFTER_SECONDS_MAX = 10.0
+DISCARDED_BYTES_MAX = 16 << 20
+"""A body that is too large is read up to here, so that the client reads our answer instead of a broken connection."""
+JSON_TYPES = frozenset(("", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"))
+"""Bodies are JSON. The last one is what curl says by itself of anything."""
+
+_STATE_POSITION = "taskyard_position"
+_log = logging.getLogger(__name__)
+
+HttpRequest = Request[Caller, Any, State]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parts:
+    """What the routes work with."""
+
+    door: Door
+    principals: Principals
+    directory: TaskDirectory
+    read_model: ReadModel
+    log: EventLog[LogEvent]
+    feed: EventFeed
+    output: TaskOutput
+    health: Health
+    metrics: Metrics
+    closing: asyncio.Event
+    after_seconds_max: float = AFTER_SECONDS_MAX
+
+
+def parts_of(request: ASGIConnection[Any, Any, Any, Any]) -> Parts:
+    """The parts of the application that serves the request."""
+    parts = request.app.state.parts
+    assert isinstance(parts, Parts)
+    return parts
+
+
+def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    """Recognise the caller, or answer 401 (a guard of routes)."""
+    connection.scope["user"] = parts_of(connection).principals.bearing(connection.headers.get("authorization"))
+
+
+async def read_body(request: HttpRequest) -> bytes:
+    """The body, whatever it holds. Raises 413 and 415."""
+    content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type not in JSON_TYPES and not content_type.endswith("+json"):
+        raise Refusal(415, "unsupported_media_type", "the body must be application/json")
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size <= HTTP_BODY_BYTES_MAX:
+            chunks.append(chunk)
+        elif size > DISCARDED_BYTES_MAX:
+            break
+    if size > HTTP_BODY_BYTES_MAX:
+        raise too_large(HTTP_BODY_BYTES_MAX)
+    return b"".join(chunks)
+
+
+async def await_after(request: HttpRequest, after: str | None) -> Position:
+    """Wait until the read model has the position that `?after=` names; the position that the answer will reflect.
+
+    Raises:
+        Refusal: 422 for what is no position, 504 when it does not come in time.
+        ReadModelUnavailable: PostgreSQL is away.
+    """
+    parts = parts_of(request)
+    if after is not None:
+        wanted = position_in("after", after)
+        if not await parts.read_model.wait_for(wanted, parts.after_seconds_max):
+            raise Refusal(504, "position_not_reached", f"the read model has not reached {after} in time")
+    position = await parts.read_model.position()
+    reflect(request, position)
+    return position
+
+
+def position_in(field: str, text: str) -> Position:
+    """The position that a parameter holds. Raises 422."""
+    try:
+        return parse_position(text)
+    except ValueError as error:
+        raise invalid(FieldError(path=field, message="is not a position")) from error
+
+
+def reflect(request: HttpRequest, position: Position | None) -> None:
+    """Note the log position that the answer reflects."""
+    if position is not None:
+        request.scope["state"][_STATE_POSITION] = position
+
+
+def respond(request: HttpRequest, reply: Reply) -> Response[Any]:
+    """The HTTP form of a door's reply."""
+    reflect(request, reply.position)
+    media_type = PROBLEM_MEDIA_TYPE if isinstance(reply.body, Problem) else MediaType.JSON
+    return Response(reply.body, status_code=reply.code, headers=reply.headers, media_type=media_type)
+
+
+async def add_position(message: Message, scope: Scope) -> None:
+    """Give every answer the header that tells the position it reflects (a hook before sending)."""
+    if message["type"] != "http.response.start":
+        return
+    app = scope["litestar_app"]
+    parts: Parts = app.state.parts
+    position = scope["state"].get(_STATE_POSITION, parts.read_model.last_position)
+    headers = [*message["headers"], (POSITION_HEADER.lower().encode(), format_position(position).encode())]
+    message["headers"] = headers
+
+
+def on_refusal(request: HttpRequest, refusal: Refusal) -> Response[Any]:
+    """Answer a refusal."""
+    return respond(request, replies.refused(refusal))
+
+
+def on_http_exception(request: HttpRequest, error: HTTPException) -> Response[Any]:
+    """Answer what the framework refuses: unknown routes and methods, parameters that do not fit."""
+    if error.status_code == 400:
+        return on_refusal(request, invalid(*_faults(error)))
+    if error.status_code == 404:
+        return on_refusal(request, not_found("there is nothing at this address"))
+    if error.status_code >= 500:
+        return on_failure(request, error)
+    refusal = Refusal(error.status_code, "refused", error.detail, headers=dict(error.headers or {}))
+    return on_refusal(request, refusal)
+
+
+def on_away(request: HttpRequest, error: Exception) -> Response[Any]:
+    """Answer that a part which the request needs is away."""
+    what = "PostgreSQL" if isinstance(error, ReadModelUnavailable) else "NATS"
+    _log.warning("request was not served", extra={"away": what, "cause": str(error)[:300]})
+    return on_refusal(request, unavailable(f"{what} is away; try again"))
+
+
+def on_failure(request: HttpRequest, error: Exception) -> Response[Any]:
+    """Answer a bug of ours: log it, and tell nothing of it."""
+    _log.error("request failed", extra={"path": request.url.path[:200]}, exc_info=error)
+    return on_refusal(request, Refusal(500, "internal", "the request could not be handled"))
+
+
+EXCEPTION_HANDLERS = {
+    Refusal: on_refusal,
+    HTTPException: on_http_exception,
+    ReadModelUnavailable: on_away,
+    EventLogError: on_away,
+    NatsError: on_away,
+    Exception: on_failure,
+}
+
+
+def _faults(error: HTTPException) -> tuple[FieldError, ...]:
+    extra = error.extra if isinstance(error.extra, list) else []
+    faults = [
+        FieldError(path=str(fault.get("key", "")), message=str(fault.get("message", "does not fit")))
+        for fault in extra
+        if isinstance(fault, dict)
+    ]
+    return tuple(faults) or (FieldError(path="", message=error.detail or "the request cannot be read"),)

@@ -1,0 +1,76 @@
+"""The door over NATS: requests on `taskyard.request.<principal>.<pool>.<verb>`, answered as HTTP would, with `code`."""
+
+import logging
+
+from faststream.nats import NatsBroker
+from faststream.nats.annotations import NatsMessage
+
+from taskyard.api import replies
+from taskyard.api.doors import Door
+from taskyard.api.errors import Refusal, invalid
+from taskyard.api.metrics import Metrics
+from taskyard.api.principals import Principals
+from taskyard.api.replies import Reply
+from taskyard.api.submission import NATS_LIMITS
+from taskyard.contracts.commands import SUBMIT, VERBS
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.subjects import REQUEST_SUBJECTS
+from taskyard.contracts.values import is_name
+
+QUEUE = "api"
+DOOR = "nats"
+REQUESTS_MAX = 1_000
+"""How many requests are answered at a time; each may wait for its verdict."""
+_INTERNAL_REPLIES = ("taskyard.", "$")
+"""Replies must not become messages of ours: a client's reply subject arrives mapped and never looks like these."""
+
+_log = logging.getLogger(__name__)
+
+
+class NatsDoor:
+    """Answers requests of principals that NATS has recognised: the subject says who asks."""
+
+    def __init__(self, door: Door, principals: Principals, metrics: Metrics) -> None:
+        self._door = door
+        self._principals = principals
+        self._metrics = metrics
+
+    def attach(self, broker: NatsBroker) -> None:
+        """Subscribe on the broker, before it is started."""
+        broker.subscriber(REQUEST_SUBJECTS, queue=QUEUE, max_workers=REQUESTS_MAX, decoder=_as_it_is)(self._on_request)
+
+    async def answer(self, subject: str, data: bytes) -> bytes:
+        """The reply to one request; it never raises."""
+        try:
+            reply = await self._decide(subject, data)
+        except Refusal as refusal:
+            reply = replies.refused(refusal)
+        except Exception:  # one request must not end the others
+            _log.exception("request failed", extra={"subject": subject[:200]})
+            reply = replies.refused(Refusal(500, "internal", "the request could not be handled"))
+        verb = subject.rpartition(".")[2]
+        self._metrics.command(DOOR, verb if verb in VERBS else "unknown", reply.code)
+        return replies.with_code(reply)
+
+    async def _decide(self, subject: str, data: bytes) -> Reply:
+        tokens = subject.split(".")
+        if len(tokens) != 5:
+            raise invalid(FieldError(path="", message="the subject must be taskyard.request.<principal>.<pool>.<verb>"))
+        _, _, principal, pool, verb = tokens
+        caller = self._principals.named(principal)
+        if not is_name(pool):
+            raise invalid(FieldError(path="pool", message="must be a name"))
+        if verb == SUBMIT:
+            return await self._door.submit(caller, data, pool=pool, limits=NATS_LIMITS)
+        return await self._door.command(caller, verb, data, pool=pool)
+
+    async def _on_request(self, message: NatsMessage) -> None:
+        raw = message.raw_message
+        answer = await self.answer(raw.subject, raw.data)
+        if raw.reply and not raw.reply.startswith(_INTERNAL_REPLIES):
+            await raw.respond(answer)
+
+
+async def _as_it_is(message: NatsMessage) -> bytes:
+    """Leave the body alone: what is no JSON must reach the door and be answered."""
+    return message.body

@@ -1,0 +1,75 @@
+"""Who asks: bearer tokens over HTTP, names of subjects over NATS, and what each role sees."""
+
+import hmac
+from collections.abc import Iterable
+from hashlib import sha256
+
+from msgspec import Struct
+
+from taskyard import settings
+from taskyard.api.errors import forbidden, unauthorized
+from taskyard.contracts.commands import may_command
+from taskyard.contracts.values import Role
+
+_SCHEME = "bearer"
+
+
+class Caller(Struct, frozen=True, kw_only=True):
+    """Somebody who was recognised."""
+
+    name: str
+    role: Role
+
+    @property
+    def sees_only(self) -> str | None:
+        """The only principal whose tasks the caller may see; `None` for all.
+
+        An operator works on tasks of their own. A viewer has none and watches the whole, an admin may do everything.
+        """
+        return self.name if self.role is Role.OPERATOR else None
+
+    def require(self, verb: str) -> None:
+        """Raise 403 where the role may not use the verb."""
+        if not may_command(self.role, verb):
+            raise forbidden(f"a {self.role} may not {verb}")
+
+    def require_admin(self) -> None:
+        """Raise 403 for everyone else."""
+        if self.role is not Role.ADMIN:
+            raise forbidden("only an admin may read this")
+
+
+class Principals:
+    """Everybody who may use the doors."""
+
+    def __init__(self, principals: Iterable[settings.Principal]) -> None:
+        self._by_name: dict[str, Caller] = {}
+        self._by_token: list[tuple[bytes, Caller]] = []
+        for principal in principals:
+            caller = Caller(name=principal.name, role=Role(principal.role.value))
+            self._by_name[principal.name] = caller
+            self._by_token.append((principal.token_sha256.lower().encode(), caller))
+
+    def named(self, name: str) -> Caller:
+        """The principal that NATS has already recognised. Raises 403 for an unknown one."""
+        caller = self._by_name.get(name)
+        if caller is None:
+            raise forbidden("this principal is unknown here")
+        return caller
+
+    def bearing(self, authorization: str | None) -> Caller:
+        """The principal of an `Authorization` header. Raises 401."""
+        scheme, _, token = (authorization or "").partition(" ")
+        if scheme.lower() != _SCHEME or not token.strip():
+            raise unauthorized("a bearer token is needed")
+        digest = sha256(token.strip().encode(errors="replace")).hexdigest().encode()
+        found: Caller | None = None
+        # All are compared, so that the time tells nothing about which came close.
+        for known, caller in self._by_token:
+            if hmac.compare_digest(known, digest):
+                found = caller
+        if found is None:
+            raise unauthorized("the token is not valid")
+        return found
+
+

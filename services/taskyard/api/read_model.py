@@ -1,0 +1,95 @@
+"""What the routes ask of the read model, which another service writes."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from msgspec import Struct
+
+from taskyard.api.directory import Place
+from taskyard.contracts.values import Position, Status
+
+ENDED = frozenset((Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
+
+
+class TaskFilter(Struct, frozen=True, kw_only=True):
+    """Which tasks are wanted: of each field one of the values, if it has any; of labels all.
+
+    `sees_only` is the one principal whose tasks the caller may see, `cursor` the `next_cursor` of the page before.
+    """
+
+    statuses: tuple[Status, ...] = ()
+    kinds: tuple[str, ...] = ()
+    queues: tuple[str, ...] = ()
+    pools: tuple[str, ...] = ()
+    submitters: tuple[str, ...] = ()
+    workers: tuple[str, ...] = ()
+    labels: tuple[tuple[str, str], ...] = ()
+    sees_only: str | None = None
+    sort: str | None = None
+    limit: int = 100
+    cursor: str | None = None
+
+
+class TaskView(Protocol):
+    """What the routes look at in a task; the rest of it is answered as it is."""
+
+    pool: str
+    queue: str
+    submitted_by: str
+    status: str
+    attempt: int
+
+
+class ReadModel(Protocol):
+    """Every method raises `ReadModelUnavailable` when PostgreSQL gives no answer."""
+
+    last_position: Position
+    """The last position that was read; answers that read nothing show it."""
+
+    async def position(self) -> Position:
+        """The position that the rows reflect."""
+        ...
+
+    async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
+        """Wait until the rows reflect the position; False when they do not in time."""
+        ...
+
+    async def task(self, id: str, *, sees_only: str | None) -> TaskView:  # noqa: A002 - the field's name
+        """One task. Raises 404, also for one of another than `sees_only`."""
+        ...
+
+    async def place(self, task: str) -> Place | None:
+        """Where a task belongs."""
+        ...
+
+    async def workers_of(self, task: str) -> dict[int, str]:
+        """Which worker had each attempt of a task."""
+        ...
+
+    async def tasks(self, wanted: TaskFilter) -> Any:
+        """A page of tasks. Raises 422 for a sort or a cursor that is none."""
+        ...
+
+    async def history(self, task: str) -> Sequence[Any]:
+        """The events of a task in the order of the log."""
+        ...
+
+    async def workers(self) -> Sequence[Any]:
+        """All workers with their slots."""
+        ...
+
+    async def pool_of_worker(self, worker: str) -> str | None:
+        """The pool of a worker."""
+        ...
+
+    async def queues(self) -> Sequence[Any]:
+        """All queues."""
+        ...
+
+    async def pools(self) -> Sequence[Any]:
+        """All pools."""
+        ...
+
+    async def stats(self) -> Any:
+        """Counts and times."""
+        ...

@@ -1,0 +1,134 @@
+"""Why a waiting task waits, derived from the rows of the read model. Pure.
+
+It mirrors how the scheduler chooses: a task must be due, its pool and queue open, its workspace free, its queue below
+its limit; then tasks of a queue go by priority and submission; then it needs a slot of a worker that takes its kind.
+"""
+
+from dataclasses import dataclass
+
+from taskyard.api.views import PendingReason
+from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.values import Instant, format_instant
+
+DELIVERY_FAILED = "dispatch_failed"
+"""The error code of a task whose delivery to a worker failed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A task as its row shows it. `is_apply` says that its plan was confirmed, so that it waits on its own slot."""
+
+    id: str
+    kind: str
+    pool: str
+    queue: str
+    phase: Phase
+    due: Instant
+    exclusive: bool
+    is_admitted: bool
+    is_apply: bool
+    worker: str | None
+    slot: int | None
+    error_code: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Around:
+    """What stands around a waiting task. Each `*_by` is None where that is not so.
+
+    `workspace_holder` is another task that has the queue for itself; `admitted` counts tasks of the queue between
+    scheduled and their end; `next_ahead` is the one just before this task; `has_worker` says that a worker which
+    takes the kind is there.
+    """
+
+    queue_position: int | None = None
+    next_ahead: str | None = None
+    workspace_holder: str | None = None
+    max_running: int | None = None
+    admitted: int = 0
+    queue_paused_by: str | None = None
+    queue_paused_reason: str = ""
+    pool_paused_by: str | None = None
+    pool_paused_reason: str = ""
+    locked_by: str | None = None
+    locked_reason: str = ""
+    has_worker: bool = False
+
+
+NOTHING_AROUND = Around()
+
+
+def needs_surroundings(phase: Phase) -> bool:
+    """Whether the reason depends on more than the task's own row."""
+    return phase in (Phase.PENDING, Phase.SCHEDULED)
+
+
+def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason | None:
+    """Why the task waits; None for one that does not wait."""
+    match task.phase:
+        case Phase.PENDING:
+            return _not_due(task, around, now) or _closed(task, around) or _taken(task, around) or _no_slot(task, around)
+        case Phase.SCHEDULED if task.is_apply:
+            return _not_due(task, around, now) or PendingReason(
+                code="no_free_slot", message=f"the apply waits for its reserved slot {task.slot} of {task.worker}"
+            )
+        case Phase.SCHEDULED:
+            return _no_slot(task, around)
+        case Phase.APPLY_PENDING:
+            return PendingReason(code="approval", message="the plan waits to be confirmed or discarded")
+        case Phase.HELD:
+            message = f"worker {task.worker} is lost and a {task.kind} is never repeated by itself: waits for its return"
+            return PendingReason(code="worker_lost", message=message, blocker=task.worker)
+        case _:
+            return None
+
+
+def _not_due(task: Waiting, around: Around, now: Instant) -> PendingReason | None:
+    if task.due <= now:
+        return None
+    when = format_instant(task.due)
+    if task.error_code is None:
+        return _reason(around, "not_before", f"is to start at {when} at the earliest")
+    if task.error_code == DELIVERY_FAILED:
+        return _reason(around, "backoff", f"delivery to {task.worker} failed; goes on at {when}")
+    return _reason(around, "backoff", f"the last attempt failed ({task.error_code}); tried again at {when}")
+
+
+def _closed(task: Waiting, around: Around) -> PendingReason | None:
+    if around.queue_paused_by is not None:
+        message = f"queue {task.queue} was paused by {around.queue_paused_by}"
+        return _reason(around, "queue_paused", _with(message, around.queue_paused_reason))
+    if around.pool_paused_by is not None:
+        message = f"pool {task.pool} was paused by {around.pool_paused_by}"
+        return _reason(around, "pool_paused", _with(message, around.pool_paused_reason))
+    if around.locked_by is not None:
+        message = f"queue {task.queue} was locked by {around.locked_by}"
+        return _reason(around, "queue_locked", _with(message, around.locked_reason), around.locked_by)
+    return None
+
+
+def _taken(task: Waiting, around: Around) -> PendingReason | None:
+    holder = around.workspace_holder
+    if task.exclusive and not task.is_admitted and holder is not None:
+        return _reason(around, "workspace_busy", f"waits for {holder} in {task.queue}", holder)
+    if around.max_running and around.admitted >= around.max_running:
+        message = f"{around.admitted} of at most {around.max_running} tasks of queue {task.queue} are running"
+        return _reason(around, "queue_limit", message)
+    if around.next_ahead is not None:
+        message = f"{around.next_ahead} goes before it in queue {task.queue}"
+        return _reason(around, "queue_order", message, around.next_ahead)
+    return None
+
+
+def _no_slot(task: Waiting, around: Around) -> PendingReason:
+    if not around.has_worker:
+        return _reason(around, "no_worker", f"no active worker in pool {task.pool} takes {task.kind}")
+    return _reason(around, "no_free_slot", f"waits for a free slot in pool {task.pool} that takes {task.kind}")
+
+
+def _reason(around: Around, code: str, message: str, blocker: str | None = None) -> PendingReason:
+    return PendingReason(code=code, message=message, blocker=blocker, queue_position=around.queue_position)
+
+
+def _with(message: str, reason: str) -> str:
+    return f"{message}: {reason}" if reason else message

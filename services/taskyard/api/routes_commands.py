@@ -1,0 +1,229 @@
+"""The door over HTTP: routes that submit and command."""
+
+from typing import Any
+
+import msgspec
+from litestar import Request, Response, post
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+from msgspec import Raw
+
+from taskyard.api.errors import ReadModelUnavailable, Refusal, invalid, not_found, too_large
+from taskyard.api.http_shared import HttpRequest, Parts, parts_of, read_body, respond
+from taskyard.api.openapi import PROBLEM_RESPONSES, body_operation
+from taskyard.api.principals import Caller
+from taskyard.api.replies import Accepted, AcceptedBatch, Reply
+from taskyard.api.submission import HTTP_LIMITS
+from taskyard.contracts.commands import (
+    BODIES,
+    COMMAND_BYTES_MAX,
+    SUBMIT,
+    TaskBatch,
+    TaskSpec,
+    may_touch,
+)
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.values import POOL_DEFAULT, is_name, is_uuid7
+
+TASK_VERBS = ("cancel", "force-stop", "confirm", "discard", "retry", "reprioritise")
+POOL_VERBS = {"configure": "configure-pool", "pause": "pause", "resume": "resume"}
+QUEUE_VERBS = {
+    "configure": "configure-queue",
+    "pause": "pause",
+    "resume": "resume",
+    "lock": "lock",
+    "unlock": "unlock",
+}
+DOOR = "http"
+_APPROVALS = ("confirm", "discard")
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_text = msgspec.json.Decoder(str)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+@post(
+    "/tasks",
+    status_code=202,
+    tags=["commands"],
+    summary="Submit one task or many",
+    operation_class=body_operation(TaskSpec, TaskBatch),
+    responses=PROBLEM_RESPONSES,
+)
+async def submit(request: Request[Caller, Any, State]) -> Response[Accepted | AcceptedBatch]:
+    """Store one task, or `{"tasks": [...]}` of which each is accepted or refused by itself, and answer the verdict.
+
+    `position` is null when the command is stored and the scheduler has not answered within 5 s.
+    """
+    parts = parts_of(request)
+    data = await read_body(request)
+    reply = await _counted(parts, SUBMIT, parts.door.submit(request.user, data, pool=None, limits=HTTP_LIMITS))
+    return respond(request, reply)
+
+
+def _task_route(verb: str) -> HTTPRouteHandler:
+    @post(
+        f"/tasks/{{task_id:str}}/{verb}",
+        name=f"task-{verb}",
+        operation_id=f"task_{verb.replace('-', '_')}",
+        status_code=202,
+        tags=["commands"],
+        summary=f"{verb.capitalize()} a task",
+        operation_class=body_operation(BODIES[verb]),
+        responses=PROBLEM_RESPONSES,
+    )
+    async def command_task(request: Request[Caller, Any, State], task_id: str) -> Response[Accepted]:
+        request.user.require(verb)
+        if not is_uuid7(task_id) or len(task_id) != 36:
+            raise not_found("there is no such task")
+        fields = _read_fields(await read_body(request))
+        _fix(fields, "task", task_id)
+        _accept_either_word(fields, verb)
+        pool = await _pool_of_task(request, task_id, fields)
+        return await _send(request, verb, pool, fields)
+
+    return command_task
+
+
+def _pool_route(path_verb: str, verb: str) -> HTTPRouteHandler:
+    @post(
+        f"/pools/{{pool:str}}/{path_verb}",
+        name=f"pool-{path_verb}",
+        operation_id=f"pool_{path_verb}",
+        status_code=202,
+        tags=["commands"],
+        summary=f"{path_verb.capitalize()} a pool",
+        operation_class=body_operation(BODIES[verb]),
+        responses=PROBLEM_RESPONSES,
+    )
+    async def command_pool(request: Request[Caller, Any, State], pool: str) -> Response[Accepted]:
+        _require_name(pool, "pool")
+        fields = _read_fields(await read_body(request))
+        if "queue" in fields:
+            raise invalid(FieldError(path="queue", message="queues are commanded below /api/v1/queues"))
+        return await _send(request, verb, pool, fields)
+
+    return command_pool
+
+
+def _queue_route(path_verb: str, verb: str) -> HTTPRouteHandler:
+    @post(
+        f"/queues/{{pool:str}}/{path_verb}",
+        name=f"queue-{path_verb}",
+        operation_id=f"queue_{path_verb}",
+        status_code=202,
+        tags=["commands"],
+        summary=f"{path_verb.capitalize()} a queue, which the body names",
+        operation_class=body_operation(BODIES[verb]),
+        responses=PROBLEM_RESPONSES,
+    )
+    async def command_queue(request: Request[Caller, Any, State], pool: str) -> Response[Accepted]:
+        _require_name(pool, "pool")
+        fields = _read_fields(await read_body(request))
+        if fields.get("queue") in (None, b"null"):
+            raise invalid(FieldError(path="queue", message="is required"))
+        return await _send(request, verb, pool, fields)
+
+    return command_queue
+
+
+@post(
+    "/workers/{worker:str}/drain",
+    status_code=202,
+    tags=["commands"],
+    summary="Drain a worker",
+    operation_class=body_operation(BODIES["drain"]),
+    responses=PROBLEM_RESPONSES,
+)
+async def drain(request: Request[Caller, Any, State], worker: str) -> Response[Accepted]:
+    """The worker finishes what it has and gets nothing new."""
+    _require_name(worker, "worker")
+    fields = _read_fields(await read_body(request))
+    _fix(fields, "worker", worker)
+    pool = _named_pool(fields) or await _pool_of_worker(request, worker)
+    return await _send(request, "drain", pool, fields)
+
+
+COMMAND_ROUTES: list[HTTPRouteHandler] = [
+    submit,
+    drain,
+    *(_task_route(verb) for verb in TASK_VERBS),
+    *(_pool_route(path_verb, verb) for path_verb, verb in POOL_VERBS.items()),
+    *(_queue_route(path_verb, verb) for path_verb, verb in QUEUE_VERBS.items()),
+]
+
+
+async def _send(request: HttpRequest, verb: str, pool: str, fields: dict[str, Raw]) -> Response[Any]:
+    parts = parts_of(request)
+    data = msgspec.json.encode(fields)
+    reply = await _counted(parts, verb, parts.door.command(request.user, verb, data, pool=pool))
+    return respond(request, reply)
+
+
+async def _counted(parts: Parts, verb: str, answering: Any) -> Reply:
+    try:
+        reply: Reply = await answering
+    except Refusal as refusal:
+        parts.metrics.command(DOOR, verb, refusal.status)
+        raise
+    parts.metrics.command(DOOR, verb, reply.code)
+    return reply
+
+
+async def _pool_of_task(request: HttpRequest, task: str, fields: dict[str, Raw]) -> str:
+    """The pool of a task; a task that nobody knows yet is left to the scheduler, which knows the log.
+
+    Raises:
+        Refusal: 404 where the task is another's: whoever may not see it is not told that it exists.
+    """
+    place = await parts_of(request).directory.find_if_possible(task)
+    if place is None:
+        return _named_pool(fields) or POOL_DEFAULT
+    if not may_touch(request.user.role, request.user.name, place.submitted_by):
+        raise not_found("there is no such task")
+    return place.pool
+
+
+async def _pool_of_worker(request: HttpRequest, worker: str) -> str:
+    try:
+        return await parts_of(request).read_model.pool_of_worker(worker) or POOL_DEFAULT
+    except ReadModelUnavailable:
+        return POOL_DEFAULT
+
+
+def _read_fields(data: bytes) -> dict[str, Raw]:
+    if len(data) > COMMAND_BYTES_MAX:
+        raise too_large(COMMAND_BYTES_MAX)
+    try:
+        return _fields.decode(data or b"{}")
+    except _UNREADABLE as error:
+        raise invalid(FieldError(path="", message=f"not a JSON object: {str(error)[:200]}")) from error
+
+
+def _fix(fields: dict[str, Raw], name: str, value: str) -> None:
+    """Set the field that the address names; a body that names another is refused."""
+    encoded = msgspec.json.encode(value)
+    if name in fields and bytes(fields[name]).strip() != encoded:
+        raise invalid(FieldError(path=name, message="must be the one in the address"))
+    fields[name] = Raw(encoded)
+
+
+def _accept_either_word(fields: dict[str, Raw], verb: str) -> None:
+    """People say `reason` and `comment` for the same; each verb stores one of them."""
+    spoken, stored = ("reason", "comment") if verb in _APPROVALS else ("comment", "reason")
+    if verb != "reprioritise" and spoken in fields and stored not in fields:
+        fields[stored] = fields.pop(spoken)
+
+
+def _named_pool(fields: dict[str, Raw]) -> str | None:
+    if "pool" not in fields:
+        return None
+    try:
+        name = _text.decode(fields["pool"])
+    except _UNREADABLE:
+        return None
+    return name if is_name(name) else None
+
+
+def _require_name(name: str, what: str) -> None:
+    if not is_name(name):
+        raise not_found(f"there is no such {what}")

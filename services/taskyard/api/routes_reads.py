@@ -1,0 +1,154 @@
+"""Reading over HTTP from the read model: tasks and their history, workers, queues, pools, statistics."""
+
+from typing import Annotated, Any
+
+from litestar import Request, Response, get
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+
+from taskyard.api.errors import invalid, not_found
+from taskyard.api.http_shared import await_after, parts_of
+from taskyard.api.openapi import READ_PROBLEM_RESPONSES
+from taskyard.api.principals import Caller
+from taskyard.api.read_model import TaskFilter
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.values import Status, is_uuid7
+
+LIMIT_MAX = 500
+LIMIT_DEFAULT = 100
+FILTERS_MAX = 32
+
+AfterPosition = Annotated[
+    str | None, Parameter(query="after", description="wait until the read model has this position (10 s at most)")
+]
+Texts = Annotated[list[str] | None, Parameter(max_items=FILTERS_MAX)]
+
+
+@get("/tasks", tags=["reading"], summary="List tasks", responses=READ_PROBLEM_RESPONSES)
+async def list_tasks(
+    request: Request[Caller, Any, State],
+    status: Texts = None,
+    kind: Texts = None,
+    queue: Texts = None,
+    pool: Texts = None,
+    submitted_by: Texts = None,
+    worker: Texts = None,
+    label: Annotated[list[str] | None, Parameter(max_items=FILTERS_MAX, description="key:value")] = None,
+    sort: Annotated[str | None, Parameter(description="a field; a leading minus turns the order round")] = None,
+    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
+    cursor: Annotated[str | None, Parameter(description="`next_cursor` of the page before")] = None,
+    after: AfterPosition = None,
+) -> Response[Any]:
+    """Tasks that fit every filter, page by page. A filter may be repeated, or hold several values with commas.
+
+    An operator sees own tasks only.
+    """
+    wanted = TaskFilter(
+        statuses=tuple(_status(text) for text in _values("status", status)),
+        kinds=_values("kind", kind),
+        queues=_values("queue", queue),
+        pools=_values("pool", pool),
+        submitters=_values("submitted_by", submitted_by),
+        workers=_values("worker", worker),
+        labels=tuple(_label(text) for text in label or ()),
+        sees_only=request.user.sees_only,
+        sort=_clean("sort", sort),
+        limit=limit,
+        cursor=_clean("cursor", cursor),
+    )
+    await await_after(request, after)
+    return Response(await parts_of(request).read_model.tasks(wanted))
+
+
+@get("/tasks/{task_id:str}", tags=["reading"], summary="One task", responses=READ_PROBLEM_RESPONSES)
+async def get_task(request: Request[Caller, Any, State], task_id: str, after: AfterPosition = None) -> Response[Any]:
+    """The task as it is now. A task of others is not found by an operator."""
+    await await_after(request, after)
+    return Response(await parts_of(request).read_model.task(_task_id(task_id), sees_only=request.user.sees_only))
+
+
+@get("/tasks/{task_id:str}/history", tags=["reading"], summary="A task's events", responses=READ_PROBLEM_RESPONSES)
+async def get_history(
+    request: Request[Caller, Any, State], task_id: str, after: AfterPosition = None
+) -> Response[Any]:
+    """All events that concern the task, in the order of the log; those without effect bear `void: true`."""
+    await await_after(request, after)
+    model = parts_of(request).read_model
+    await model.task(_task_id(task_id), sees_only=request.user.sees_only)
+    return Response({"items": await model.history(task_id)})
+
+
+@get("/workers", tags=["reading"], summary="Workers and their slots", responses=READ_PROBLEM_RESPONSES)
+async def list_workers(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+    """Every worker that is known, with what each slot accepts and has."""
+    await await_after(request, after)
+    return Response({"items": await parts_of(request).read_model.workers()})
+
+
+@get("/queues", tags=["reading"], summary="Queues", responses=READ_PROBLEM_RESPONSES)
+async def list_queues(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+    """Depth, running, limits, locks and pauses of every queue."""
+    await await_after(request, after)
+    return Response({"items": await parts_of(request).read_model.queues()})
+
+
+@get("/pools", tags=["reading"], summary="Pools", responses=READ_PROBLEM_RESPONSES)
+async def list_pools(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+    """Capacity, depth and settings of every pool."""
+    await await_after(request, after)
+    return Response({"items": await parts_of(request).read_model.pools()})
+
+
+@get("/stats", tags=["reading"], summary="Statistics", responses=READ_PROBLEM_RESPONSES)
+async def get_stats(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+    """Counts by status and kind; waiting and execution times."""
+    await await_after(request, after)
+    return Response(await parts_of(request).read_model.stats())
+
+
+READ_ROUTES: list[HTTPRouteHandler] = [
+    list_tasks,
+    get_task,
+    get_history,
+    list_workers,
+    list_queues,
+    list_pools,
+    get_stats,
+]
+
+
+def _task_id(text: str) -> str:
+    if not is_uuid7(text):
+        raise not_found("there is no such task")
+    return text
+
+
+def _values(name: str, given: list[str] | None) -> tuple[str, ...]:
+    values = tuple(value for text in given or () for value in text.split(",") if value)
+    if len(values) > FILTERS_MAX:
+        raise invalid(FieldError(path=name, message=f"at most {FILTERS_MAX} values"))
+    return tuple(value for value in values if _clean(name, value))
+
+
+def _clean(name: str, text: str | None) -> str | None:
+    """The text, if PostgreSQL can hold it."""
+    if text is not None and "\x00" in text:
+        raise invalid(FieldError(path=name, message="must not hold a NUL character"))
+    return text
+
+
+def _status(text: str) -> Status:
+    try:
+        return Status("cancelled" if text == "canceled" else text)
+    except ValueError as error:
+        known = ", ".join(Status)
+        raise invalid(FieldError(path="status", message=f"unknown; known are {known}")) from error
+
+
+def _label(text: str) -> tuple[str, str]:
+    key, colon, value = text.partition(":")
+    if not (key and colon):
+        raise invalid(FieldError(path="label", message="must be key:value"))
+    _clean("label", text)
+    return key, value

@@ -1,0 +1,166 @@
+"""Live reading over HTTP: the event feed, a range of the log, and the output of tasks."""
+
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, Literal
+
+import msgspec
+from litestar import Request, Response, get
+from litestar.datastructures import State
+from litestar.handlers import HTTPRouteHandler
+from litestar.params import Parameter
+from litestar.response import Stream
+from msgspec import Raw, Struct
+
+from taskyard.api.errors import not_found
+from taskyard.api.feed import EventFilter, LogEvent
+from taskyard.api.http_shared import HttpRequest, await_after, parts_of, position_in, reflect
+from taskyard.api.openapi import READ_PROBLEM_RESPONSES
+from taskyard.api.output import OutputRequest
+from taskyard.api.principals import Caller
+from taskyard.api.read_model import ENDED
+from taskyard.contracts.events import UnknownEvent
+from taskyard.contracts.values import (
+    Position,
+    commit_sequence,
+    format_instant,
+    is_uuid7,
+    make_position,
+)
+from taskyard.eventlog.commit import StoredCommit
+
+LOG_ITEMS_MAX = 500
+LOG_BYTES_MAX = 4 << 20
+"""A range of the log ends with the commit that reaches this."""
+NO_BUFFERING = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+SKIP_BYTES_MAX = 1 << 50
+
+PlainText = Annotated[str | None, Parameter(pattern=r"^[^\x00]*\Z", max_length=256)]
+
+
+class LogItem(Struct, frozen=True, kw_only=True):
+    """One commit of the log. `at` is the log's time, `hash` of the stored bytes, `previous` of the writer's commit before."""
+
+    sequence: int
+    at: str
+    writer: str
+    instance: str
+    epoch: int
+    hash: str
+    previous: str
+    cursors: dict[str, int]
+    events: list[LogEvent | Raw]
+
+
+class LogPage(Struct, frozen=True, kw_only=True):
+    """A range of the log; `next` is where the following range begins."""
+
+    items: list[LogItem]
+    next: int
+
+
+@get("/events", tags=["live"], summary="Live events (server-sent)", responses=READ_PROBLEM_RESPONSES)
+async def events(
+    request: Request[Caller, Any, State],
+    task: PlainText = None,
+    queue: PlainText = None,
+    type_: Annotated[list[str] | None, Parameter(query="type", max_items=64)] = None,
+    from_: Annotated[str | None, Parameter(query="from", description="start after this position")] = None,
+    last_event_id: Annotated[str | None, Parameter(header="Last-Event-ID", description="resume after it")] = None,
+) -> Stream:
+    """Every event of the log from now on, or after `Last-Event-ID` or `from`. `id:` is the position, `event:` the type.
+
+    `type` may be repeated or hold several names with commas between them.
+    """
+    feed = parts_of(request).feed
+    resume_after: Position | None = None
+    if last_event_id:
+        resume_after = position_in("Last-Event-ID", last_event_id)
+    elif from_:
+        resume_after = position_in("from", from_)
+    wanted = EventFilter(
+        task=task,
+        queue=queue,
+        types=frozenset(name for text in type_ or () for name in text.split(",") if name),
+        sees_only=request.user.sees_only,
+    )
+    first = await feed.start_of(resume_after)
+    reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))
+    return Stream(feed.stream(first, wanted), media_type="text/event-stream", headers=NO_BUFFERING)
+
+
+@get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)
+async def log(
+    request: Request[Caller, Any, State],
+    from_: Annotated[str | None, Parameter(query="from", description="first commit; default: the last ones")] = None,
+    limit: Annotated[int, Parameter(ge=1, le=LOG_ITEMS_MAX)] = 100,
+) -> Response[LogPage]:
+    """Commits as they stand in the log, at most `limit`."""
+    request.user.require_admin()
+    event_log = parts_of(request).log
+    if from_ is None:
+        first = max(await event_log.head() - limit + 1, 1)
+    else:
+        first = max(commit_sequence(position_in("from", from_)), 1)
+    items: list[LogItem] = []
+    size = 0
+    async for stored in event_log.read(first, first + limit - 1):
+        items.append(_item(stored))
+        size += len(msgspec.json.encode(items[-1]))
+        if size > LOG_BYTES_MAX:
+            break
+    following = items[-1].sequence + 1 if items else first
+    return Response(LogPage(items=items, next=following))
+
+
+@get("/tasks/{task_id:str}/output", tags=["live"], summary="The output of a task", responses=READ_PROBLEM_RESPONSES)
+async def output(
+    request: Request[Caller, Any, State],
+    task_id: str,
+    attempt: Annotated[int | None, Parameter(ge=1, le=1_000_000)] = None,
+    stream: Literal["stdout", "stderr", "both"] = "both",
+    from_: Annotated[int, Parameter(query="from", ge=0, le=SKIP_BYTES_MAX, description="first byte")] = 0,
+    follow: Annotated[int, Parameter(ge=0, le=1, description="1 streams until the task has ended")] = 0,
+    after: PlainText = None,
+) -> Stream:
+    """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""
+    parts = parts_of(request)
+    if not is_uuid7(task_id):
+        raise not_found("there is no such task")
+    await await_after(request, after)
+    task = await parts.read_model.task(task_id, sees_only=request.user.sees_only)
+    wanted = OutputRequest(
+        task=task_id,
+        attempt=attempt or max(task.attempt, 1),
+        later=attempt is None,
+        stream=None if stream == "both" else stream,
+        skip_bytes=from_,
+    )
+    if follow:
+        return _text(parts.output.follow(wanted, lambda: _has_ended(request, task_id)))
+    return _text(parts.output.read(wanted, await parts.output.head(task_id)))
+
+
+STREAM_ROUTES: list[HTTPRouteHandler] = [events, log, output]
+
+
+async def _has_ended(request: HttpRequest, task: str) -> bool:
+    return (await parts_of(request).read_model.task(task, sees_only=None)).status in ENDED
+
+
+def _text(chunks: AsyncIterator[bytes]) -> Stream:
+    return Stream(chunks, media_type="text/plain; charset=utf-8", headers=NO_BUFFERING)
+
+
+def _item(stored: StoredCommit[LogEvent]) -> LogItem:
+    commit = stored.commit
+    return LogItem(
+        sequence=stored.sequence,
+        at=format_instant(stored.at),
+        writer=commit.writer,
+        instance=commit.instance,
+        epoch=commit.epoch,
+        hash=stored.hash,
+        previous=commit.previous,
+        cursors=commit.cursors,
+        events=[event.raw if isinstance(event, UnknownEvent) else event for event in commit.events],
+    )

@@ -1,0 +1,1 @@
+SELECT kind, status, tasks FROM taskyard.counts ORDER BY kind, status

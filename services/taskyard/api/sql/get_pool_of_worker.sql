@@ -1,0 +1,1 @@
+SELECT pool FROM taskyard.workers WHERE worker = $1

@@ -1,0 +1,175 @@
+"""Reading what is submitted: one task or many, each accepted or refused by itself, each with an id afterwards."""
+
+from collections.abc import Callable
+from hashlib import blake2b
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskyard.api.errors import Refusal, invalid, too_large
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.validation import InvalidCommand, decode_spec
+from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, is_name, is_uuid7, make_uuid7, uuid7_instant
+
+HTTP_BODY_BYTES_MAX = 1 << 20
+ENVELOPE_BYTES = 128
+"""Room that `{"id":…,"tasks":[]}` takes around the tasks of a stored command."""
+ITEM_BYTES_MAX = COMMAND_BYTES_MAX - ENVELOPE_BYTES
+
+
+class Limits(Struct, frozen=True):
+    """What one message of a door may hold; `None` tasks: as many as fit the bytes."""
+
+    bytes_max: int
+    tasks_max: int | None
+
+
+HTTP_LIMITS = Limits(HTTP_BODY_BYTES_MAX, None)
+NATS_LIMITS = Limits(COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX)
+
+
+class Item(Struct, frozen=True, kw_only=True, gc=False):
+    """One task that may be stored: its id, its pool, and its JSON with the id."""
+
+    id: TaskId
+    pool: str
+    data: bytes
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One task of a submission: an item, or why it was refused with the id that it bore."""
+
+    item: Item | None = None
+    id: str | None = None
+    refusal: Refusal | None = None
+
+
+class Submission(Struct, frozen=True, kw_only=True):
+    """What was submitted. `command` is the id that a batch bore itself."""
+
+    entries: tuple[Entry, ...]
+    is_batch: bool
+    command: CommandId | None = None
+
+    @property
+    def items(self) -> list[Item]:
+        """The tasks that were not refused, in order."""
+        return [entry.item for entry in self.entries if entry.item is not None]
+
+
+class _Head(Struct):
+    """What must be known of a task before it is read: which pool it names, and its id for the answer."""
+
+    id: str | None = None
+    pool: str | None = None
+
+
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_head = msgspec.json.Decoder(_Head)
+_raws = msgspec.json.Decoder(list[Raw])
+_texts = msgspec.json.Decoder(str | None)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_BATCH_FIELDS = frozenset(("id", "pool", "tasks"))
+
+
+def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: Callable[[], str]) -> Submission:
+    """Read a body. `pool` is what the way in has fixed, if it has; otherwise tasks name theirs.
+
+    Raises:
+        Refusal: the body as a whole is too large or cannot be read, or its one task is refused.
+    """
+    if len(data) > limits.bytes_max:
+        raise too_large(limits.bytes_max)
+    try:
+        fields = _fields.decode(data)
+    except _UNREADABLE:
+        fields = {}
+    if "tasks" in fields:
+        return _read_batch(fields, pool=pool, limits=limits, make_id=make_id)
+    entry = _read_task(data, pool=pool, make_id=make_id)
+    if entry.refusal is not None:
+        raise entry.refusal
+    return Submission(entries=(entry,), is_batch=False)
+
+
+def derive_id(command: str, part: str) -> str:
+    """An id that follows from a command's id: a command that comes again makes the same tasks again.
+
+    The scheduler gives the same ids to tasks without one, so it makes no difference which way a batch comes.
+    """
+    random = int.from_bytes(blake2b(f"{command}/{part}".encode(), digest_size=10).digest()) >> 6
+    return make_uuid7(uuid7_instant(command), random)
+
+
+def envelope(command: str, items: list[Item]) -> bytes:
+    """The stored form of several tasks as one command."""
+    return b'{"id":"%s","tasks":[%s]}' % (command.encode(), b",".join(item.data for item in items))
+
+
+def _read_batch(
+    fields: dict[str, Raw], *, pool: str | None, limits: Limits, make_id: Callable[[], str]
+) -> Submission:
+    faults = [FieldError(path=name, message="unknown field") for name in fields if name not in _BATCH_FIELDS]
+    command = _text(fields, "id")
+    if command is not None and not is_uuid7(command):
+        faults.append(FieldError(path="id", message="must be a UUIDv7"))
+    named = _text(fields, "pool")
+    if named is not None and not is_name(named):
+        faults.append(FieldError(path="pool", message="must be a name"))
+    elif named is not None and pool is not None and named != pool:
+        faults.append(FieldError(path="pool", message=f"must be the subject's: {pool}"))
+    raws = _tasks(fields["tasks"])
+    if not raws:
+        faults.append(FieldError(path="tasks", message="must be a list of at least one task"))
+    elif limits.tasks_max is not None and len(raws) > limits.tasks_max:
+        faults.append(FieldError(path="tasks", message=f"at most {limits.tasks_max} tasks fit one message"))
+    if faults:
+        raise invalid(*faults)
+    entries = tuple(
+        _read_task(
+            raw,
+            pool=pool or named,
+            make_id=make_id if command is None else lambda index=index: derive_id(command, str(index)),
+        )
+        for index, raw in enumerate(raws)
+    )
+    return Submission(entries=entries, is_batch=True, command=None if command is None else CommandId(command))
+
+
+def _read_task(data: bytes | Raw, *, pool: str | None, make_id: Callable[[], str]) -> Entry:
+    try:
+        head = _head.decode(data)
+    except _UNREADABLE:
+        head = _Head()
+    pool = pool or head.pool or POOL_DEFAULT
+    try:
+        spec = decode_spec(data, pool)
+    except InvalidCommand as error:
+        return Entry(id=head.id, refusal=invalid(*error.errors))
+    return _entry(spec, pool, make_id)
+
+
+def _entry(spec: TaskSpec, pool: str, make_id: Callable[[], str]) -> Entry:
+    id = TaskId(spec.id or make_id())  # noqa: A001 - the field's name
+    data = msgspec.json.encode(msgspec.structs.replace(spec, id=id, pool=None))
+    if len(data) > ITEM_BYTES_MAX:
+        return Entry(id=id, refusal=too_large(ITEM_BYTES_MAX))
+    return Entry(id=id, item=Item(id=id, pool=pool, data=data))
+
+
+def _text(fields: dict[str, Raw], name: str) -> str | None:
+    """A field as text; whatever else it is becomes a text that is no name and no id."""
+    if name not in fields:
+        return None
+    try:
+        return _texts.decode(fields[name])
+    except _UNREADABLE:
+        return ""
+
+
+def _tasks(raw: Raw) -> list[Raw]:
+    try:
+        return _raws.decode(raw)
+    except _UNREADABLE:
+        return []

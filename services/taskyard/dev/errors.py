@@ -1,0 +1,17 @@
+"""Why `taskyard dev` did not start, said to the person who started it."""
+
+
+class DevError(Exception):
+    """The system could not be started; the message is for the person at the terminal."""
+
+
+class DirectoryInUse(DevError):
+    """Another `taskyard dev` runs on the folder."""
+
+
+class PortInUse(DevError):
+    """Another program listens on a port that was asked for."""
+
+
+class NotReady(DevError):
+    """The system was not ready in time; the logs of its programs say why."""

@@ -1,0 +1,102 @@
+"""Programs that are kept running: one that ends is started again, later each time, until it stays up for a while."""
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from subprocess import Popen
+from types import TracebackType
+from typing import Self
+
+from taskyard.embedded.processes import ProcessIdentity, Program, identify, spawn
+
+RESTART_SECONDS_FIRST = 0.2
+RESTART_SECONDS_MAX = 5.0
+HEALTHY_SECONDS = 10.0
+PROGRAMS_MAX = 128
+
+
+class Supervisor:
+    """Keeps programs running from `start` to `stop`, inside `async with`. Each has a name of its own.
+
+    `started` is called with the program and its new process after every start; `report` with a sentence when one ended.
+    Leaving the context without `stop` leaves the programs running.
+    """
+
+    def __init__(
+        self, started: Callable[[Program, ProcessIdentity], None], report: Callable[[str], None] = lambda _: None
+    ) -> None:
+        self._started = started
+        self._report = report
+        self._children: dict[str, Popen[bytes]] = {}
+        self._programs: dict[str, Program] = {}
+        self._stopping: dict[str, asyncio.Event] = {}
+        self._ended: dict[str, asyncio.Task[None]] = {}
+        # A thread per program waits for its end: that way every platform tells us at once, and takes the status.
+        self._waiters = ThreadPoolExecutor(PROGRAMS_MAX, thread_name_prefix="waits for")
+        self._group = asyncio.TaskGroup()
+
+    async def __aenter__(self) -> Self:
+        """Begin supervising."""
+        await self._group.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Wait for the programs to be stopped."""
+        await self._group.__aexit__(kind, error, trace)
+        self._waiters.shutdown(wait=False)
+
+    def start(self, program: Program) -> None:
+        """Start the program and keep it running."""
+        assert program.name not in self._programs, f"{program.name} is started twice"
+        assert len(self._programs) < PROGRAMS_MAX
+        self._programs[program.name] = program
+        self._stopping[program.name] = asyncio.Event()
+        self._ended[program.name] = self._group.create_task(self._keep_running(program))
+
+    async def stop(self, names: Iterable[str], grace_seconds: float) -> None:
+        """Stop these programs together; those that have not ended after `grace_seconds` are killed."""
+        chosen = [name for name in names if name in self._programs]
+        for name in chosen:
+            self._stopping[name].set()
+            self._signal(name, self._programs[name].stop_signal)
+        ends = [self._ended[name] for name in chosen]
+        if ends and (await asyncio.wait(ends, timeout=grace_seconds))[1]:
+            for name in chosen:
+                self._signal(name, signal.SIGKILL)
+            await asyncio.wait(ends)
+
+    async def _keep_running(self, program: Program) -> None:
+        stopping = self._stopping[program.name]
+        restart_seconds = RESTART_SECONDS_FIRST
+        while not stopping.is_set():
+            begun = time.monotonic()
+            status = await self._run_once(program)
+            if stopping.is_set():
+                return
+            if time.monotonic() - begun > HEALTHY_SECONDS:
+                restart_seconds = RESTART_SECONDS_FIRST
+            self._report(f"{program.name} ended with {status}, starts again in {restart_seconds} s")
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), restart_seconds)
+            restart_seconds = min(2 * restart_seconds, RESTART_SECONDS_MAX)
+
+    async def _run_once(self, program: Program) -> int:
+        child = spawn(program)
+        # Recorded without an await in between: what is not recorded could not be stopped after we were killed.
+        identity = identify(child.pid)
+        if identity:
+            self._started(program, identity)
+        self._children[program.name] = child
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._waiters, child.wait)
+        finally:
+            del self._children[program.name]
+
+    def _signal(self, name: str, number: int) -> None:
+        if child := self._children.get(name):
+            child.send_signal(number)

@@ -1,0 +1,44 @@
+"""Wires the dispatcher: reports in, requests to agents out."""
+
+import asyncio
+
+import msgspec
+
+from taskyard.contracts.agent_protocol import ReportBatch
+from taskyard.contracts.subjects import REPORTS
+from taskyard.dispatcher.decide import Input, ReportsRead
+from taskyard.dispatcher.delivery import SendAssignments, SendCancels
+from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.requests import Requests
+from taskyard.eventlog.jetstream import JetStreamInput
+from taskyard.eventlog.log import StreamMessage
+from taskyard.machine.loop import MachineLoop, Source
+from taskyard.machine.service import Wiring, run_machine
+from taskyard.service import Links
+from taskyard.settings import Settings
+
+Effect = SendAssignments | SendCancels
+Loop = MachineLoop[Input, Effect]
+
+_decode = msgspec.json.Decoder(ReportBatch).decode
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Run one instance of the dispatcher until `stop` is set."""
+
+    def wire(links: Links, loop: Loop) -> Wiring[Input, Effect]:
+        requests = Requests(links.fleet_client, loop.post)
+        reports = JetStreamInput(links.fleet_client, REPORTS)
+        return Wiring(sources=[Source(reports, read_reports)], perform=requests.send)
+
+    await run_machine(Dispatcher(), settings, stop, wire)
+
+
+async def read_reports(message: StreamMessage) -> ReportsRead:
+    """The reports of a stored message; the subject says whose they are."""
+    agent = message.subject.rpartition(".")[2]
+    try:
+        batch = _decode(message.data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        batch = None
+    return ReportsRead(agent=agent, batch=batch, size=len(message.data))

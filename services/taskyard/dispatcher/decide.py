@@ -1,0 +1,223 @@
+"""The dispatcher's choices: what agents report and answer becomes events, once; deadlines become stops."""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from taskyard.contracts.agent_protocol import (
+    DECLINED,
+    REASON_INCARNATION,
+    REPORT_BATCH_MAX,
+    AnyReport,
+    AssignAnswer,
+    Failed,
+    Lost,
+    Planned,
+    Progressed,
+    ReportBatch,
+    Started,
+    Succeeded,
+)
+from taskyard.contracts.events import (
+    NO_RESPONDERS,
+    AttemptFailed,
+    AttemptLost,
+    AttemptSucceeded,
+    Event,
+    NotDelivered,
+    TaskDispatched,
+    TaskPlanned,
+    TaskProgressed,
+    TaskStarted,
+    TaskStopRequested,
+)
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN, CAUSE_TIMEOUT, Phase, TaskRecord
+from taskyard.contracts.values import Instant, TaskId
+from taskyard.dispatcher.delivery import SendAssignments, SendCancels
+from taskyard.dispatcher.state import DispatcherState
+from taskyard.machine.machine import Decision
+
+EVENTS_PER_DECISION_MAX = 400
+BYTES_PER_DECISION_MAX = 128 * 1024
+TIMEOUTS_PER_DECISION_MAX = 100
+
+SYSTEM = "dispatcher"
+_ENDS = (Succeeded, Failed, Lost)
+
+
+class ReportsRead(Struct, frozen=True, kw_only=True):
+    """A stored batch of an agent's reports, `size` bytes long. None: it could not be read."""
+
+    agent: str
+    batch: ReportBatch | None
+    size: int
+
+
+class Answered(Struct, frozen=True, kw_only=True):
+    """An agent answered a request."""
+
+    request: SendAssignments | SendCancels
+    answers: tuple[AssignAnswer, ...]
+
+
+class NobodyListened(Struct, frozen=True, kw_only=True):
+    """The server knows of nobody who listens on the agent's subject."""
+
+    request: SendAssignments | SendCancels
+
+
+Input = ReportsRead | Answered | NobodyListened
+
+
+def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Decision:
+    """What should be appended now."""
+    attempts = _Attempts(state, now)
+    taken = size = 0
+    for each in inputs:
+        size += each.size if isinstance(each, ReportsRead) else 0
+        is_full = len(attempts.events) >= EVENTS_PER_DECISION_MAX or size > BYTES_PER_DECISION_MAX
+        if taken and is_full:
+            break
+        attempts.take(each)
+        taken += 1
+    attempts.time_out()
+    return Decision(events=attempts.events, taken=taken)
+
+
+class _Attempts:
+    """One decision. `_said` is its overlay: what its own events already say of an attempt."""
+
+    def __init__(self, state: DispatcherState, now: Instant) -> None:
+        self.events: list[Event] = []
+        self._state = state
+        self._now = now
+        self._said: dict[tuple[TaskId, int], set[type[Event]]] = {}
+        self._over: set[tuple[TaskId, int]] = set()
+
+    def take(self, each: Input) -> None:
+        match each:
+            case ReportsRead():
+                for report in each.batch.reports[:REPORT_BATCH_MAX] if each.batch is not None else ():
+                    self._report(each.agent, report)
+            case Answered():
+                for answer in each.answers:
+                    self._answer(each.request, answer)
+            case NobodyListened(request=SendAssignments() as request):
+                for assignment in request.assignments:
+                    self._not_listened(assignment.task, assignment.attempt)
+            case NobodyListened():
+                pass  # a stop is sent again until the log shows the end
+
+    def time_out(self) -> None:
+        for _ in range(TIMEOUTS_PER_DECISION_MAX):
+            record = self._state.pop_timeout(self._now)
+            if record is None:
+                return
+            if (record.id, record.attempt) not in self._over:
+                self.events.append(
+                    TaskStopRequested(task=record.id, cause=CAUSE_TIMEOUT, by=SYSTEM, attempt=record.attempt)
+                )
+
+    # -- reports -------------------------------------------------------------------------------------------------------
+
+    def _report(self, agent: str, report: AnyReport) -> None:
+        record = self._state.tasks.live.get(report.task)
+        if record is None:  # ended: what comes later or again says nothing new
+            return
+        if report.attempt != record.attempt:
+            if isinstance(report, _ENDS) and report.attempt < record.attempt:
+                self._say(record, report.attempt, _end_event(report))  # shown in the history, without effect
+            return
+        if record.worker != agent or (record.id, record.attempt) in self._over or record.phase not in ATTEMPT_OPEN:
+            return
+        match report:
+            case Started():
+                self._started(record, report)
+            case Progressed():
+                if report.progress > record.progress:
+                    event = TaskProgressed(
+                        task=record.id, attempt=record.attempt, progress=report.progress, message=report.message
+                    )
+                    self._say(record, record.attempt, event)
+            case Planned():
+                if not record.confirmed:
+                    event = TaskPlanned(task=record.id, attempt=record.attempt, changes=report.changes)
+                    self._end(record, event)
+            case Succeeded() | Failed() | Lost():
+                self._end(record, _end_event(report))
+
+    def _started(self, record: TaskRecord, report: Started) -> None:
+        self._dispatched(record)
+        if record.phase in (Phase.ASSIGNED, Phase.DISPATCHED):
+            self._say(record, record.attempt, TaskStarted(task=record.id, attempt=record.attempt, at=report.at))
+
+    def _dispatched(self, record: TaskRecord) -> None:
+        if record.phase is Phase.ASSIGNED:
+            self._say(record, record.attempt, TaskDispatched(task=record.id, attempt=record.attempt))
+
+    def _end(self, record: TaskRecord, event: Event) -> None:
+        self._say(record, record.attempt, event)
+        self._over.add((record.id, record.attempt))
+
+    # -- answers -------------------------------------------------------------------------------------------------------
+
+    def _answer(self, request: SendAssignments | SendCancels, answer: AssignAnswer) -> None:
+        sent = request.assignments if isinstance(request, SendAssignments) else request.cancels
+        message = next((each for each in sent if each.position == answer.position), None)
+        record = self._state.tasks.live.get(message.task) if message is not None else None
+        if message is None or record is None or record.attempt != message.attempt:
+            return
+        if isinstance(request, SendCancels):
+            self._state.deliveries.stop_acknowledged(record.id, self._now)
+            return
+        if (record.id, record.attempt) in self._over or record.phase not in ATTEMPT_OPEN:
+            return
+        match answer.outcome:
+            case "accepted":
+                self._state.deliveries.settle(record.id)
+                self._dispatched(record)
+            case "declined" if answer.reason != REASON_INCARNATION:
+                self._declined(record, answer.reason or DECLINED)
+            case "lost":
+                event = AttemptLost(task=record.id, attempt=record.attempt, message=answer.reason)
+                self._end(record, event)
+            case _:
+                pass  # not an answer for this incarnation: sent again until there is one
+
+    def _declined(self, record: TaskRecord, reason: str) -> None:
+        match record.phase:
+            case Phase.ASSIGNED | Phase.HELD:
+                self._not_delivered(record, reason)
+            case Phase.STOPPING:
+                pass  # the stop will be answered
+            case _:  # it was accepted once and is not known any more
+                self._end(record, AttemptLost(task=record.id, attempt=record.attempt, message=reason))
+
+    def _not_listened(self, task: TaskId, attempt: int) -> None:
+        record = self._state.tasks.live.get(task)
+        if record is None or record.attempt != attempt or (task, attempt) in self._over:
+            return
+        if record.phase in (Phase.ASSIGNED, Phase.HELD) and self._state.deliveries.proves_non_delivery(record):
+            self._not_delivered(record, NO_RESPONDERS)
+
+    def _not_delivered(self, record: TaskRecord, reason: str) -> None:
+        self._state.deliveries.settle(record.id)
+        self._end(record, NotDelivered(task=record.id, attempt=record.attempt, reason=reason))
+
+    def _say(self, record: TaskRecord, attempt: int, event: Event) -> None:
+        said = self._said.setdefault((record.id, attempt), set())
+        if type(event) not in said or isinstance(event, TaskProgressed):
+            said.add(type(event))
+            self.events.append(event)
+
+
+def _end_event(report: Succeeded | Failed | Lost) -> Event:
+    match report:
+        case Succeeded():
+            return AttemptSucceeded(task=report.task, attempt=report.attempt, result=report.result)
+        case Failed():
+            return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=report.result)
+        case Lost():
+            return AttemptLost(task=report.task, attempt=report.attempt, message=report.message)
+
+

@@ -1,0 +1,154 @@
+"""What is to be sent to agents: assignments until they are answered, stops until the log shows the end.
+
+A cache of the folded state with the memory of what this leader has sent. A new leader makes a new one: it knows of no copy
+that it did not send itself, and so trusts "nobody listened" only for attempts assigned after it began.
+"""
+
+from typing import TypeVar
+
+from msgspec import Struct
+
+from taskyard.contracts.agent_protocol import ASSIGNMENTS_PER_REQUEST_MAX, Assignment, Cancel
+from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, Phase, TaskRecord
+from taskyard.contracts.tasks import TaskTable
+from taskyard.contracts.values import Instant, Position, TaskId, seconds
+
+RESEND_SECONDS = 2.0
+"""An assignment or a stop without an answer is sent again after this."""
+RESEND_STOP_SECONDS = 10.0
+"""An acknowledged stop whose end has not come is sent again after this."""
+
+
+T = TypeVar("T")
+
+
+class SendAssignments(Struct, frozen=True, kw_only=True):
+    """Assignments for one incarnation of an agent."""
+
+    agent: str
+    incarnation: int
+    assignments: tuple[Assignment, ...]
+
+
+class SendCancels(Struct, frozen=True, kw_only=True):
+    """Attempts that an agent is to stop."""
+
+    agent: str
+    cancels: tuple[Cancel, ...]
+
+
+class Delivery(Struct, kw_only=True):
+    """One message that is owed to an agent: an assignment or a stop, the copies sent, and when to send the next."""
+
+    is_stop: bool
+    attempt: int
+    copies: int = 0
+    next_send: Instant = Instant(0)
+
+
+class Deliveries:
+    """What is owed, per task. A standby's is closed and keeps nothing."""
+
+    def __init__(self, *, is_open: bool, began: Position = Position(0)) -> None:
+        self._is_open = is_open
+        self._began = began
+        self._owed: dict[TaskId, Delivery] = {}
+
+    def owe_assignment(self, record: TaskRecord) -> None:
+        """The attempt was just given its slot and has to be sent to its worker."""
+        if self._is_open:
+            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt)
+
+    def owe_again(self, record: TaskRecord) -> None:
+        """The attempt may have been sent before: its worker has to say what became of it. It never proves non-delivery."""
+        if self._is_open:
+            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt, copies=1)
+
+    def owe_stop(self, record: TaskRecord) -> None:
+        """The attempt has to be stopped."""
+        if self._is_open:
+            self._owed[record.id] = Delivery(is_stop=True, attempt=record.attempt)
+
+    def settle(self, task: TaskId) -> None:
+        """Nothing is owed for the task any more."""
+        self._owed.pop(task, None)
+
+    def proves_non_delivery(self, record: TaskRecord) -> bool:
+        """Whether "nobody listened" to a copy of this assignment proves that it cannot have been delivered."""
+        owed = self._owed.get(record.id)
+        return (
+            owed is not None
+            and not owed.is_stop
+            and owed.attempt == record.attempt
+            and owed.copies == 1
+            and record.assigned > self._began
+        )
+
+    def stop_acknowledged(self, task: TaskId, now: Instant) -> None:
+        """The agent knows that it is to stop the attempt."""
+        owed = self._owed.get(task)
+        if owed is not None and owed.is_stop:
+            owed.next_send = Instant(now + seconds(RESEND_STOP_SECONDS))
+
+    def due(self, tasks: TaskTable, now: Instant) -> list[SendAssignments | SendCancels]:
+        """What to send now, together per agent; it counts as sent."""
+        assigns: dict[tuple[str, int], list[Assignment]] = {}
+        cancels: dict[str, list[Cancel]] = {}
+        for task, owed in self._owed.items():
+            record = tasks.live.get(task)
+            if owed.next_send > now or record is None or record.worker is None or record.slot is None:
+                continue
+            if record.phase is Phase.HELD:  # its worker is lost: there is nobody to send to
+                continue
+            owed.copies += 1
+            owed.next_send = Instant(now + seconds(RESEND_SECONDS))
+            if owed.is_stop:
+                cancels.setdefault(record.worker, []).append(_cancel(record))
+            else:
+                assigns.setdefault((record.worker, record.incarnation), []).append(_assignment(record))
+        sends: list[SendAssignments | SendCancels] = []
+        for (agent, incarnation), each in assigns.items():
+            for part in _parts(each):
+                sends.append(SendAssignments(agent=agent, incarnation=incarnation, assignments=part))
+        for agent, stops in cancels.items():
+            for part in _parts(stops):
+                sends.append(SendCancels(agent=agent, cancels=part))
+        return sends
+
+    @property
+    def next_deadline(self) -> Instant | None:
+        """When the next message has to be sent."""
+        return min((owed.next_send for owed in self._owed.values()), default=None)
+
+
+def _parts(items: list[T]) -> list[tuple[T, ...]]:
+    size = ASSIGNMENTS_PER_REQUEST_MAX
+    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+
+
+def _assignment(record: TaskRecord) -> Assignment:
+    assert record.slot is not None
+    return Assignment(
+        position=record.assigned,
+        task=record.id,
+        attempt=record.attempt,
+        slot=record.slot,
+        incarnation=record.assigned_incarnation,
+        kind=record.kind,
+        input=record.input,
+        timeout_seconds=record.timeout_seconds,
+        apply=record.confirmed,
+        plan_attempt=record.plan_attempt,
+        traceparent=record.traceparent,
+    )
+
+
+def _cancel(record: TaskRecord) -> Cancel:
+    assert record.slot is not None
+    return Cancel(
+        position=record.assigned,
+        task=record.id,
+        attempt=record.attempt,
+        slot=record.slot,
+        cause=CAUSE_TIMEOUT if record.stop is Phase.TIMEOUT else CAUSE_CANCEL,
+    )

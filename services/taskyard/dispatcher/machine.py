@@ -1,0 +1,57 @@
+"""The dispatcher as a machine: its state, its choices and its messages in the form that the loop runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from taskyard.contracts.events import DISPATCHER
+from taskyard.contracts.tasks import TaskTable
+from taskyard.contracts.values import Instant, Position
+from taskyard.dispatcher.decide import Input, decide
+from taskyard.dispatcher.delivery import SendAssignments, SendCancels
+from taskyard.dispatcher.state import DispatcherState, Saved
+from taskyard.machine.machine import Decision
+
+
+class Dispatcher:
+    """The machine of the writer `dispatcher`."""
+
+    writer = DISPATCHER
+    snapshot_version = 1
+
+    def __init__(self) -> None:
+        self.state = DispatcherState()
+
+    def apply(self, event: Any, at: Instant, position: Position) -> None:
+        """Fold one event."""
+        self.state.apply(event, at, position)
+
+    def lead(self, now: Instant) -> None:
+        """Look at everything once."""
+        self.state.lead()
+
+    def stand_by(self) -> None:
+        """Remember nothing to do."""
+        self.state.stand_by()
+
+    def decide(self, now: Instant, inputs: Sequence[Input]) -> Decision:
+        """Decide on reports, answers and deadlines."""
+        return decide(self.state, now, inputs)
+
+    def effects(self, now: Instant) -> Sequence[SendAssignments | SendCancels]:
+        """What agents have to be sent."""
+        return self.state.deliveries.due(self.state.tasks, now)
+
+    def next_deadline(self) -> Instant | None:
+        """The next timeout or resend."""
+        return self.state.next_deadline()
+
+    def snapshot(self) -> bytes:
+        """The folded state as JSON."""
+        return msgspec.json.encode(self.state.saved())
+
+    def restore(self, data: bytes) -> None:
+        """The state of a snapshot."""
+        self.state = DispatcherState()
+        self.state.tasks = TaskTable(msgspec.json.decode(data, type=Saved).tasks)

@@ -1,0 +1,106 @@
+"""The dispatcher's state: a fold of the log.
+
+`apply` keeps live tasks, and tells the caches what has to be sent, and which deadlines run.
+"""
+
+from heapq import heappop, heappush
+
+from msgspec import Struct
+
+from taskyard.contracts.events import AnyEvent, UnknownEvent, WorkerJoined
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRecord, Verdict
+from taskyard.contracts.tasks import TaskTable
+from taskyard.contracts.values import Instant, Position, TaskId, seconds
+from taskyard.dispatcher.delivery import Deliveries
+
+TIMEOUT_SLACK_SECONDS = 2.0
+"""The agent enforces the timeout first; the dispatcher does when it has heard nothing so much later."""
+
+
+class Saved(Struct, frozen=True, kw_only=True):
+    """The snapshot of the state."""
+
+    tasks: list[TaskRecord]
+
+
+class DispatcherState:
+    """What the dispatcher knows from the log."""
+
+    def __init__(self) -> None:
+        self.tasks = TaskTable()
+        self.deliveries = Deliveries(is_open=False)
+        self.timeouts: list[tuple[Instant, TaskId, int]] = []
+        self.folded = Position(0)
+
+    def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
+        """Fold one event."""
+        self.folded = position
+        came_back = isinstance(event, WorkerJoined)
+        for change in self.tasks.apply(event, at, position):
+            record = change.record
+            if record is None or change.verdict is not Verdict.EFFECTIVE:
+                continue
+            if came_back:
+                self._ask(record)
+            elif record.phase is not change.before:
+                self._phase_changed(record)
+
+    def _phase_changed(self, record: TaskRecord) -> None:
+        match record.phase:
+            case Phase.ASSIGNED:
+                self.deliveries.owe_assignment(record)
+            case Phase.STOPPING:
+                self.deliveries.owe_stop(record)
+            case Phase.HELD:
+                pass  # what became of an assignment that is on its way may still show
+            case _:
+                self.deliveries.settle(record.id)
+        if record.phase is Phase.RUNNING:
+            self._watch(record)
+
+    def _ask(self, record: TaskRecord) -> None:
+        """What became of an attempt is not certain: ask its worker, whose memory answers."""
+        if record.phase in ON_WORKER:
+            self.deliveries.owe_again(record)
+        elif record.phase is Phase.STOPPING:
+            self.deliveries.owe_stop(record)
+
+    def _watch(self, record: TaskRecord) -> None:
+        if record.started_at is not None:
+            deadline = record.started_at + seconds(record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
+            heappush(self.timeouts, (Instant(deadline), record.id, record.attempt))
+
+    def pop_timeout(self, now: Instant) -> TaskRecord | None:
+        """The next task whose attempt has run out of time, taken off the list."""
+        while self.timeouts and self.timeouts[0][0] <= now:
+            _, task, attempt = heappop(self.timeouts)
+            record = self.tasks.live.get(task)
+            if record is not None and record.attempt == attempt and record.phase in (Phase.RUNNING, Phase.HELD):
+                return record
+        return None
+
+    def next_deadline(self) -> Instant | None:
+        """The next timeout, or the next message that has to be sent again."""
+        sends = self.deliveries.next_deadline
+        timeout = self.timeouts[0][0] if self.timeouts else None
+        if sends is None or timeout is None:
+            return sends if timeout is None else timeout
+        return min(sends, timeout)
+
+    def stand_by(self) -> None:
+        """Remember nothing to do."""
+        self.deliveries = Deliveries(is_open=False)
+
+    def lead(self) -> None:
+        """Look at everything once, as a new leader does: what is not answered in the log is sent again."""
+        self.deliveries = Deliveries(is_open=True, began=self.folded)
+        self.timeouts = []
+        for record in self.tasks.live.values():
+            self._ask(record)
+            if record.phase in ATTEMPT_OPEN:
+                self._watch(record)
+
+    def saved(self) -> Saved:
+        """The state for a snapshot."""
+        return Saved(tasks=list(self.tasks.live.values()))
+

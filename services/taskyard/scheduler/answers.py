@@ -1,0 +1,115 @@
+"""Outcomes on their way to the doors that wait for them.
+
+A door that stored a command waits for its outcome. What was decided is told only once it is folded, since the fold has
+the verdict; what is lost with a leader is not told again (the door answers without a position then, and may ask again).
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from taskyard.contracts.commands import Answer, AnswerBatch, CommandAnswers
+from taskyard.contracts.events import (
+    ApplyConfirmed,
+    ApplyDiscarded,
+    CommandRejected,
+    TaskStopRequested,
+)
+from taskyard.contracts.lifecycle import CAUSE_CANCEL, Verdict
+from taskyard.contracts.tasks import Change
+from taskyard.contracts.values import CommandId, Position, Status, TaskId
+from taskyard.scheduler.known import KnownTask
+
+WAITING_MAX = 50_000
+"""Commands whose outcome is waited for; beyond it the oldest are given up."""
+
+
+class AnswerDoor(Struct, frozen=True, kw_only=True):
+    """Tell a door outcomes."""
+
+    door: str
+    batch: AnswerBatch
+
+
+class _Open(Struct, kw_only=True):
+    """One command of a door: the answers that are there, and how many are not."""
+
+    door: str
+    command: CommandId
+    answers: list[Answer | None]
+    missing: int
+
+
+class Answers:
+    """What doors wait for."""
+
+    def __init__(self) -> None:
+        self._open: dict[CommandId | TaskId, list[tuple[_Open, int]]] = {}
+        self._ready: dict[str, list[CommandAnswers]] = {}
+
+    def expect(self, door: str | None, command: CommandId, answers: list[Answer | CommandId | TaskId]) -> None:
+        """A door waits for a command: `answers` has what is known at once, and the id by which the rest will be settled."""
+        if door is None:
+            return
+        known = [answer if isinstance(answer, Answer) else None for answer in answers]
+        waits = _Open(door=door, command=command, answers=known, missing=known.count(None))
+        for index, answer in enumerate(answers):
+            if not isinstance(answer, Answer):
+                self._open.setdefault(answer, []).append((waits, index))
+        while len(self._open) > WAITING_MAX:
+            del self._open[next(iter(self._open))]
+        self._finish(waits)
+
+    def settle(self, key: CommandId | TaskId, answer: Answer) -> None:
+        """The outcome of a command, or of one task of a submission, is folded."""
+        for waits, index in self._open.pop(key, ()):
+            waits.answers[index] = answer
+            waits.missing -= 1
+            self._finish(waits)
+
+    def take_ready(self) -> list[AnswerDoor]:
+        """Outcomes to tell now, together per door."""
+        ready, self._ready = self._ready, {}
+        return [AnswerDoor(door=door, batch=AnswerBatch(outcomes=tuple(outcomes))) for door, outcomes in ready.items()]
+
+    def _finish(self, waits: _Open) -> None:
+        if not waits.missing:
+            answers = tuple(answer for answer in waits.answers if answer is not None)
+            self._ready.setdefault(waits.door, []).append(CommandAnswers(command=waits.command, answers=answers))
+
+
+def answer_of(event: Any, changes: list[Change], known: dict[TaskId, KnownTask], position: Position) -> Answer:
+    """The outcome of the command that made `event`, by the verdict of the fold."""
+    if isinstance(event, CommandRejected):
+        return Answer(code=event.status, id=event.task, error=event.code, message=event.message, errors=event.errors)
+    task = getattr(event, "task", None)
+    if task is None:
+        return Answer(code=202, position=position)
+    change = changes[0]
+    if change.verdict is not Verdict.VOID or _already_holds(event, known.get(task)):
+        return Answer(code=202, id=task, position=position)
+    remembered = known.get(task)
+    status = change.record.status if change.record is not None else remembered.ended if remembered else None
+    return Answer(
+        code=409,
+        id=task,
+        position=position,
+        error="status_forbids",
+        message=f"the task is {status}",
+        status=status,
+    )
+
+
+def _already_holds(event: Any, known: KnownTask | None) -> bool:
+    """Whether the command asks for what the ended task already is."""
+    if known is None or known.ended is None:
+        return False
+    match event:
+        case TaskStopRequested(cause=cause):
+            return cause == CAUSE_CANCEL and known.ended is Status.CANCELLED
+        case ApplyConfirmed(attempt=attempt):
+            return known.plan_confirmed == attempt
+        case ApplyDiscarded():
+            return known.error_code == "discarded"
+        case _:
+            return False

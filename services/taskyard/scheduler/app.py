@@ -1,0 +1,79 @@
+"""Wires the scheduler: commands in, outcomes to the doors."""
+
+import asyncio
+from collections.abc import Mapping
+
+import msgspec
+
+from taskyard.contracts.commands import TaskCommand
+from taskyard.contracts.events import TaskSubmitted
+from taskyard.contracts.subjects import COMMANDS, HEADER_ANSWER, HEADER_TRACEPARENT, answer_subject
+from taskyard.contracts.validation import InvalidCommand, decode_body
+from taskyard.contracts.values import TaskId, commit_sequence, is_name
+from taskyard.eventlog.jetstream import JetStreamInput
+from taskyard.eventlog.log import StreamMessage
+from taskyard.machine.loop import MachineLoop, Source
+from taskyard.machine.service import Wiring, run_machine
+from taskyard.scheduler.answers import AnswerDoor
+from taskyard.scheduler.intake import CommandMessage
+from taskyard.scheduler.machine import Scheduler
+from taskyard.service import Links
+from taskyard.settings import Settings
+
+Loop = MachineLoop[CommandMessage, AnswerDoor]
+
+
+async def run(settings: Settings, stop: asyncio.Event) -> None:
+    """Run one instance of the scheduler until `stop` is set."""
+    machine = Scheduler({principal.name: principal.role for principal in settings.principals})
+
+    def wire(links: Links, loop: Loop) -> Wiring[CommandMessage, AnswerDoor]:
+        reader = CommandReader(machine, links)
+
+        async def answer(effect: AnswerDoor) -> None:
+            await links.control_client.publish(answer_subject(effect.door), msgspec.json.encode(effect.batch))
+
+        commands = JetStreamInput(links.control_client, COMMANDS)
+        return Wiring(sources=[Source(commands, reader.read)], perform=answer)
+
+    await run_machine(machine, settings, stop, wire)
+
+
+class CommandReader:
+    """Makes an input of a stored command. For a `retry` it fetches the submission of the old task from the log."""
+
+    def __init__(self, machine: Scheduler, links: Links) -> None:
+        self._machine = machine
+        self._log = links.log
+
+    async def read(self, message: StreamMessage) -> CommandMessage:
+        """The command of a stored message; the subject says who asks for what."""
+        _, _, principal, pool, verb = (message.subject.split(".", 4) + [""] * 5)[:5]
+        headers: Mapping[str, str] = message.headers or {}
+        door = headers.get(HEADER_ANSWER)
+        return CommandMessage(
+            sequence=message.sequence,
+            at=message.at,
+            principal=principal,
+            pool=pool,
+            verb=verb,
+            data=message.data,
+            door=door if door is not None and is_name(door) else None,
+            traceparent=headers.get(HEADER_TRACEPARENT),
+            original=await self._original(message.data, pool) if verb == "retry" else None,
+        )
+
+    async def _original(self, data: bytes, pool: str) -> TaskSubmitted | None:
+        try:
+            body = decode_body("retry", data, pool)
+        except InvalidCommand:
+            return None
+        known = self._machine.state.known.tasks.get(TaskId(body.task)) if isinstance(body, TaskCommand) else None
+        if known is None:
+            return None
+        sequence = commit_sequence(known.position)
+        async for stored in self._log.read(sequence, sequence):
+            for event in stored.commit.events:
+                if isinstance(event, TaskSubmitted) and event.task == body.task:
+                    return event
+        return None

@@ -1,0 +1,177 @@
+"""The scheduler's choices: on commands first, then timers, then which waiting tasks may run now.
+
+Everything chosen within one decision is held in an overlay, since the state changes only by folding.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
+from taskyard.contracts.events import ApplyConfirmed, ApprovalExpired, Event, TaskScheduled, TaskStopRequested
+from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
+from taskyard.contracts.values import Instant, Role, TaskId, seconds
+from taskyard.machine.machine import Decision
+from taskyard.scheduler.agenda import ANSWER_BY, Agenda, Head
+from taskyard.scheduler.intake import CommandMessage, Intake
+from taskyard.scheduler.state import Pool, Queue, SchedulerState
+
+TIMERS_PER_DECISION_MAX = 100
+SCHEDULED_PER_DECISION_MAX = 250
+"""With the tasks of the commands these stay within a commit."""
+CREDIT_SHARE = 8
+"""Beyond its idle slots a pool gets scheduled tasks for one in so many of its slots, so that large pools never starve;
+a small pool gets none, so that priority, pause and lock bite until a slot is really free."""
+
+SYSTEM = "auto"
+
+
+def decide(
+    state: SchedulerState, now: Instant, messages: Sequence[CommandMessage], roles: Mapping[str, Role]
+) -> Decision:
+    """What should be appended now."""
+    intake = Intake(state, roles)
+    taken = _take_commands(intake, messages)
+    events: list[Event] = intake.events
+    events += _confirm_by_itself(state)
+    events += _fire_timers(state, now)
+    events += _Admission(state).choose()
+    return Decision(events=events, taken=taken)
+
+
+def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:
+    """Commands until the commit is as full as one command may make it; at least one."""
+    taken = size = 0
+    for message in messages:
+        size += len(message.data)
+        if taken and (size > COMMAND_BYTES_MAX or len(intake.events) + _tasks_at_most(message) > TASKS_PER_COMMAND_MAX):
+            break
+        intake.take(message)
+        taken += 1
+    return taken
+
+
+def _tasks_at_most(message: CommandMessage) -> int:
+    return TASKS_PER_COMMAND_MAX if message.verb == SUBMIT and b'"tasks"' in message.data else 1
+
+
+def _confirm_by_itself(state: SchedulerState) -> list[Event]:
+    agenda, events = state.agenda, []
+    while agenda.auto_confirm and len(events) < TIMERS_PER_DECISION_MAX:
+        id = next(iter(agenda.auto_confirm))
+        del agenda.auto_confirm[id]
+        record = state.tasks.live.get(id)
+        if record is not None and record.phase is Phase.APPLY_PENDING and record.plan_attempt is not None:
+            events.append(ApplyConfirmed(task=id, attempt=record.plan_attempt, by=SYSTEM))
+    return events
+
+
+def _fire_timers(state: SchedulerState, now: Instant) -> list[Event]:
+    events: list[Event] = []
+    while len(events) < TIMERS_PER_DECISION_MAX and (fired := state.agenda.pop_due(now)) is not None:
+        kind, id = fired
+        record = state.tasks.live.get(id)
+        if record is None:
+            continue
+        event = _timer_event(state, record, kind, now)
+        if event is not None:
+            events.append(event)
+    return events
+
+
+def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Instant) -> Event | None:
+    match kind:
+        case "due" if record.phase is Phase.PENDING and record.due <= now:
+            state.agenda.wait(record)
+        case "start_by" if record.attempt == 0 and record.phase in (Phase.PENDING, Phase.SCHEDULED):
+            return TaskStopRequested(task=record.id, cause=CAUSE_SCHEDULE_TO_START, by=SYSTEM)
+        case "answer_by" if record.phase is Phase.APPLY_PENDING:
+            assert record.planned_at is not None and record.plan_attempt is not None
+            expires = Instant(record.planned_at + seconds(state.pool(record.pool).approval_timeout_seconds))
+            if expires <= now:
+                return ApprovalExpired(task=record.id, attempt=record.plan_attempt)
+            state.agenda.set_timer(expires, ANSWER_BY, record.id)
+        case _:
+            pass
+    return None
+
+
+class _Admission:
+    """Which waiting tasks may run now: the best one of all open queues, again and again, while there is room."""
+
+    def __init__(self, state: SchedulerState) -> None:
+        self._state = state
+        self._agenda: Agenda = state.agenda
+        self._events: list[Event] = []
+        self._taken: set[TaskId] = set()
+        self._admitted: dict[tuple[str, str], int] = {}
+        self._holders: dict[tuple[str, str], TaskId] = {}
+        self._scheduled: dict[tuple[str, str], int] = {}
+
+    def choose(self) -> list[Event]:
+        """Events for every pool that was touched, up to the limit; a pool that is not finished stays touched."""
+        for name in list(self._agenda.touched):
+            if self._fill(self._state.pool(name)):
+                del self._agenda.touched[name]
+        return self._events
+
+    def _fill(self, pool: Pool) -> bool:
+        if pool.is_paused:
+            return True
+        kinds = self._agenda.kinds(pool.name)
+        while len(self._events) < SCHEDULED_PER_DECISION_MAX:
+            best = self._best(pool, kinds)
+            if best is None:
+                return True
+            head, record = best
+            queue = self._state.queue(pool.name, record.queue)
+            if self._is_open(queue, record):
+                self._admit(queue, head, record)
+            else:
+                self._agenda.block(pool.name, record.kind)
+        return False
+
+    def _best(self, pool: Pool, kinds: list[str]) -> tuple[Head, TaskRecord] | None:
+        """The first waiting task among the kinds that have room; a kind without room is not looked at again."""
+        best: tuple[Head, TaskRecord] | None = None
+        for kind in list(kinds):
+            found = self._agenda.head(pool.name, kind, self._state.tasks, self._taken)
+            if found is None or self._room(pool, kind) <= 0:
+                kinds.remove(kind)
+            elif best is None or found[0] < best[0]:
+                best = found
+        return best
+
+    def _room(self, pool: Pool, kind: str) -> int:
+        """Idle slots that take the kind, and the credit, less what is already on its way to any of them.
+
+        Tasks of other kinds that could take the same slots count too: too few are admitted rather than too many.
+        """
+        fleet = self._state.fleet
+        idle = fleet.idle.get(pool.name, {})
+        rivals = {other for accepts in idle if kind in accepts for other in accepts}
+        on_the_way = sum(
+            pool.scheduled.get(other, 0) + self._scheduled.get((pool.name, other), 0) for other in rivals
+        )
+        return fleet.idle_for(pool.name, kind) + fleet.size_for(pool.name, kind) // CREDIT_SHARE - on_the_way
+
+    def _is_open(self, queue: Queue, record: TaskRecord) -> bool:
+        if queue.is_paused or queue.is_locked:
+            return False
+        key = (queue.pool, queue.name)
+        if record.exclusive:
+            holder = self._holders.get(key) or queue.holder
+            if holder is not None and holder != record.id:
+                return False
+        return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
+
+    def _admit(self, queue: Queue, head: Head, record: TaskRecord) -> None:
+        self._agenda.take(queue.pool, record.kind, head)
+        key = (queue.pool, queue.name)
+        self._taken.add(record.id)
+        self._admitted[key] = self._admitted.get(key, 0) + 1
+        lane = (queue.pool, record.kind)
+        self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
+        if record.exclusive:
+            self._holders[key] = record.id
+        self._events.append(TaskScheduled(task=record.id))
+
+

@@ -1,0 +1,57 @@
+"""The scheduler as a machine: its state, its choices and its outcomes in the form that the loop runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from taskyard.contracts.events import SCHEDULER
+from taskyard.contracts.values import Instant, Position, Role
+from taskyard.machine.machine import Decision
+from taskyard.scheduler.answers import AnswerDoor
+from taskyard.scheduler.decide import decide
+from taskyard.scheduler.intake import CommandMessage
+from taskyard.scheduler.state import Saved, SchedulerState
+
+
+class Scheduler:
+    """The machine of the writer `scheduler`. `roles` tells what each principal may do."""
+
+    writer = SCHEDULER
+    snapshot_version = 1
+
+    def __init__(self, roles: Mapping[str, Role]) -> None:
+        self.state = SchedulerState()
+        self._roles = roles
+
+    def apply(self, event: Any, at: Instant, position: Position) -> None:
+        """Fold one event."""
+        self.state.apply(event, at, position)
+
+    def lead(self, now: Instant) -> None:
+        """Look at everything once."""
+        self.state.make_agenda()
+
+    def stand_by(self) -> None:
+        """Remember nothing to decide."""
+        self.state.stand_by()
+
+    def decide(self, now: Instant, inputs: Sequence[CommandMessage]) -> Decision:
+        """Decide on commands, timers and waiting tasks."""
+        return decide(self.state, now, inputs, self._roles)
+
+    def effects(self, now: Instant) -> Sequence[AnswerDoor]:
+        """Outcomes that doors wait for."""
+        return self.state.answers.take_ready()
+
+    def next_deadline(self) -> Instant | None:
+        """The next timer."""
+        return self.state.agenda.next_deadline
+
+    def snapshot(self) -> bytes:
+        """The folded state as JSON."""
+        return msgspec.json.encode(self.state.saved())
+
+    def restore(self, data: bytes) -> None:
+        """The state of a snapshot."""
+        self.state = SchedulerState.restored(msgspec.json.decode(data, type=Saved))

@@ -1,0 +1,92 @@
+"""The slot allocator's choices: who has joined or is lost, then slots for what is scheduled, in the order of the log."""
+
+from collections.abc import Sequence
+
+from taskyard.contracts.events import Event, SlotAssigned
+from taskyard.contracts.values import Instant
+from taskyard.machine.machine import Decision
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness, Reconnected
+from taskyard.slot_allocator.state import AllocatorState
+
+HEARTBEATS_PER_DECISION_MAX = 100
+ASSIGNED_PER_DECISION_MAX = 400
+CHECKED_PER_DECISION_MAX = 200
+
+Observation = HeartbeatSeen | Reconnected
+
+
+def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequence[Observation]) -> Decision:
+    """What should be appended now."""
+    taken = inputs[:HEARTBEATS_PER_DECISION_MAX]
+    events: list[Event] = _hear(state, liveness, taken)
+    for worker, incarnation in state.not_reached.items():
+        liveness.not_reached(worker, incarnation)
+    state.not_reached.clear()
+    events += liveness.check(now, state.fleet)[:CHECKED_PER_DECISION_MAX]
+    events += _applies(state, now)
+    events += _place(state, now)
+    return Decision(events=events, taken=len(taken))
+
+
+def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observation]) -> list[Event]:
+    joined: dict[str, int] = {}
+    events: list[Event] = []
+    for seen in inputs:
+        match seen:
+            case Reconnected():
+                liveness.begin(seen.at)
+            case HeartbeatSeen():
+                event = liveness.hear(seen, state.fleet, joined)
+                if event is not None:
+                    events.append(event)
+    return events
+
+
+def _applies(state: AllocatorState, now: Instant) -> list[Event]:
+    """Confirmed applies go on on their own reserved slots."""
+    events: list[Event] = []
+    for id in state.applies:
+        record = state.tasks.live[id]
+        if record.due > now or len(events) >= ASSIGNED_PER_DECISION_MAX // 2:
+            continue
+        assert record.worker is not None and record.slot is not None
+        events.append(
+            SlotAssigned(
+                task=id,
+                attempt=record.attempt + 1,
+                worker=record.worker,
+                incarnation=record.incarnation,
+                slot=record.slot,
+            )
+        )
+    return events
+
+
+def _place(state: AllocatorState, now: Instant) -> list[Event]:
+    """Slots for what waits in the pools that were touched. A pool that is not finished stays touched."""
+    events: list[Event] = []
+    taken: set[tuple[str, int]] = set()
+    for pool in list(state.touched):
+        full: set[str] = set()
+        for id in state.waiting.get(pool, ()):
+            record = state.tasks.live[id]
+            if record.kind in full:
+                continue
+            if len(events) >= ASSIGNED_PER_DECISION_MAX:
+                return events
+            slot = state.idle.take(pool, record.kind, state.policy(pool), state.fleet, taken)
+            if slot is None:
+                full.add(record.kind)
+                continue
+            _, number, worker, incarnation = slot
+            events.append(
+                SlotAssigned(task=id, attempt=record.attempt + 1, worker=worker, incarnation=incarnation, slot=number)
+            )
+        del state.touched[pool]
+    return events
+
+
+def next_deadline(state: AllocatorState, liveness: Liveness) -> Instant:
+    """When to look again: the next check of silence, or the next apply that is due."""
+    due = (state.tasks.live[id].due for id in state.applies)
+    return min([liveness.next_check, *due])

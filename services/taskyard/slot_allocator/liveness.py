@@ -1,0 +1,115 @@
+"""Who speaks: heartbeats are observations of this instance, turned into events only where they change something.
+
+Silence counts from the last heartbeat, and never from before this instance began to lead or was connected again: what
+it could not hear is nobody's silence.
+"""
+
+from msgspec import Struct
+
+from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
+from taskyard.contracts.fleet import Fleet, Worker
+from taskyard.contracts.values import SECOND, Instant, is_name, seconds
+
+CHECK_SECONDS = 0.5
+WORKERS_MAX = 10_000
+"""Workers that may be there at once; the heartbeats of more are not heard."""
+
+
+class HeartbeatSeen(Struct, frozen=True, kw_only=True):
+    """An agent spoke at `at` (this instance's time)."""
+
+    agent: str
+    at: Instant
+    heartbeat: Heartbeat
+
+
+class Reconnected(Struct, frozen=True, kw_only=True):
+    """This instance could not hear anybody until `at`."""
+
+    at: Instant
+
+
+class Liveness:
+    """When each worker was heard last, and what follows."""
+
+    def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
+        self._suspect = seconds(suspect_seconds)
+        self._lost = seconds(lost_seconds)
+        self._since = Instant(0)
+        self._heard: dict[str, Instant] = {}
+        self._leaving: dict[str, int] = {}
+        self._unreachable: dict[str, int] = {}
+        self.next_check = Instant(0)
+
+    def begin(self, now: Instant) -> None:
+        """Nobody could be heard before `now`."""
+        self._since = now
+        self.next_check = Instant(now + seconds(CHECK_SECONDS))
+
+    def not_reached(self, worker: str, incarnation: int) -> None:
+        """Nobody listened on the worker's subject."""
+        self._unreachable[worker] = incarnation
+        self.next_check = Instant(0)
+
+    def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, int]) -> Event | None:
+        """What a heartbeat changes. `joined` is the overlay of workers that this decision lets join."""
+        heartbeat, worker = seen.heartbeat, fleet.workers.get(seen.agent)
+        # A lost worker may come back as it was, so for it the incarnation before is the known one.
+        folded = worker.incarnation - worker.is_lost if worker is not None else 0
+        known = max(joined.get(seen.agent, 0), folded)
+        if not (is_name(seen.agent) and is_name(heartbeat.pool)) or heartbeat.incarnation < known:
+            return None
+        self._heard[seen.agent] = max(seen.at, self._heard.get(seen.agent, Instant(0)))
+        if heartbeat.leaving:
+            self._leaving[seen.agent] = heartbeat.incarnation
+            self.next_check = Instant(0)
+            return None
+        if heartbeat.incarnation > known:
+            if len(fleet.workers) + len(joined) >= WORKERS_MAX:
+                return None
+            joined[seen.agent] = heartbeat.incarnation
+            return _joined(seen.agent, heartbeat)
+        if worker is not None and worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
+            return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
+        return None
+
+    def check(self, now: Instant, fleet: Fleet) -> list[Event]:
+        """Who has been silent for too long, or goes."""
+        if now < self.next_check:
+            return []
+        self.next_check = Instant(now + seconds(CHECK_SECONDS))
+        events = [self._check(worker, now) for worker in fleet.workers.values() if not worker.is_lost]
+        for gone in self._heard.keys() - fleet.workers.keys():
+            if self._heard[gone] < now - self._lost:
+                del self._heard[gone]
+        return [event for event in events if event is not None]
+
+    def _check(self, worker: Worker, now: Instant) -> Event | None:
+        name, incarnation = worker.name, worker.incarnation
+        if self._leaving.get(name) == incarnation:
+            if not worker.busy:
+                return WorkerLost(worker=name, incarnation=incarnation, reason="left")
+            return None if worker.is_suspect else WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
+        silent = now - max(self._heard.get(name, Instant(0)), self._since)
+        if silent >= self._lost:
+            reason = f"silent for {silent // SECOND} s"
+            return WorkerLost(worker=name, incarnation=incarnation, reason=reason)
+        if worker.is_suspect:
+            return None
+        if self._unreachable.get(name) == incarnation:
+            return WorkerSuspected(worker=name, incarnation=incarnation, reason="nobody listens on its subject")
+        if silent >= self._suspect:
+            return WorkerSuspected(worker=name, incarnation=incarnation, reason=f"silent for {silent // SECOND} s")
+        return None
+
+
+def _joined(agent: str, heartbeat: Heartbeat) -> WorkerJoined:
+    return WorkerJoined(
+        worker=agent,
+        incarnation=heartbeat.incarnation,
+        pool=heartbeat.pool,
+        slots=heartbeat.slots,
+        kinds=heartbeat.kinds,
+        labels=heartbeat.labels,
+    )

@@ -1,0 +1,59 @@
+"""The slot allocator as a machine: its state and its choices in the form that the loop runs."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from taskyard.contracts.events import SLOT_ALLOCATOR
+from taskyard.contracts.values import Instant, Position
+from taskyard.machine.machine import Decision
+from taskyard.slot_allocator.decide import Observation, decide, next_deadline
+from taskyard.slot_allocator.liveness import Liveness
+from taskyard.slot_allocator.state import AllocatorState, Saved
+
+
+class SlotAllocator:
+    """The machine of the writer `slot_allocator`. A worker is suspected, then lost, after so many seconds of silence."""
+
+    writer = SLOT_ALLOCATOR
+    snapshot_version = 1
+
+    def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
+        self.state = AllocatorState()
+        self._limits = (suspect_seconds, lost_seconds)
+        self._liveness = Liveness(*self._limits)
+
+    def apply(self, event: Any, at: Instant, position: Position) -> None:
+        """Fold one event."""
+        self.state.apply(event, at, position)
+
+    def lead(self, now: Instant) -> None:
+        """Look at everything once; nobody's silence counts from before."""
+        self.state.open_idle_slots()
+        self._liveness = Liveness(*self._limits)
+        self._liveness.begin(now)
+
+    def stand_by(self) -> None:
+        """Remember nothing to decide."""
+        self.state.stand_by()
+
+    def decide(self, now: Instant, inputs: Sequence[Observation]) -> Decision:
+        """Decide on heartbeats, silence, and slots."""
+        return decide(self.state, self._liveness, now, inputs)
+
+    def effects(self, now: Instant) -> Sequence[None]:
+        """An allocator of agents that come by themselves does nothing in the world."""
+        return ()
+
+    def next_deadline(self) -> Instant | None:
+        """The next check."""
+        return next_deadline(self.state, self._liveness)
+
+    def snapshot(self) -> bytes:
+        """The folded state as JSON."""
+        return msgspec.json.encode(self.state.saved())
+
+    def restore(self, data: bytes) -> None:
+        """The state of a snapshot."""
+        self.state = AllocatorState.restored(msgspec.json.decode(data, type=Saved))

@@ -1,0 +1,133 @@
+"""The slot allocator's state: a fold of the log.
+
+`apply` keeps tasks, workers, what waits for a slot in the order of the log, and tells the cache of idle slots what changed.
+"""
+
+from msgspec import Struct
+
+from taskyard.contracts.events import (
+    NO_RESPONDERS,
+    AnyEvent,
+    NotDelivered,
+    PoolConfigured,
+    SlotAssigned,
+    UnknownEvent,
+    WorkerJoined,
+)
+from taskyard.contracts.fleet import Fleet, Worker
+from taskyard.contracts.lifecycle import Phase, TaskRecord, Verdict
+from taskyard.contracts.tasks import Change, TaskTable
+from taskyard.contracts.values import Instant, Position, TaskId
+from taskyard.slot_allocator.placement import FIRST_FIT, IdleSlots
+
+class Saved(Struct, frozen=True, kw_only=True):
+    """The snapshot of the state."""
+
+    tasks: list[TaskRecord]
+    workers: list[Worker]
+    joined: dict[str, Position]
+    waiting: dict[str, list[TaskId]]
+    policies: dict[str, str]
+
+
+class AllocatorState:
+    """What the slot allocator knows from the log.
+
+    `waiting` has, per pool, the scheduled tasks that need a slot, and `applies` those that wait on a reserved one.
+    """
+
+    def __init__(self) -> None:
+        self.tasks = TaskTable()
+        self.fleet = Fleet()
+        self.joined: dict[str, Position] = {}
+        self.waiting: dict[str, dict[TaskId, None]] = {}
+        self.applies: dict[TaskId, None] = {}
+        self.policies: dict[str, str] = {}
+        self.idle = IdleSlots(is_open=False)
+        self.touched: dict[str, None] = {}
+        self.not_reached: dict[str, int] = {}
+
+    def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
+        """Fold one event."""
+        changes = self.tasks.apply(event, at, position)
+        concerned = self.fleet.apply(event, changes)
+        if isinstance(event, WorkerJoined):
+            self.joined[event.worker] = position
+        for change in changes:
+            self._task_changed(event, change)
+        if concerned is not None:
+            self._worker_changed(concerned)
+        if isinstance(event, PoolConfigured) and event.placement is not None:
+            self.policies[event.pool] = event.placement
+
+    def policy(self, pool: str) -> str:
+        """The placement policy of a pool."""
+        return self.policies.get(pool, FIRST_FIT)
+
+    def _worker_changed(self, name: str) -> None:
+        worker = self.fleet.workers.get(name)
+        if worker is None:
+            self.joined.pop(name, None)
+            return
+        self.idle.add_worker(worker, self.joined[name])
+        self.touched[worker.pool] = None
+
+    def _task_changed(self, event: AnyEvent | UnknownEvent, change: Change) -> None:
+        record = change.record
+        if change.verdict is Verdict.VOID and isinstance(event, SlotAssigned):
+            self._slot_freed(event.worker, event.slot)  # it was never taken
+        if record is None or change.verdict is not Verdict.EFFECTIVE:
+            return
+        if isinstance(event, NotDelivered) and event.reason == NO_RESPONDERS and record.worker is not None:
+            self.not_reached[record.worker] = record.incarnation
+        if change.before is Phase.SCHEDULED:
+            self.waiting.get(record.pool, {}).pop(record.id, None)
+            self.applies.pop(record.id, None)
+        if record.phase is Phase.SCHEDULED:
+            if record.confirmed:
+                self.applies[record.id] = None
+            else:
+                self.waiting.setdefault(record.pool, {})[record.id] = None
+                self.touched[record.pool] = None
+        if change.released is not None:
+            self._slot_freed(*change.released)
+
+    def _slot_freed(self, name: str, slot: int) -> None:
+        worker = self.fleet.workers.get(name)
+        if worker is not None:
+            self.idle.add(worker, slot, self.joined[name])
+            self.touched[worker.pool] = None
+
+    def stand_by(self) -> None:
+        """Remember nothing to decide."""
+        self.idle = IdleSlots(is_open=False)
+
+    def open_idle_slots(self) -> None:
+        """Look at everything once, as a new leader does."""
+        self.idle = IdleSlots(is_open=True)
+        for worker in self.fleet.workers.values():
+            self.idle.add_worker(worker, self.joined[worker.name])
+        self.touched = dict.fromkeys(self.waiting)
+
+    def saved(self) -> Saved:
+        """The state for a snapshot."""
+        return Saved(
+            tasks=list(self.tasks.live.values()),
+            workers=list(self.fleet.workers.values()),
+            joined=self.joined,
+            waiting={pool: list(tasks) for pool, tasks in self.waiting.items()},
+            policies=self.policies,
+        )
+
+    @classmethod
+    def restored(cls, saved: Saved) -> "AllocatorState":
+        """The state of a snapshot."""
+        state = cls()
+        state.tasks = TaskTable(saved.tasks)
+        state.fleet = Fleet(saved.workers)
+        state.joined = dict(saved.joined)
+        state.waiting = {pool: dict.fromkeys(tasks) for pool, tasks in saved.waiting.items()}
+        applies = (r for r in saved.tasks if r.phase is Phase.SCHEDULED and r.confirmed)
+        state.applies = dict.fromkeys(record.id for record in applies)
+        state.policies = dict(saved.policies)
+        return state

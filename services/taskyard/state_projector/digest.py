@@ -1,0 +1,31 @@
+"""A digest of all rows that does not depend on their order, to compare two read models at the same position."""
+
+import asyncpg
+
+TABLES = (
+    "tasks", "attempts", "history", "queues", "pools", "workers", "rejections", "counts",
+)  # fmt: skip
+DIGEST_SECONDS_MAX = 3_600.0
+
+_DIGEST = """
+SELECT count(*) || ':' || coalesce(sum(('x' || substr(md5(r::text), 1, 15))::bit(60)::bigint), 0)
+FROM "{schema}".{table} r
+"""
+
+Digest = dict[str, str]
+
+
+async def digest(connection: asyncpg.Connection, schema: str) -> Digest:
+    """The digest of each table: the number of its rows and the sum of their hashes.
+
+    Call it in a transaction of isolation `repeatable_read`, so that all tables are seen at one position.
+    """
+    return {
+        table: str(await connection.fetchval(_DIGEST.format(schema=schema, table=table), timeout=DIGEST_SECONDS_MAX))
+        for table in TABLES
+    }
+
+
+def differing(first: Digest, second: Digest) -> tuple[str, ...]:
+    """The tables whose rows differ."""
+    return tuple(table for table in TABLES if first[table] != second[table])

@@ -1,0 +1,36 @@
+"""What can go wrong between the log and the read model."""
+
+
+class ProjectorError(Exception):
+    """The root of the errors of this package."""
+
+
+class PositionMoved(ProjectorError):
+    """Another instance, or a rebuild, has moved the position of the read model; nothing of this batch was written.
+
+    Remedy: read the state again and go on behind it.
+    """
+
+
+class NotLeading(ProjectorError):
+    """Another instance holds the lock of the read model. Remedy: wait; this one is its standby."""
+
+
+class LogMismatch(ProjectorError):
+    """The read model was folded from another log than the one that is followed now.
+
+    Cause: a stream that was restored or made again, or a database that belongs to another system.
+    Remedy: correct the connection, or rebuild the read model from this log with `taskyard rebuild`.
+    """
+
+
+class SchemaTooNew(ProjectorError):
+    """A newer version of this program has migrated the tables. Remedy: run that version."""
+
+
+class DigestMismatch(ProjectorError):
+    """The rows made again from the log differ from the live ones. `tables` names where."""
+
+    def __init__(self, tables: tuple[str, ...]) -> None:
+        super().__init__(f"rebuilt rows differ from the live ones in {', '.join(tables)}")
+        self.tables = tables

@@ -1,0 +1,184 @@
+"""The rows of the read model as values: which columns they have, and how the folded state becomes them.
+
+Column names are those of `migrations/`. A row is a tuple in the order of its `*_COLUMNS`.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+from msgspec import Raw
+
+from taskyard.contracts.lifecycle import TaskRecord
+from taskyard.contracts.values import Instant, Position
+
+Row = tuple[Any, ...]
+
+TASK_FIXED_COLUMNS = (
+    "id", "submitted", "kind", "pool", "queue", "exclusive", "submitted_by", "submitted_at", "retry_of", "labels",
+)  # fmt: skip
+TASK_CHANGING_COLUMNS = (
+    "priority", "phase", "status", "due", "attempt", "worker", "slot", "confirmed", "progress", "scheduled_at",
+    "started_at", "finished_at", "error", "result", "changes", "position", "record",
+)  # fmt: skip
+TASK_COLUMNS = TASK_FIXED_COLUMNS + TASK_CHANGING_COLUMNS
+ATTEMPT_COLUMNS = ("task", "attempt", "worker", "slot", "assigned_at", "started_at", "finished_at", "outcome")
+HISTORY_COLUMNS = ("task", "position", "at", "writer", "type", "by", "void", "event")
+QUEUE_COLUMNS = (
+    "pool", "queue", "max_running", "paused_by", "paused_reason", "paused_at", "locked_by", "locked_reason",
+    "locked_at", "pending", "scheduled", "active",
+)  # fmt: skip
+POOL_COLUMNS = (
+    "pool", "max_waiting", "approval_timeout_seconds", "placement", "paused_by", "paused_reason", "paused_at",
+)  # fmt: skip
+WORKER_COLUMNS = (
+    "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "labels", "slots", "kinds",
+)  # fmt: skip
+REJECTION_COLUMNS = (
+    "position", "at", "by", "pool", "verb", "command", "task", "status", "code", "message", "errors",
+)  # fmt: skip
+COUNT_COLUMNS = ("kind", "status", "tasks")
+
+BIGINT_MAX = (1 << 63) - 1
+NULL = Raw(b"null")
+
+_encode = msgspec.json.Encoder().encode
+_decode_record = msgspec.json.Decoder(TaskRecord).decode
+
+
+@dataclass(slots=True)
+class AttemptRow:
+    """One attempt; `outcome` says how it ended."""
+
+    task: str
+    attempt: int
+    worker: str
+    slot: int
+    assigned_at: Instant
+    started_at: Instant | None = None
+    finished_at: Instant | None = None
+    outcome: str | None = None
+
+    def row(self) -> Row:
+        """The row as it is now."""
+        return (
+            self.task, self.attempt, self.worker, self.slot, self.assigned_at, self.started_at, self.finished_at,
+            self.outcome,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class QueueRow:
+    """A queue: its settings, and how many live tasks stand where (`active`: from a slot's assignment on)."""
+
+    pool: str
+    queue: str
+    max_running: int | None = None
+    paused_by: str | None = None
+    paused_reason: str | None = None
+    paused_at: Instant | None = None
+    locked_by: str | None = None
+    locked_reason: str | None = None
+    locked_at: Instant | None = None
+    pending: int = 0
+    scheduled: int = 0
+    active: int = 0
+
+    def row(self) -> Row:
+        """The row as it is now."""
+        return (
+            self.pool, self.queue, self.max_running, self.paused_by, self.paused_reason, self.paused_at,
+            self.locked_by, self.locked_reason, self.locked_at, self.pending, self.scheduled, self.active,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class PoolRow:
+    """A pool and its settings; None where nothing was set."""
+
+    pool: str
+    max_waiting: int | None = None
+    approval_timeout_seconds: float | None = None
+    placement: str | None = None
+    paused_by: str | None = None
+    paused_reason: str | None = None
+    paused_at: Instant | None = None
+
+    def row(self) -> Row:
+        """The row as it is now."""
+        return (
+            self.pool, self.max_waiting, self.approval_timeout_seconds, self.placement, self.paused_by,
+            self.paused_reason, self.paused_at,
+        )  # fmt: skip
+
+
+@dataclass(slots=True)
+class WorkerRow:
+    """A worker as its last incarnation is. `labels`, `slots` and `kinds` are JSON."""
+
+    worker: str
+    pool: str
+    incarnation: int
+    suspect: bool
+    draining: bool
+    lost: bool
+    reason: str
+    changed_at: Instant
+    labels: str
+    slots: str
+    kinds: str
+
+    def row(self) -> Row:
+        """The row as it is now."""
+        return (
+            self.worker, self.pool, min(self.incarnation, BIGINT_MAX), self.suspect, self.draining, self.lost,
+            self.reason, self.changed_at, self.labels, self.slots, self.kinds,
+        )  # fmt: skip
+
+
+def task_row(record: TaskRecord, position: Position) -> Row:
+    """The row of a task that has none yet."""
+    return (
+        record.id, record.submitted, record.kind, record.pool, record.queue, record.exclusive, record.submitted_by,
+        record.submitted_at, record.retry_of, _labels(record.labels), *changing_values(record, position),
+    )  # fmt: skip
+
+
+def changing_values(record: TaskRecord, position: Position) -> Row:
+    """What may change of a task's row."""
+    error, result, changes = record.error, record.result, record.changes
+    return (
+        record.priority, record.phase.value, record.status.value, record.due, record.attempt, record.worker,
+        record.slot, record.confirmed, record.progress, record.scheduled_at, record.started_at, record.finished_at,
+        None if error is None else json_text(error),
+        None if result == NULL else str(result, "utf-8"),
+        None if changes is None else json_text(changes),
+        position,
+        None if record.finished_at is not None else json_text(record),
+    )  # fmt: skip
+
+
+def restore_record(text: str) -> TaskRecord:
+    """The folded record that a live task's row keeps."""
+    return _decode_record(text)
+
+
+def json_text(value: Any) -> str:
+    """The value as JSON."""
+    return _encode(value).decode()
+
+
+def plain_text(text: str) -> str:
+    """The text as PostgreSQL can keep it: it knows no NUL, and one in an event must not stop the projector for ever."""
+    return text if "\x00" not in text else text.replace("\x00", "\ufffd")
+
+
+def plain_integer(number: int | None) -> int | None:
+    """The number as `bigint` can keep it."""
+    return None if number is None else min(number, BIGINT_MAX)
+
+
+def _labels(labels: dict[str, str]) -> str:
+    if not labels:
+        return "{}"
+    return json_text({plain_text(key): plain_text(value) for key, value in labels.items()})

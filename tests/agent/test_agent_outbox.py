@@ -1,0 +1,176 @@
+"""The outbox: order, batches, the same bytes under the same id, and what is kept."""
+
+import asyncio
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from taskyard.agent.errors import DirectoryInUseError, NotStoredError
+from taskyard.agent.journal import Journal
+from taskyard.agent.outbox import Outbox
+from taskyard.agent.slots import MemoryChanges, Remembered
+from taskyard.contracts.agent_protocol import REPORT_BATCH_MAX, REPORT_BYTES_MAX, ReportBatch, Started, Succeeded
+from taskyard.contracts.values import Instant, Position, TaskId
+
+
+class Recorder:
+    """JetStream, with failures to come."""
+
+    def __init__(self, failures: int = 0) -> None:
+        self.failures = failures
+        self.stored: list[tuple[str, bytes]] = []
+        self.tried: list[tuple[str, bytes]] = []
+
+    async def connected(self, *, timeout_seconds: float) -> None:
+        pass
+
+    async def store(self, subject: str, payload: bytes, *, headers: dict[str, str], timeout_seconds: float) -> None:
+        message = (headers["Nats-Msg-Id"], payload)
+        self.tried.append(message)
+        await asyncio.sleep(0)
+        if self.failures:
+            self.failures -= 1
+            raise NotStoredError("no answer")
+        self.stored.append(message)
+
+    def batches(self) -> list[ReportBatch]:
+        return [msgspec.json.decode(payload, type=ReportBatch) for _, payload in self.stored]
+
+
+def reports(count: int, text: str = "") -> list[Any]:
+    return [Started(task=TaskId(f"{number}{text}"), attempt=1, at=Instant(1)) for number in range(count)]
+
+
+def outbox_of(journal: Journal, sender: Recorder) -> Outbox:
+    outbox = Outbox(
+        agent="w1", incarnation=journal.incarnation, store=journal, sender=sender, kept=journal.load().batches
+    )
+    journal.before_commit(outbox.seal)
+    return outbox
+
+
+async def flush(outbox: Outbox) -> None:
+    sending = asyncio.create_task(outbox.run())
+    assert await outbox.flushed(timeout_seconds=10)
+    sending.cancel()
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(scenario)
+
+
+def test_reports_go_in_order_in_bounded_batches(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(450))
+        await flush(outbox)
+        batches = sender.batches()
+        assert [len(batch.reports) for batch in batches] == [200, 200, 50]
+        assert [batch.number for batch in batches] == [1, 2, 3]
+        assert [report.task for batch in batches for report in batch.reports] == [str(n) for n in range(450)]
+        assert [one for one, _ in sender.stored] == ["w1-5-1", "w1-5-2", "w1-5-3"]
+        journal.close()
+
+    run(scenario())
+
+
+def test_batches_are_bounded_in_bytes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(REPORT_BATCH_MAX, text="x" * 2000))
+        await flush(outbox)
+        assert all(len(payload) < REPORT_BYTES_MAX + 4096 for _, payload in sender.stored)
+        assert sum(len(batch.reports) for batch in sender.batches()) == REPORT_BATCH_MAX
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_batch_is_tried_again_with_the_same_id_and_bytes(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder(failures=2)
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(3))
+        await flush(outbox)
+        assert len(sender.tried) == 3
+        assert len(set(sender.tried)) == 1
+        journal.close()
+
+    run(scenario())
+
+
+def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(2))
+        await journal.sync()
+        outbox.add(reports(1))
+        await journal.sync()
+        journal.close()
+
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        assert journal.incarnation == 6
+        outbox = outbox_of(journal, sender)
+        outbox.add([Succeeded(task=TaskId("new"), attempt=1, at=Instant(1))])
+        await flush(outbox)
+        assert [one for one, _ in sender.stored] == ["w1-5-1", "w1-5-2", "w1-6-1"]
+        journal.close()
+
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        assert journal.load().batches == []
+        journal.close()
+
+    run(scenario())
+
+
+def test_the_journal_keeps_the_memory_of_slots_and_its_birth(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        kept = Remembered(
+            position=Position(9),
+            task=TaskId("t"),
+            attempt=1,
+            outcome="accepted",
+            end=Succeeded(task=TaskId("t"), attempt=1, at=Instant(3), result=msgspec.Raw(b'{"exit_code":0}')),
+        )
+        journal.write_memory(MemoryChanges(slots=[(3, kept)], live=[]))
+        await journal.sync()
+        journal.close()
+        journal = Journal(tmp_path, unix_milliseconds=99)
+        left = journal.load()
+        assert msgspec.json.encode(left.slots[3]) == msgspec.json.encode(kept)
+        assert (journal.born, journal.incarnation) == (5, 99)
+        with pytest.raises(DirectoryInUseError):
+            Journal(tmp_path, unix_milliseconds=100)
+        journal.close()
+
+    run(scenario())
+
+
+def test_waiting_for_the_disk_together_costs_few_commits(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, commits = Journal(tmp_path, unix_milliseconds=5), 0
+
+        def count() -> None:
+            nonlocal commits
+            commits += 1
+
+        journal.before_commit(count)
+
+        async def one(slot: int) -> None:
+            record = Remembered(position=Position(1), task=TaskId("t"), attempt=1, outcome="accepted")
+            journal.write_memory(MemoryChanges(slots=[(slot, record)], live=[]))
+            await journal.sync()
+
+        await asyncio.gather(*(one(slot) for slot in range(100)))
+        assert commits <= 3
+        assert len(journal.load().slots) == 100
+        journal.close()
+
+    run(scenario())

@@ -1,0 +1,237 @@
+"""What survives a killed agent, a killed nats-server, and a frozen connection."""
+
+import asyncio
+import os
+import sqlite3
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import nats.errors
+import pytest
+
+from taskyard.agent.attempts import retries
+from taskyard.agent.errors import JournalError
+from taskyard.agent.journal import Journal
+from taskyard.contracts.agent_protocol import Assignment, Failed, Lost, Started, Succeeded
+from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.values import Position, TaskId
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def read_pid(path: Path) -> int:
+    return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
+
+
+async def joined(harness: Any, d: Any) -> None:
+    heard = len(d.heartbeats)
+
+    async def more() -> bool:
+        return len(d.heartbeats) > heard
+
+    await harness.until(more)
+
+
+def test_after_kill_9_the_orphan_is_killed_and_the_attempt_is_lost(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        first = harness.process()
+        await joined(harness, d)
+        before = d.incarnation
+        script = f"(echo $$ > {tmp_path}/pid; sleep 300) & echo $! > {tmp_path}/child; sleep 300"
+        one = d.assignment("command", {"script": script})
+        await d.assign(one)
+
+        async def runs() -> bool:
+            return read_pid(tmp_path / "pid") > 0 and read_pid(tmp_path / "child") > 0
+
+        await harness.until(runs)
+        first.kill()
+        assert alive(read_pid(tmp_path / "pid"))
+        second = harness.process()
+        try:
+            await d.report(one.task, Lost)
+            assert not alive(read_pid(tmp_path / "pid"))
+            assert not alive(read_pid(tmp_path / "child"))
+            await joined(harness, d)
+            assert d.incarnation > before
+            assert (await d.assign(one))[0].outcome == "accepted", "the memory answers"
+            await d.report(one.task, Lost, count=2)
+            assert len([r for r in await d.reports(one.task) if isinstance(r, Started)]) == 1
+        finally:
+            assert second.terminate() == 0
+
+    harness.run(scenario)
+
+
+def test_a_group_whose_leader_died_with_the_agent_is_killed_too(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        first = harness.process()
+        await joined(harness, d)
+        script = f"echo $$ > {tmp_path}/pid; sleep 300 & echo $! > {tmp_path}/child; wait"
+        one = d.assignment("command", {"script": script})
+        await d.assign(one)
+
+        async def runs() -> bool:
+            return read_pid(tmp_path / "child") > 0
+
+        await harness.until(runs)
+        first.kill()
+        os.kill(read_pid(tmp_path / "pid"), 9)
+        second = harness.process()
+        try:
+            await d.report(one.task, Lost)
+            assert not alive(read_pid(tmp_path / "child"))
+        finally:
+            second.terminate()
+
+    harness.run(scenario)
+
+
+def test_two_agents_do_not_share_a_directory(harness: Any) -> None:
+    async def scenario(d: Any) -> None:
+        async with harness.agent(d):
+            second = harness.process()
+            assert await asyncio.to_thread(second.process.wait, 20) == 1
+            assert "is used by another agent" in second.log.read_text()
+
+    harness.run(scenario)
+
+
+def test_reports_and_output_of_the_time_without_a_server_arrive_once(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        script = f"echo before; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo after; exit 4"
+        tasks = [d.assignment("command", {"script": script}, slot=slot) for slot in range(4)]
+        await d.assign(*tasks)
+        for one in tasks:
+            await d.report(one.task, Started)
+        harness.server.stop()
+        (tmp_path / "go").touch()
+        await asyncio.sleep(1)  # the commands end while there is no server
+        harness.server.start()
+
+        async def back() -> bool:
+            return d.client.is_connected
+
+        await harness.until(back)
+        for one in tasks:
+            end = await d.report(one.task, Failed)
+            assert end.error.code == "exit_status"
+            assert await d.output(one.task) == b"before\nafter\n"
+        numbers = [batch.number for batch in await d.batches()]
+        assert numbers == list(range(1, len(numbers) + 1)), "each batch is stored once, in order"
+
+    harness.run_with_agent(scenario)
+
+
+def test_unsent_reports_survive_the_agent(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        agent = harness.process()
+        await joined(harness, d)
+        script = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo done > {tmp_path}/end"
+        one = d.assignment("command", {"script": script})
+        await d.assign(one)
+        await d.report(one.task, Started)
+        harness.server.stop()
+        (tmp_path / "go").touch()
+
+        async def ended() -> bool:
+            return '"message":"an attempt ended"' in agent.log.read_text()
+
+        await harness.until(ended)
+        agent.kill()
+        harness.server.start()
+        again = harness.process()
+        try:
+            await d.report(one.task, Succeeded)
+            assert [type(report) for report in await d.reports(one.task)] == [Started, Succeeded]
+        finally:
+            assert again.terminate() == 0
+
+    harness.run(scenario)
+
+
+def test_without_contact_a_command_stops(harness: Any, monkeypatch: Any) -> None:
+    monkeypatch.setattr("taskyard.agent.app.SELF_FENCE_SECONDS", 1.0)
+
+    async def scenario(d: Any) -> None:
+        one = d.assignment("command", {"argv": ["sleep", "300"]})
+        await d.assign(one)
+        await d.report(one.task, Started)
+        harness.server.stop()
+        started = time.monotonic()
+        await asyncio.sleep(5)  # longer than the fence and one look at the connection
+        harness.server.start()
+
+        async def back() -> bool:
+            return d.client.is_connected
+
+        await harness.until(back)
+        end = await d.report(one.task, Failed)
+        assert (end.error.code, end.error.retryable) == ("self_fenced", True)
+        assert time.monotonic() - started < 60
+
+    harness.run_with_agent(scenario)
+
+
+def test_an_agent_without_a_server_leaves_when_told(harness: Any) -> None:
+    harness.server.stop()
+    agent = harness.process()
+    deadline = time.monotonic() + 20
+    while '"the agent runs"' not in agent.log.read_text():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    assert agent.terminate() == 0
+
+
+def test_an_agent_that_cannot_write_its_journal_ends_and_kills_what_runs(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        settings = harness.settings()
+        async with harness.agent(d) as agent:
+            one = d.assignment("command", {"script": f"echo $$ > {tmp_path}/pid; exec sleep 300"})
+            await d.assign(one)
+
+            async def runs() -> bool:
+                return read_pid(tmp_path / "pid") > 0
+
+            await harness.until(runs)
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Journal, "_commit", fail)
+                with pytest.raises(nats.errors.TimeoutError):
+                    await d.assign(d.assignment("noop", slot=1))
+                with pytest.raises(JournalError):
+                    await agent.task
+
+            async def dead() -> bool:
+                return not alive(read_pid(tmp_path / "pid"))
+
+            await harness.until(dead)
+        assert Path(settings.directory, "journal.sqlite").exists()
+
+    harness.run(scenario)
+
+
+def fail(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_what_must_not_be_repeated_elsewhere_goes_on_without_contact() -> None:
+    def one(kind: str) -> Assignment:
+        return Assignment(
+            position=Position(1),
+            task=TaskId("t"),
+            attempt=1,
+            slot=0,
+            incarnation=1,
+            kind=kind,
+            input=msgspec.Raw(b"null"),
+            timeout_seconds=1.0,
+        )
+
+    assert [kind for kind in KINDS if not retries(one(kind))] == ["plan_and_apply"]

@@ -1,0 +1,259 @@
+"""The rules of slot memory: given what a slot has seen, when a message comes, then this follows."""
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from taskyard.agent.slots import ACCEPTED, DECLINED, LOST, Decision, Live, ProcessIdentity, Remembered, SlotMemory
+from taskyard.contracts.agent_protocol import (
+    Assignment,
+    AssignRequest,
+    Cancel,
+    Failed,
+    Lost,
+    Planned,
+    Started,
+    Succeeded,
+)
+from taskyard.contracts.events import Changes
+from taskyard.contracts.values import Instant, Position, TaskId
+
+BORN = 100
+INCARNATION = 200
+NOW = Instant(7)
+PROCESS = ProcessIdentity(pid=4711, start_ticks=5, boot="b")
+
+
+def memory(*, remembered: dict[int, Remembered] | None = None, live: list[Live] | None = None) -> SlotMemory:
+    return SlotMemory(
+        born=BORN,
+        incarnation=INCARNATION,
+        slot_count=2,
+        kinds=("command", "noop", "plan_and_apply"),
+        remembered=remembered or {},
+        live=live or [],
+    )
+
+
+def an_assignment(position: int, **changes: Any) -> Assignment:
+    values: dict[str, Any] = {
+        "position": Position(position),
+        "task": TaskId(f"task-{position}"),
+        "attempt": 1,
+        "slot": 0,
+        "incarnation": INCARNATION,
+        "kind": "command",
+        "input": msgspec.Raw(b"null"),
+        "timeout_seconds": 1.0,
+    }
+    return Assignment(**(values | changes))
+
+
+def a_cancel(position: int, **changes: Any) -> Cancel:
+    values: dict[str, Any] = {
+        "position": Position(position),
+        "task": TaskId(f"task-{position}"),
+        "attempt": 1,
+        "slot": 0,
+        "cause": "cancel",
+    }
+    return Cancel(**(values | changes))
+
+
+def assign(
+    slots: SlotMemory, *assignments: Assignment, incarnation: int = INCARNATION, refusal: str | None = None
+) -> Decision:
+    return slots.assign(AssignRequest(incarnation=incarnation, assignments=assignments), now=NOW, refusal=refusal)
+
+
+def outcomes(decision: Decision) -> list[str]:
+    return [answer.outcome for answer in decision.answers]
+
+
+def succeeded(position: int) -> Succeeded:
+    return Succeeded(task=TaskId(f"task-{position}"), attempt=1, at=NOW)
+
+
+def test_an_empty_slot_accepts_and_begins() -> None:
+    decision = assign(memory(), an_assignment(1))
+    assert outcomes(decision) == [ACCEPTED]
+    assert [one.position for one in decision.begin] == [1]
+
+
+def test_an_equal_position_gets_the_same_answer_and_begins_nothing() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    decision = assign(slots, an_assignment(1))
+    assert outcomes(decision) == [ACCEPTED]
+    assert decision.begin == []
+    assert decision.reports == []
+
+
+def test_an_equal_position_twice_in_one_request_begins_once() -> None:
+    decision = assign(memory(), an_assignment(1), an_assignment(1))
+    assert outcomes(decision) == [ACCEPTED, ACCEPTED]
+    assert len(decision.begin) == 1
+
+
+def test_an_equal_position_that_runs_says_that_it_started() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.began(Position(1))
+    assert [type(one) for one in assign(slots, an_assignment(1)).reports] == [Started]
+
+
+def test_an_equal_position_that_ended_has_its_end_reported_again() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.ended(Position(1), succeeded(1))
+    assert assign(slots, an_assignment(1)).reports == [succeeded(1)]
+
+
+def test_an_equal_position_is_answered_also_for_another_incarnation() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.ended(Position(1), succeeded(1))
+    decision = assign(slots, an_assignment(1), incarnation=INCARNATION - 1)
+    assert outcomes(decision) == [ACCEPTED]
+    assert decision.reports == [succeeded(1)]
+
+
+def test_an_older_position_is_declined() -> None:
+    slots = memory()
+    assign(slots, an_assignment(2))
+    slots.ended(Position(2), succeeded(2))
+    decision = assign(slots, an_assignment(1))
+    assert outcomes(decision) == [DECLINED]
+    assert decision.begin == []
+
+
+def test_a_newer_position_is_declined_while_the_process_lives_and_stops_it() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.spawned(Position(1), PROCESS)
+    decision = assign(slots, an_assignment(2))
+    assert outcomes(decision) == [DECLINED]
+    assert "task-1" in decision.answers[0].reason
+    assert "4711" in decision.answers[0].reason
+    assert [stop.position for stop in decision.stops] == [1]
+    slots.ended(Position(1), succeeded(1))
+    assert outcomes(assign(slots, an_assignment(2))) == [DECLINED], "declined is declined for ever"
+    assert outcomes(assign(slots, an_assignment(3))) == [ACCEPTED]
+
+
+@pytest.mark.parametrize(
+    ("changes", "request_changes"),
+    [
+        ({"slot": 2}, {}),
+        ({"slot": 5000}, {}),
+        ({"kind": "plan"}, {}),
+        ({}, {"incarnation": INCARNATION + 1}),
+        ({}, {"incarnation": INCARNATION - 1}),
+        ({}, {"refusal": "draining"}),
+    ],
+)
+def test_what_cannot_begin_is_declined_and_stays_so(changes: dict[str, Any], request_changes: dict[str, Any]) -> None:
+    slots = memory()
+    decision = assign(slots, an_assignment(1, **changes), **request_changes)
+    assert outcomes(decision) == [DECLINED]
+    assert outcomes(assign(slots, an_assignment(1, **changes))) == [DECLINED]
+
+
+def test_an_assignment_before_the_birth_of_the_journal_is_lost() -> None:
+    decision = assign(memory(), an_assignment(1, incarnation=BORN - 1))
+    assert outcomes(decision) == [LOST]
+    assert outcomes(assign(memory(), an_assignment(1, incarnation=BORN))) == [ACCEPTED]
+
+
+def test_a_cancel_of_an_unseen_position_can_never_begin() -> None:
+    slots = memory()
+    decision = slots.cancel([a_cancel(1)], now=NOW)
+    assert outcomes(decision) == [ACCEPTED]
+    assert [one.error.code for one in decision.reports if isinstance(one, Failed)] == ["cancelled"]
+    late = assign(slots, an_assignment(1))
+    assert outcomes(late) == [ACCEPTED]
+    assert late.begin == []
+    assert [type(one) for one in late.reports] == [Failed]
+
+
+def test_a_cancel_of_what_runs_stops_it() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    decision = slots.cancel([a_cancel(1, grace_seconds=3.0)], now=NOW)
+    assert [(stop.position, stop.grace_seconds) for stop in decision.stops] == [(1, 3.0)]
+    assert decision.reports == []
+
+
+def test_a_cancel_of_what_ended_reports_the_end_again() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.ended(Position(1), succeeded(1))
+    assert slots.cancel([a_cancel(1)], now=NOW).reports == [succeeded(1)]
+
+
+def test_a_cancel_of_what_was_declined_is_reported_as_ended() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1), refusal="draining")
+    assert [type(one) for one in slots.cancel([a_cancel(1)], now=NOW).reports] == [Failed]
+    assert outcomes(assign(slots, an_assignment(1))) == [DECLINED]
+
+
+def test_a_cancel_of_something_newer_stops_what_is_not_current() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    decision = slots.cancel([a_cancel(2)], now=NOW)
+    assert [stop.position for stop in decision.stops] == [1]
+    assert [one.task for one in decision.reports] == ["task-2"]
+
+
+def test_an_old_cancel_is_answered_and_does_nothing() -> None:
+    slots = memory()
+    assign(slots, an_assignment(2))
+    decision = slots.cancel([a_cancel(1)], now=NOW)
+    assert (outcomes(decision), decision.reports, decision.stops) == ([ACCEPTED], [], [])
+
+
+def test_the_end_of_an_older_attempt_leaves_the_memory_of_the_newer() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.cancel([a_cancel(2)], now=NOW)
+    slots.ended(Position(1), succeeded(1))
+    remembered = slots.remembered(0)
+    assert remembered is not None
+    assert remembered.position == 2
+
+
+def test_after_a_restart_everything_that_lived_is_lost_and_remembered_so() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1), an_assignment(2, slot=1))
+    slots.ended(Position(2), succeeded(2))
+    changes = slots.take_changes()
+    again = memory(remembered=dict(changes.slots), live=[live for _, live in changes.live if live is not None])
+    assert [(type(one), one.task) for one in again.lose_all(now=NOW)] == [(Lost, "task-1")]
+    assert [type(one) for one in assign(again, an_assignment(1)).reports] == [Lost]
+    assert assign(again, an_assignment(2, slot=1)).reports == [succeeded(2)]
+    assert again.live == []
+
+
+def test_a_plan_that_waits_is_over_when_its_slot_goes_to_another_task_or_it_is_cancelled() -> None:
+    planned = Planned(task=TaskId("task-1"), attempt=1, at=NOW, changes=Changes(add=1))
+    slots = memory()
+    assign(slots, an_assignment(1, kind="plan_and_apply"))
+    slots.ended(Position(1), planned)
+    assert slots.cancel([a_cancel(1)], now=NOW).plans_over == ["task-1"]
+    applied = assign(slots, an_assignment(2, kind="plan_and_apply", task=TaskId("task-1"), apply=True, plan_attempt=1))
+    assert applied.plans_over == []
+    slots.ended(Position(2), planned)
+    assert assign(slots, an_assignment(3)).plans_over == ["task-1"]
+
+
+def test_only_what_changed_is_written() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    changes = slots.take_changes()
+    assert [slot for slot, _ in changes.slots] == [0]
+    assert [position for position, _ in changes.live] == [1]
+    assert slots.take_changes().slots == []
+    slots.ended(Position(1), succeeded(1))
+    assert slots.take_changes().live == [(1, None)]

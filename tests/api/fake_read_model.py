@@ -1,0 +1,100 @@
+"""A read model in memory: tasks that a test puts in, a position that it moves, and an outage that it turns on."""
+
+import asyncio
+from typing import Any
+
+from msgspec import Struct
+
+from taskyard.api.directory import Place
+from taskyard.api.errors import ReadModelUnavailable, not_found
+from taskyard.api.read_model import TaskFilter
+from taskyard.contracts.values import Position
+
+
+class FakeTask(Struct, kw_only=True):
+    """As much of a task as the routes look at."""
+
+    id: str
+    pool: str = "default"
+    queue: str = "default"
+    submitted_by: str = "admin"
+    status: str = "running"
+    attempt: int = 1
+
+
+class FakeReadModel:
+    """The port of the routes."""
+
+    def __init__(self) -> None:
+        self.last_position = Position(0)
+        self.reached = Position(1 << 40)
+        self.is_away = False
+        self.rows: dict[str, FakeTask] = {}
+        self.workers_by_attempt: dict[int, str] = {1: "worker-1"}
+        self.asked: list[TaskFilter] = []
+        self.moved = asyncio.Event()
+
+    def put(self, task: FakeTask) -> FakeTask:
+        """Add a task or replace it."""
+        self.rows[task.id] = task
+        return task
+
+    def move_to(self, position: Position) -> None:
+        """Fold up to here."""
+        self.reached = position
+        self.moved.set()
+
+    async def position(self) -> Position:
+        self._check()
+        self.last_position = self.reached
+        return self.reached
+
+    async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
+        self._check()
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                while self.reached < position:
+                    self.moved.clear()
+                    await self.moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def task(self, id: str, *, sees_only: str | None) -> FakeTask:
+        self._check()
+        task = self.rows.get(id)
+        if task is None or sees_only not in (None, task.submitted_by):
+            raise not_found("there is no such task")
+        return task
+
+    async def place(self, task: str) -> Place | None:
+        self._check()
+        row = self.rows.get(task)
+        return row and Place(pool=row.pool, queue=row.queue, submitted_by=row.submitted_by)
+
+    async def workers_of(self, task: str) -> dict[int, str]:
+        self._check()
+        return self.workers_by_attempt
+
+    async def tasks(self, wanted: TaskFilter) -> Any:
+        self._check()
+        self.asked.append(wanted)
+        return {"items": list(self.rows.values()), "next_cursor": None}
+
+    async def history(self, task: str) -> list[Any]:
+        self._check()
+        return []
+
+    async def pool_of_worker(self, worker: str) -> str | None:
+        self._check()
+        return {"worker-1": "gpu"}.get(worker)
+
+    async def workers(self) -> list[Any]:
+        self._check()
+        return []
+
+    queues = pools = stats = workers
+
+    def _check(self) -> None:
+        if self.is_away:
+            raise ReadModelUnavailable("away")

@@ -1,0 +1,352 @@
+"""The door behind HTTP and NATS, against a store and a scheduler that are told what to do."""
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+from fakes import FakeStore, accept
+
+from taskyard.api.doors import Door
+from taskyard.api.errors import Refusal
+from taskyard.api.ids import make_id
+from taskyard.api.outcomes import Outcomes
+from taskyard.api.principals import Caller
+from taskyard.api.replies import with_code
+from taskyard.api.submission import HTTP_LIMITS, ITEM_BYTES_MAX, NATS_LIMITS
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer
+from taskyard.contracts.values import Role, Status
+
+pytestmark = pytest.mark.anyio
+
+ADMIN = Caller(name="admin", role=Role.ADMIN)
+OSCAR = Caller(name="oscar", role=Role.OPERATOR)
+VERA = Caller(name="vera", role=Role.VIEWER)
+
+
+@pytest.fixture
+def anyio_backend():
+    return "asyncio"
+
+
+class Room:
+    """A door with everything behind it."""
+
+    def __init__(self, *, decide=accept, answer_seconds: float = 5.0) -> None:
+        self.outcomes = Outcomes(answer_seconds=answer_seconds)
+        self.store = FakeStore(self.outcomes, decide=decide)
+        self.door = Door(self.store, self.outcomes, make_id=make_id)
+
+    async def submit(self, body: object, caller: Caller = ADMIN, **kwargs):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        reply = await self.door.submit(caller, data, **{"pool": None, "limits": HTTP_LIMITS, **kwargs})
+        return json.loads(with_code(reply))
+
+    async def command(self, verb: str, body: object, caller: Caller = ADMIN):
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        return json.loads(with_code(await self.door.command(caller, verb, data, pool="default")))
+
+    @property
+    def stored_tasks(self) -> list[dict]:
+        return [task for _, body in self.store.stored for task in body.get("tasks", [body])]
+
+
+def noop(**fields) -> dict:
+    return {"kind": "noop", "input": 1, **fields}
+
+
+async def test_a_task_without_id_gets_one_and_is_stored_under_its_author():
+    room = Room()
+    answer = await room.submit(noop(pool="gpu"), OSCAR)
+    assert answer["code"] == 202
+    assert answer["position"] == "7.0"
+    ((subject, body),) = room.store.stored
+    assert subject == "taskyard.command.oscar.gpu.submit"
+    assert body["id"] == answer["id"]
+    assert "pool" not in body
+
+
+async def test_the_id_of_the_client_is_kept():
+    room = Room()
+    given = make_id()
+    assert (await room.submit(noop(id=given)))["id"] == given
+    assert room.store.stored[0][1]["id"] == given
+
+
+async def test_tasks_that_arrive_while_one_is_stored_share_the_next_command():
+    room = Room()
+    room.store.gate.clear()
+    first = asyncio.create_task(room.submit(noop()))
+    while not room.outcomes:
+        await asyncio.sleep(0)
+    others = [asyncio.create_task(room.submit(noop(priority=1 + n % 10))) for n in range(700)]
+    for _ in range(5):
+        await asyncio.sleep(0)
+    room.store.gate.set()
+    answers = [await first, *[await other for other in others]]
+    assert {answer["code"] for answer in answers} == {202}
+    assert [len(body.get("tasks", [body])) for _, body in room.store.stored] == [1, 500, 200]
+    assert len({answer["id"] for answer in answers}) == 701
+
+
+async def test_tasks_of_different_principals_and_pools_never_share_a_command():
+    room = Room()
+    await asyncio.gather(
+        *(room.submit(noop(pool=pool), caller) for caller in (ADMIN, OSCAR) for pool in ("a", "b") for _ in range(3))
+    )
+    assert sorted(subject for subject, _ in room.store.stored) == [
+        f"taskyard.command.{name}.{pool}.submit" for name in ("admin", "oscar") for pool in ("a", "b")
+    ]
+
+
+async def test_a_command_never_exceeds_its_bytes():
+    room = Room()
+    script = "x" * 30_000
+    body = {"tasks": [{"kind": "command", "input": {"script": script}} for _ in range(20)]}
+    answer = await room.submit(body)
+    assert len(answer["tasks"]) == 20
+    assert max(room.store.sizes) <= COMMAND_BYTES_MAX
+    assert len(room.store.stored) == 5
+
+
+async def test_a_large_batch_is_split_and_answered_in_its_order():
+    room = Room()
+    tasks = [noop(id=make_id(), pool="a" if n % 3 else "b") for n in range(1_203)]
+    answer = await room.submit({"tasks": tasks})
+    assert [entry["id"] for entry in answer["tasks"]] == [task["id"] for task in tasks]
+    assert all(entry["position"] == "7.0" for entry in answer["tasks"])
+    assert max(len(body["tasks"]) for _, body in room.store.stored) == 500
+
+
+async def test_each_task_of_a_batch_is_refused_by_itself():
+    def decide(task: dict) -> Answer:
+        if task.get("priority") == 9:
+            return Answer(code=409, id=task["id"], error="id_conflict", message="this id is another task's")
+        return accept(task)
+
+    room = Room(decide=decide)
+    bad_id = make_id()
+    answer = await room.submit(
+        {"tasks": [noop(priority=1), {"kind": "teapot", "input": 1, "id": bad_id}, noop(priority=9), noop()]}
+    )
+    first, second, third, fourth = answer["tasks"]
+    assert answer["code"] == 202
+    assert first["position"] == fourth["position"] == "7.0"
+    assert second["id"] == bad_id
+    assert second["error"]["status"] == 422
+    assert second["error"]["errors"][0]["path"] == "kind"
+    assert third["error"]["status"] == 409
+    assert third["error"]["error"] == "id_conflict"
+    assert len(room.stored_tasks) == 3
+
+
+async def test_a_batch_with_an_id_makes_the_same_tasks_when_it_comes_again():
+    room = Room()
+    body = {"id": make_id(), "tasks": [noop() for _ in range(600)]}
+    one = await room.submit(body)
+    two = await room.submit(body)
+    assert one == two
+    assert room.store.stored[:2] == room.store.stored[2:]
+    assert room.store.stored[0][1]["id"] == body["id"]
+    assert room.store.stored[1][1]["id"] != body["id"]
+
+
+async def test_without_an_answer_in_time_the_position_is_null():
+    room = Room(answer_seconds=0.05)
+    room.store.silent = True
+    single = await room.submit(noop())
+    assert (single["code"], single["position"]) == (202, None)
+    batch = await room.submit({"tasks": [noop(), noop()]})
+    assert [entry["position"] for entry in batch["tasks"]] == [None, None]
+    cancel = await room.command("cancel", {"task": make_id()})
+    assert cancel == {"code": 202, "position": None}
+    assert await room.command("retry", {"task": make_id()}) == {"code": 202, "id": None, "position": None}
+    assert len(room.outcomes) == 0
+
+
+async def test_an_unacknowledged_store_is_503_and_leaves_nothing_waiting():
+    room = Room()
+    room.store.is_away = True
+    for attempt in (room.submit(noop()), room.submit({"tasks": [noop()] * 600}), room.command("cancel", {"task": make_id()})):
+        with pytest.raises(Refusal) as refused:
+            await attempt
+        assert refused.value.status == 503
+        assert "Retry-After" in refused.value.headers
+    await asyncio.sleep(0)
+    assert len(room.outcomes) == 0
+    room.store.is_away = False
+    assert (await room.submit(noop()))["code"] == 202
+
+
+async def test_the_verdict_is_the_answer():
+    verdict = Answer(code=409, error="status_forbids", message="the task is completed", status=Status.COMPLETED)
+    room = Room(decide=lambda _: verdict)
+    answer = await room.command("confirm", {"task": make_id(), "attempt": 1, "comment": "go"})
+    assert answer["code"] == answer["status"] == 409
+    assert answer["task_status"] == "completed"
+    assert answer["error"] == "status_forbids"
+
+
+async def test_a_full_pool_says_when_to_come_again():
+    room = Room(decide=lambda _: Answer(code=429, error="pool_full", message="full"))
+    reply = await room.door.submit(ADMIN, msgspec.json.encode(noop()), pool=None, limits=HTTP_LIMITS)
+    assert reply.code == 429
+    assert int(reply.headers["Retry-After"]) > 0
+
+
+async def test_retry_answers_the_id_of_the_new_task():
+    new = make_id()
+    room = Room(decide=lambda _: Answer(code=202, id=new, position=1024))
+    assert await room.command("retry", {"task": make_id()}) == {"code": 202, "id": new, "position": "1.0"}
+
+
+async def test_a_repeat_that_waits_at_the_same_time_gets_the_same_answer():
+    room = Room()
+    room.store.silent = True
+    body = {"id": make_id(), "task": make_id()}
+    both = [asyncio.create_task(room.command("cancel", body)) for _ in range(2)]
+    while len(room.store.stored) < 2:
+        await asyncio.sleep(0)
+    room.outcomes.deliver(
+        b'{"outcomes":[{"command":"%s","answers":[{"code":202,"position":2048}]}]}' % body["id"].encode()
+    )
+    assert [await one for one in both] == [{"code": 202, "position": "2.0"}] * 2
+
+
+@pytest.mark.parametrize(
+    ("caller", "verb", "status"),
+    [
+        (VERA, "submit", 403),
+        (VERA, "cancel", 403),
+        (OSCAR, "force-stop", 403),
+        (OSCAR, "pause", 403),
+        (OSCAR, "configure-pool", 403),
+        (OSCAR, "drain", 403),
+        (OSCAR, "cancel", 202),
+        (OSCAR, "retry", 202),
+        (ADMIN, "force-stop", 202),
+    ],
+)
+async def test_roles(caller, verb, status):
+    room = Room()
+    try:
+        answer = await (
+            room.submit(noop(), caller) if verb == "submit" else room.command(verb, {"task": make_id(), "reason": "r"}, caller)
+        )
+    except Refusal as refusal:
+        assert refusal.status == status
+        assert room.store.stored == []
+    else:
+        assert answer["code"] == status
+
+
+LONG = 2_000
+BAD_SUBMISSIONS: dict[str, tuple[bytes, int]] = {
+    "nothing": (b"", 422),
+    "no json": (b"{", 422),
+    "null": (b"null", 422),
+    "an array": (b"[]", 422),
+    "a number": (b"1", 422),
+    "invalid utf-8": (b'{"kind":"noop","input":"\xff\xfe"}', 422),
+    "invalid utf-8 in a key": (b'{"kind":"noop","input":1,"\xff":1}', 422),
+    "a lone surrogate": (b'{"kind":"noop","input":"\\ud800x"}', 422),
+    "a NUL byte": (b'{"kind":"noop","input":1}\x00', 422),
+    "NUL in a label": (b'{"kind":"noop","input":1,"labels":{"a":"\\u0000"}}', 422),
+    "deep nesting": (b'{"kind":"command","input":' + b"[" * 30_000 + b"]" * 30_000 + b"}", 422),
+    "deep nesting of the whole": (b"[" * 100_000, 422),
+    "deep nesting in tasks": (b'{"tasks":' + b"[" * 50_000 + b"]" * 50_000 + b"}", 422),
+    "a huge priority": (b'{"kind":"noop","input":1,"priority":' + b"9" * LONG + b"}", 422),
+    "a huge timeout": (b'{"kind":"noop","input":1,"timeout_seconds":1e999}', 422),
+    "no kind": (b'{"input":1}', 422),
+    "no input": (b'{"kind":"noop"}', 422),
+    "an unknown kind": (b'{"kind":"teapot","input":1}', 422),
+    "an unknown field": (b'{"kind":"noop","input":1,"colour":"red"}', 422),
+    "priority 0": (b'{"kind":"noop","input":1,"priority":0}', 422),
+    "priority 11": (b'{"kind":"noop","input":1,"priority":11}', 422),
+    "an id that is none": (b'{"kind":"noop","input":1,"id":"7"}', 422),
+    "a UUIDv4": (b'{"kind":"noop","input":1,"id":"0199f3c2-0000-4000-8000-000000000000"}', 422),
+    "an id with a line break": (b'{"kind":"noop","input":1,"id":"0199f3c2-0000-7000-8000-000000000000\\n"}', 422),
+    "a pool with dots": (b'{"kind":"noop","input":1,"pool":"a.b"}', 422),
+    "a pool with a line break": (b'{"kind":"noop","input":1,"pool":"a\\n"}', 422),
+    "a pool that is a number": (b'{"kind":"noop","input":1,"pool":3}', 422),
+    "a wildcard pool": (b'{"kind":"noop","input":1,"pool":">"}', 422),
+    "a queue with a line break": (b'{"kind":"noop","input":1,"queue":"a\\n"}', 422),
+    "a plan without queue": (b'{"kind":"plan","input":{"directory":"/a"}}', 422),
+    "a relative directory": (b'{"kind":"plan","queue":"q","input":{"directory":"a"}}', 422),
+    "argv and script": (b'{"kind":"command","input":{"argv":["a"],"script":"b"}}', 422),
+    "argv of numbers": (b'{"kind":"command","input":{"argv":[1]}}', 422),
+    "a large noop": (b'{"kind":"noop","input":"' + b"x" * 1025 + b'"}', 422),
+    "a time without zone": (b'{"kind":"noop","input":1,"not_before":"2026-01-01T00:00:00"}', 422),
+    "no tasks": (b'{"tasks":[]}', 422),
+    "tasks null": (b'{"tasks":null}', 422),
+    "tasks an object": (b'{"tasks":{}}', 422),
+    "tasks and more": (b'{"tasks":[{"kind":"noop","input":1}],"colour":1}', 422),
+    "a batch id that is none": (b'{"id":3,"tasks":[{"kind":"noop","input":1}]}', 422),
+    "a batch pool that is none": (b'{"pool":"A B","tasks":[{"kind":"noop","input":1}]}', 422),
+    "more than a body holds": (b'{"kind":"noop","input":"' + b"x" * (1 << 20) + b'"}', 413),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SUBMISSIONS)
+async def test_a_bad_submission_is_refused_and_not_stored(name):
+    data, status = BAD_SUBMISSIONS[name]
+    room = Room()
+    with pytest.raises(Refusal) as refused:
+        await room.submit(data)
+    assert refused.value.status == status
+    assert room.store.stored == []
+
+
+async def test_the_path_of_a_fault_is_told():
+    room = Room()
+    with pytest.raises(Refusal) as refused:
+        await room.submit({"kind": "command", "input": {"argv": [1]}})
+    assert refused.value.errors[0].path.startswith("input.argv")
+
+
+async def test_an_input_that_grows_when_it_is_written_again_is_too_large():
+    room = Room()
+    data = b'{"kind":"plan","queue":"q","input":{"directory":"/a","variables":{"n":[' + b",".join([b"1e15"] * 12_000) + b"]}}}"
+    with pytest.raises(Refusal) as refused:
+        await room.submit(data)
+    assert refused.value.status in (413, 422)
+    assert len(data) < ITEM_BYTES_MAX
+
+
+async def test_over_nats_a_message_holds_500_tasks_of_the_subjects_pool():
+    room = Room()
+    nats = {"pool": "gpu", "limits": NATS_LIMITS}
+    with pytest.raises(Refusal) as too_many:
+        await room.submit({"tasks": [noop()] * 501}, **nats)
+    assert too_many.value.status == 422
+    with pytest.raises(Refusal) as other_pool:
+        await room.submit(noop(pool="default"), **nats)
+    assert other_pool.value.errors[0].path == "pool"
+    answer = await room.submit({"tasks": [noop()] * 500}, **nats)
+    assert len(answer["tasks"]) == 500
+    assert {subject for subject, _ in room.store.stored} == {"taskyard.command.admin.gpu.submit"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [
+        ("cancel", b"{}"),
+        ("cancel", b'{"task":"x"}'),
+        ("cancel", b"\xff"),
+        ("cancel", b"[" * 100_000),
+        ("explode", b"{}"),
+        ("confirm", b'{"task":"0199f3c2-0000-7000-8000-000000000000","attempt":0}'),
+        ("lock", b"{}"),
+        ("lock", b'{"queue":"A"}'),
+        ("configure-queue", b'{"queue":"a","max_running":-1}'),
+        ("configure-pool", b'{"max_waiting":"many"}'),
+        ("drain", b'{"worker":"a.b"}'),
+        ("pause", b'{"pool":"other"}'),
+    ],
+)
+async def test_a_bad_command_is_refused_and_not_stored(verb, body):
+    room = Room()
+    with pytest.raises(Refusal) as refused:
+        await room.command(verb, body)
+    assert refused.value.status == 422
+    assert room.store.stored == []

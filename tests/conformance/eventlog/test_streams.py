@@ -1,0 +1,146 @@
+"""Streams are made as specified, checked when they exist, and kept from losing messages."""
+
+import msgspec
+import nats
+import pytest
+
+from taskyard.contracts.subjects import streams
+from taskyard.eventlog.durability import is_sync_always
+from taskyard.eventlog.errors import StreamMismatch
+from taskyard.eventlog.streams import ensure_streams, stream_config
+
+pytestmark = pytest.mark.anyio
+
+
+async def change(nc, stream: str, **changes: object) -> None:
+    answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")
+    config = {**msgspec.json.decode(answer.data)["config"], **changes}
+    answer = await nc.request(f"$JS.API.STREAM.UPDATE.{stream}", msgspec.json.encode(config))
+    assert "error" not in msgspec.json.decode(answer.data), answer.data
+
+
+async def make(nc, config: dict[str, object]) -> None:
+    answer = await nc.request(f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config))
+    assert "error" not in msgspec.json.decode(answer.data), answer.data
+
+
+async def test_making_streams_again_changes_nothing(nats_site):
+    js = nats_site.nc.jetstream()
+    before = [(await js.stream_info(spec.name)).config for spec in nats_site.specs()]
+    await ensure_streams({"control": nats_site.nc}, nats_site.specs())
+    assert [(await js.stream_info(spec.name)).config for spec in nats_site.specs()] == before
+
+
+async def test_all_streams_of_a_deployment_can_be_made(nats_site):
+    specs = [msgspec.structs.replace(spec, account="control") for spec in streams()]
+    await ensure_streams({"control": nats_site.nc}, specs)
+    await ensure_streams({"control": nats_site.nc}, specs)
+    js = nats_site.nc.jetstream()
+    for spec in specs:
+        await js.delete_stream(spec.name)
+
+
+async def test_streams_of_an_account_without_a_connection_are_left_alone(nats_site):
+    (spec,) = (spec for spec in streams() if spec.name == "TASKYARD_REPORTS")
+    await ensure_streams({"control": nats_site.nc}, [spec])
+    with pytest.raises(nats.js.errors.NotFoundError):
+        await nats_site.nc.jetstream().stream_info(spec.name)
+
+
+async def test_messages_of_the_log_cannot_be_deleted_or_purged(nats_site, kit):
+    await nats_site.log().append(kit.make_commit(), writer="w", expected=0)
+    js = nats_site.nc.jetstream()
+    with pytest.raises(nats.js.errors.APIError):
+        await js.purge_stream(nats_site.stream)
+    with pytest.raises(nats.js.errors.APIError):
+        await js.delete_msg(nats_site.stream, 1)
+    with pytest.raises(nats.js.errors.APIError):
+        await js.publish(f"{nats_site.prefix}.w", b"x", headers={"Nats-Rollup": "all"})
+    assert await nats_site.log().head() == 1
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("storage", "memory"),
+        ("deny_delete", False),
+        ("deny_purge", False),
+        ("discard", "old"),
+        ("max_age", 3_600_000_000_000),
+        ("max_msgs", 1_000),
+        ("max_msgs_per_subject", 1),
+        ("allow_msg_ttl", True),
+        ("persist_mode", "async"),
+        ("no_ack", True),
+        ("retention", "interest"),
+        ("subjects", ["log.NAME.*", "foreign.NAME"]),
+    ],
+)
+async def test_a_log_with_a_dangerous_setting_is_refused_by_name(nats_site, setting, value):
+    log, _ = nats_site.specs()
+    if setting == "subjects":
+        value = [subject.replace("NAME", nats_site.stream) for subject in value]
+        value[0] = log.subjects[0]
+    await nats_site.nc.jetstream().delete_stream(log.name)
+    await make(nats_site.nc, {**stream_config(log, 1), setting: value})
+    with pytest.raises(StreamMismatch) as caught:
+        await ensure_streams({"control": nats_site.nc}, [log])
+    assert caught.value.setting == setting
+
+
+async def test_rollup_is_refused_on_every_stream(nats_site):
+    _, inputs = nats_site.specs()
+    await change(nats_site.nc, inputs.name, allow_rollup_hdrs=True)
+    with pytest.raises(StreamMismatch) as caught:
+        await ensure_streams({"control": nats_site.nc}, [inputs])
+    assert caught.value.setting == "allow_rollup_hdrs"
+
+
+async def test_tight_limits_are_raised_and_wide_ones_left(nats_site):
+    _, inputs = nats_site.specs()
+    js = nats_site.nc.jetstream()
+    await change(nats_site.nc, inputs.name, max_age=600_000_000_000, max_msgs=5, max_bytes=1_000_000, discard="old")
+    await ensure_streams({"control": nats_site.nc}, [inputs])
+    found = (await js.stream_info(inputs.name)).config
+    assert (found.max_age, found.max_msgs, found.max_bytes) == (3600, -1, -1)
+    assert found.discard == "new"
+
+    await change(nats_site.nc, inputs.name, max_age=86_400_000_000_000, description="kept longer by an operator")
+    await ensure_streams({"control": nats_site.nc}, [inputs])
+    found = (await js.stream_info(inputs.name)).config
+    assert (found.max_age, found.description) == (86_400, "kept longer by an operator")
+
+
+async def test_a_subject_that_is_missing_is_added(nats_site):
+    _, inputs = nats_site.specs()
+    more = msgspec.structs.replace(inputs, subjects=(*inputs.subjects, f"more.{nats_site.input_name}"))
+    await ensure_streams({"control": nats_site.nc}, [more])
+    found = (await nats_site.nc.jetstream().stream_info(inputs.name)).config
+    assert found.subjects == list(more.subjects)
+
+
+async def test_flushing_of_every_write_is_seen_over_http_and_the_system_account(server):
+    system = await server.connect("sys")
+    assert await is_sync_always(monitoring_urls=[server.monitoring_url])
+    assert await is_sync_always(system=system)
+    assert await is_sync_always(monitoring_urls=[server.monitoring_url], system=system)
+    assert not await is_sync_always(system=system, servers=2)
+    await system.close()
+
+
+async def test_a_server_that_does_not_flush_every_write_is_seen(tmp_path, kit):
+    lazy = kit.NatsProcess(tmp_path, jetstream="")
+    lazy.start()
+    try:
+        system = await lazy.connect("sys")
+        assert not await is_sync_always(monitoring_urls=[lazy.monitoring_url])
+        assert not await is_sync_always(system=system)
+        await system.close()
+    finally:
+        lazy.kill()
+
+
+async def test_what_cannot_be_asked_counts_as_not_flushing(server, nats_site):
+    assert not await is_sync_always()
+    assert not await is_sync_always(monitoring_urls=["http://127.0.0.1:9"])
+    assert not await is_sync_always(system=nats_site.nc)  # An ordinary account does not learn it.

@@ -1,0 +1,190 @@
+"""`taskyard dev` on real servers, with programs that do nothing in place of services and workers."""
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from taskyard.embedded import processes
+from taskyard.embedded.processes import ProcessIdentity
+
+SECONDS_MAX = 30.0
+HERE = Path(__file__).parent
+SERVICES = {"scheduler", "slot_allocator", "dispatcher", "state_projector", "api"}
+SERVERS = {"nats-server", "postgres"}
+
+
+class Dev:
+    """One `taskyard dev` at a time on one folder; everything that it started is gone when the test ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.child: subprocess.Popen[str] | None = None
+        self.begun: list[subprocess.Popen[str]] = []
+        self.seen: list[ProcessIdentity] = []
+
+    def begin(self, *, http_port: int = 0, workers: int = 1, separate: str = "together") -> "subprocess.Popen[str]":
+        child = subprocess.Popen(
+            [sys.executable, str(HERE / "fake_dev.py"), str(self.folder), str(http_port), str(workers), separate],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(HERE)},
+        )
+        self.begun.append(child)
+        return child
+
+    def start(self, *, workers: int = 1, separate: str = "together") -> None:
+        self.child = self.begin(workers=workers, separate=separate)
+        assert self.child.stdout
+        assert self.child.stdout.readline() == "ready\n"
+        self.note()
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        assert self.child
+        self.child.send_signal(number)
+        self.child.communicate(timeout=SECONDS_MAX)
+        return self.child.returncode
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        return json.loads((self.folder / "connection.json").read_text())
+
+    @property
+    def pids(self) -> dict[str, int]:
+        return self.connection["processes"]
+
+    def note(self) -> None:
+        self.seen += [identity for pid in self.pids.values() if (identity := processes.identify(pid))]
+
+    def alive(self) -> list[ProcessIdentity]:
+        return [identity for identity in self.seen if processes.is_alive(identity)]
+
+    def wait_until(self, condition: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + SECONDS_MAX
+        while not condition():
+            assert time.monotonic() < deadline, "the condition did not come true"
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def dev(tmp_path: Path) -> Iterator[Dev]:
+    dev = Dev(tmp_path / "data")
+    yield dev
+    for child in dev.begun:
+        child.terminate()
+        child.communicate(timeout=SECONDS_MAX)
+    if (dev.folder / "processes.json").exists():
+        recorded = json.loads((dev.folder / "processes.json").read_text())
+        dev.seen += [ProcessIdentity(**running["identity"]) for running in recorded.values()]
+    processes.stop_all(dict.fromkeys(dev.seen, signal.SIGKILL), 5.0)
+
+
+def test_it_tells_how_to_connect_and_stops_everything(dev: Dev) -> None:
+    dev.start(workers=2)
+    connection = dev.connection
+    assert connection.keys() == {
+        "http_url", "admin_token", "nats_url", "nats_user", "nats_password", "nats_inbox_prefix", "processes"
+    }  # fmt: skip
+    assert (connection["nats_user"], connection["nats_inbox_prefix"]) == ("admin", "_INBOX_admin")
+    assert dev.pids.keys() == SERVICES | SERVERS | {"worker-1", "worker-2"}
+    assert len({dev.pids[name] for name in SERVICES}) == 1
+    assert httpx.get(f"{connection['http_url']}/readyz").is_success
+    assert dev.stop() == 0
+    assert dev.alive() == []
+    for name in ("services", "worker-1"):
+        assert (dev.folder / "logs" / f"{name}.log").read_text() == "ended in order\n"
+
+
+def test_an_interrupt_stops_it_too(dev: Dev) -> None:
+    dev.start()
+    assert dev.stop(signal.SIGINT) == 0
+    assert dev.alive() == []
+
+
+def test_what_is_secret_is_private(dev: Dev) -> None:
+    dev.start()
+    for path in (
+        "connection.json",
+        "credentials.json",
+        "processes.json",
+        "config/services.json",
+        "config/worker-1.json",
+    ):
+        assert stat.S_IMODE((dev.folder / path).stat().st_mode) == 0o600
+    for path in ("config", "logs", "nats", "workers"):
+        assert stat.S_IMODE((dev.folder / path).stat().st_mode) == 0o700
+    assert dev.connection["admin_token"] not in (dev.folder / "config/services.json").read_text()
+
+
+def test_separate_services_are_processes_of_their_own(dev: Dev) -> None:
+    dev.start(separate="separate")
+    assert len({dev.pids[name] for name in SERVICES}) == 5
+
+
+def test_a_second_one_on_the_folder_is_refused(dev: Dev) -> None:
+    dev.start()
+    second = dev.begin()
+    output, errors = second.communicate(timeout=SECONDS_MAX)
+    assert (second.returncode, output) == (1, "")
+    assert "is in use by another taskyard dev" in errors
+    assert httpx.get(f"{dev.connection['http_url']}/readyz").is_success
+
+
+def test_a_taken_port_is_refused(dev: Dev, tmp_path: Path) -> None:
+    dev.start()
+    port = httpx.URL(dev.connection["http_url"]).port
+    assert port
+    other = Dev(tmp_path / "other").begin(http_port=port)
+    _, errors = other.communicate(timeout=SECONDS_MAX)
+    assert other.returncode == 1
+    assert f"port {port} is in use" in errors
+
+
+@pytest.mark.parametrize("name", ["worker-1", "scheduler", "nats-server", "postgres"])
+def test_what_is_killed_is_started_again(dev: Dev, name: str) -> None:
+    dev.start()
+    killed = dev.pids[name]
+    os.kill(killed, signal.SIGKILL)
+    dev.wait_until(lambda: dev.pids[name] != killed)
+    dev.note()
+    assert dev.stop() == 0
+    assert dev.alive() == []
+
+
+def test_the_next_start_stops_what_was_left(dev: Dev) -> None:
+    dev.start(workers=2)
+    before, left = dev.connection, dev.alive()
+    assert dev.child
+    dev.stop(signal.SIGKILL)
+    assert dev.alive() == left
+    dev.start(workers=1)
+    assert not [identity for identity in left if processes.is_alive(identity)]
+    assert dev.pids.keys() == SERVICES | SERVERS | {"worker-1"}
+    for name in ("admin_token", "nats_password", "http_url", "nats_url"):
+        assert dev.connection[name] == before[name]
+
+
+def test_it_starts_after_everything_was_killed(dev: Dev) -> None:
+    dev.start()
+    dev.stop(signal.SIGKILL)
+    for identity in dev.alive():
+        os.kill(identity.pid, signal.SIGKILL)
+    dev.start()
+    assert dev.stop() == 0
+    assert dev.alive() == []
+
+
+def test_it_can_be_stopped_before_it_is_ready(dev: Dev) -> None:
+    dev.child = dev.begin()
+    dev.wait_until((dev.folder / "processes.json").exists)
+    assert dev.stop() == 0

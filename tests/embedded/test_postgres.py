@@ -1,0 +1,116 @@
+"""The embedded PostgreSQL starts, survives, and keeps what lies beside it secret; against the real server."""
+
+import asyncio
+import os
+import signal
+import stat
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from taskyard.embedded import processes
+from taskyard.embedded.errors import NotOurs
+from taskyard.embedded.postgres import Postgres
+
+
+def ask(server: Postgres, *statements: str) -> list[object]:
+    """Run the statements and return the first value of each."""
+
+    async def run() -> list[object]:
+        connection = await asyncpg.connect(server.dsn, timeout=10)
+        try:
+            return [await connection.fetchval(statement, timeout=10) for statement in statements]
+        finally:
+            await connection.close(timeout=10)
+
+    return asyncio.run(run())
+
+
+def test_data_outlives_a_restart(postgres: Postgres) -> None:
+    ask(postgres, "CREATE TABLE kept (n int)", "INSERT INTO kept VALUES (7)")
+    postgres.stop()
+    assert postgres.pid is None
+    postgres.start()
+    assert ask(postgres, "SELECT n FROM kept", "SHOW timezone", "SHOW listen_addresses") == [7, "UTC", ""]
+
+
+def test_a_start_stops_what_an_earlier_run_left(postgres: Postgres, tmp_path: Path) -> None:
+    ask(postgres, "CREATE TABLE kept (n int)")
+    assert postgres.pid
+    left = processes.identify(postgres.pid)
+    assert left
+    second = Postgres(tmp_path / "postgres")
+    second.start()
+    try:
+        assert not processes.is_alive(left)
+        assert second.pid not in (None, left.pid)
+        assert ask(second, "SELECT count(*) FROM kept") == [0]
+    finally:
+        second.stop()
+
+
+def test_a_killed_server_starts_again(postgres: Postgres) -> None:
+    ask(postgres, "CREATE TABLE kept (n int)")
+    assert postgres.pid
+    os.kill(postgres.pid, signal.SIGKILL)
+    postgres.stop()
+    postgres.start()
+    assert ask(postgres, "SELECT count(*) FROM kept") == [0]
+
+
+def test_a_cluster_that_was_never_finished_is_made_anew(tmp_path: Path) -> None:
+    half = tmp_path / "postgres" / "data.new"
+    half.mkdir(parents=True)
+    (half / "PG_VERSION").write_text("18\n")
+    server = Postgres(tmp_path / "postgres")
+    server.start()
+    try:
+        assert ask(server, "SELECT 1") == [1]
+        assert not half.exists()
+    finally:
+        server.stop()
+
+
+def test_two_servers_run_beside_each_other(postgres: Postgres, tmp_path: Path) -> None:
+    other = Postgres(tmp_path / "other")
+    other.start()
+    try:
+        ask(other, "CREATE TABLE other (n int)")
+        assert ask(postgres, "SELECT to_regclass('other')") == [None]
+    finally:
+        other.stop()
+
+
+def test_a_long_path_gets_a_short_private_socket_folder(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / ("long" * 20) / "postgres")
+    server.start()
+    folder = Path(server.dsn.rpartition("host=")[2].replace("%2F", "/"))
+    try:
+        assert ask(server, "SELECT 1") == [1]
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    finally:
+        server.stop()
+        folder.rmdir()
+
+
+def test_a_socket_folder_that_others_can_enter_is_refused(tmp_path: Path) -> None:
+    server = Postgres(tmp_path / ("long" * 20) / "postgres")
+    folder = Path(server.dsn.rpartition("host=")[2].replace("%2F", "/"))
+    folder.mkdir()
+    folder.chmod(0o755)
+    try:
+        with pytest.raises(NotOurs):
+            server.prepare()
+    finally:
+        folder.rmdir()
+
+
+def test_folders_above_are_opened_for_walking_through_only(tmp_path: Path) -> None:
+    above = tmp_path / "above"
+    above.mkdir(mode=0o700)
+    server = Postgres(above / "postgres")
+    server.prepare()
+    opened = 0o701 if os.geteuid() == 0 else 0o700
+    assert stat.S_IMODE(above.stat().st_mode) == opened
+    assert stat.S_IMODE((above / "postgres" / "data").stat().st_mode) == 0o700

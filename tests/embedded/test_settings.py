@@ -1,0 +1,93 @@
+"""Settings come from a file and the environment, and what is wrong is named."""
+
+import json
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from taskyard.settings import AgentSettings, Role, Settings, SettingsError, from_arguments, load
+
+NEEDED = {
+    "nats_urls": ["nats://127.0.0.1:4222"],
+    "control_user": "service",
+    "control_password": "p",
+    "fleet_user": "fleet",
+    "fleet_password": "p",
+    "postgres_dsn": "postgresql:///",
+}
+AGENT = {"nats_urls": ["nats://127.0.0.1:4222"], "name": "worker-1", "password": "p", "directory": "/var/lib/taskyard"}
+
+
+def write(folder: Path, values: object) -> Path:
+    path = folder / "settings.json"
+    path.write_text(json.dumps(values))
+    return path
+
+
+def test_defaults_are_those_of_one_machine(tmp_path: Path) -> None:
+    settings = load(Settings, write(tmp_path, NEEDED), {})
+    assert (settings.http_host, settings.http_port, settings.partition) == ("127.0.0.1", 8420, "0")
+    assert (settings.lease_seconds, settings.suspect_seconds, settings.worker_lost_seconds) == (3.0, 10.0, 30.0)
+    assert settings.instance == f"{socket.gethostname()}-{os.getpid()}"
+    assert load(AgentSettings, write(tmp_path, AGENT), {}).slots == [["any"], ["plan"], ["plan"]]
+
+
+def test_principals_have_roles(tmp_path: Path) -> None:
+    principals = [{"name": "alice", "role": "operator", "token_sha256": "00"}]
+    settings = load(Settings, write(tmp_path, {**NEEDED, "principals": principals}), {})
+    assert settings.principals[0].role is Role.OPERATOR
+
+
+def test_the_environment_goes_before_the_file(tmp_path: Path) -> None:
+    environment = {
+        "TASKYARD_HTTP_PORT": "9000",
+        "TASKYARD_CONTROL_PASSWORD": "12",
+        "TASKYARD_OTLP_ENDPOINT": "https://collector.example",
+        "TASKYARD_NATS_URLS": '["nats://a", "nats://b"]',
+        "TASKYARD_NO_SETTING_AT_ALL": "ignored",
+    }
+    settings = load(Settings, write(tmp_path, NEEDED), environment)
+    assert (settings.http_port, settings.control_password) == (9000, "12")
+    assert settings.otlp_endpoint == "https://collector.example"
+    assert settings.nats_urls == ["nats://a", "nats://b"]
+
+
+def test_the_environment_alone_is_enough() -> None:
+    environment = {
+        "TASKYARD_NATS_URLS": '["nats://a"]',
+        "TASKYARD_NAME": "worker-1",
+        "TASKYARD_PASSWORD": "p",
+        "TASKYARD_DIRECTORY": "/data",
+        "TASKYARD_TERRAFORM": '["tofu"]',
+    }
+    assert load(AgentSettings, None, environment).terraform == ["tofu"]
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({**NEEDED, "http_port": "x"}, r"settings.json: .*http_port"),
+        ({**NEEDED, "principals": [{"name": "a", "role": "boss", "token_sha256": ""}]}, r"principals\[0\].role"),
+        ({**NEEDED, "htp_port": 1}, "htp_port"),
+        ({}, "nats_urls"),
+        ([], "is not a JSON object"),
+    ],
+)
+def test_a_wrong_file_is_refused_with_the_field(tmp_path: Path, values: object, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load(Settings, write(tmp_path, values), {})
+
+
+@pytest.mark.parametrize("text", ["x", '"x"', "1.5"])
+def test_a_wrong_variable_is_refused_with_its_name(tmp_path: Path, text: str) -> None:
+    with pytest.raises(SettingsError, match="TASKYARD_HTTP_PORT"):
+        load(Settings, write(tmp_path, NEEDED), {"TASKYARD_HTTP_PORT": text})
+
+
+def test_the_command_line_names_the_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert from_arguments(AgentSettings, ["--config", str(write(tmp_path, AGENT))]).name == "worker-1"
+    with pytest.raises(SystemExit, match="2"):
+        from_arguments(AgentSettings, ["--config", str(tmp_path / "missing.json")])
+    assert "missing.json cannot be read" in capsys.readouterr().err

@@ -1,0 +1,108 @@
+"""A log in memory and a real PostgreSQL: one server for all tests here, one database for each."""
+
+import asyncio
+import importlib.util
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from taskyard.embedded.postgres import Postgres
+from taskyard.state_projector.projector import Projector
+
+WAIT_SECONDS_MAX = 20.0
+
+
+def _load_story() -> Any:
+    spec = importlib.util.spec_from_file_location("taskyard_test_story", Path(__file__).with_name("story.py"))
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+tales = _load_story()
+
+
+@pytest.fixture
+def story() -> Any:
+    return tales.Story()
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    server = Postgres(tmp_path_factory.mktemp("postgres"))
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def dsn(server: Postgres) -> Iterator[str]:
+    """An empty database."""
+    name = f"test_{uuid4().hex}"
+    asyncio.run(_administer(server, f'CREATE DATABASE "{name}"'))
+    yield server.dsn.replace("@/postgres?", f"@/{name}?")
+    asyncio.run(_administer(server, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+async def _administer(server: Postgres, statement: str) -> None:
+    connection = await asyncpg.connect(server.dsn)
+    await connection.execute(statement)
+    await connection.close()
+
+
+@pytest.fixture
+def run() -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a test's coroutine with a limit of time."""
+
+    async def limited(coroutine: Awaitable[Any]) -> Any:
+        async with asyncio.timeout(60):
+            return await coroutine
+
+    return lambda coroutine: asyncio.run(limited(coroutine))
+
+
+async def wait_until(is_so: Callable[[], bool]) -> None:
+    """Wait for a condition, with a deadline."""
+    async with asyncio.timeout(WAIT_SECONDS_MAX):
+        while not is_so():
+            await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def projecting(log: Any, dsn: str) -> AsyncIterator[Projector]:
+    """A projector that runs."""
+    projector, stop = Projector(log, dsn), asyncio.Event()
+    running = asyncio.create_task(projector.run(stop))
+    try:
+        yield projector
+    finally:
+        stop.set()
+        async with asyncio.timeout(WAIT_SECONDS_MAX):
+            await running
+
+
+@pytest.fixture
+def project(dsn: str) -> Callable[[Any], Awaitable[None]]:
+    """Brings the read model to the end of a story's log."""
+
+    async def run_to_head(story: Any) -> None:
+        async with projecting(story.log, dsn) as projector:
+            await wait_until(lambda: projector.folded == story.head)
+
+    return run_to_head
+
+
+@pytest.fixture
+def start_projector(dsn: str) -> Callable[[Any], Any]:
+    return lambda story: projecting(story.log, dsn)
+
+
+@pytest.fixture
+def wait() -> Callable[[Callable[[], bool]], Awaitable[None]]:
+    return wait_until
