@@ -126,7 +126,7 @@ class Client:
         kind: str,
         input: object,  # noqa: A002 - the field's name
         *,
-        id: str | None = None,  # noqa: A002 - the field's name
+        id: str | None = None,
         pool: str | None = None,
         queue: str | None = None,
         priority: int = PRIORITY_DEFAULT,
@@ -245,7 +245,7 @@ def _packed(tasks: Iterable[Mapping[str, object]], ids: list[str]) -> Iterable[l
     items: list[bytes] = []
     size = 0
     for task in tasks:
-        id = str(task.get("id") or make_id())  # noqa: A001 - the field's name
+        id = str(task.get("id") or make_id())
         ids.append(id)
         item = msgspec.json.encode({**task, "id": id})
         if items and (len(items) == TASKS_PER_COMMAND_MAX or size + len(item) + 1 > COMMAND_BYTES_MAX - ENVELOPE_BYTES):

@@ -5,9 +5,13 @@ and an ASGI application with health and metrics.
 """
 
 import asyncio
+import os
+import re
+import secrets
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import nats.errors
@@ -16,6 +20,7 @@ import uvicorn
 import uvloop
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
+from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
@@ -38,7 +43,7 @@ from taskyard.settings import Settings, from_arguments
 
 CONNECT_SECONDS_MAX = 60.0
 CONNECT_RETRY_SECONDS = 0.2
-RECONNECT_WAIT_SECONDS = 0.2
+RECONNECT_WAIT_SECONDS = 1
 GRACE_SECONDS = 2.0
 
 LogEvent = AnyEvent | UnknownEvent
@@ -67,6 +72,12 @@ class Links:
     def fleet_client(self) -> Client:
         """The plain connection below `fleet`."""
         return self.fleet.connection
+
+
+def make_instance_name() -> str:
+    """A name for one run of one service: no other run ever bears it, also not that of the same container."""
+    host = re.sub(r"[^a-z0-9_-]", "-", socket.gethostname().lower())[:32].lstrip("_-") or "host"
+    return f"{host}-{os.getpid()}-{secrets.token_hex(3)}"
 
 
 @asynccontextmanager
@@ -139,9 +150,10 @@ async def serving(links: Links, settings: Settings, is_ready: Callable[[], bool]
 class _Server(uvicorn.Server):
     """A server among others in a process whose signals are somebody else's."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
         """Leave the signals alone."""
-        return nullcontext()
+        yield
 
 
 def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
@@ -160,9 +172,8 @@ def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
 def _broker(name: str, settings: Settings, user: str, password: str) -> NatsBroker:
     return NatsBroker(
         settings.nats_urls,
-        user=user,
-        password=password,
-        name=f"{name} {settings.instance}",
+        security=SASLPlaintext(username=user, password=password),
+        name=name,
         max_reconnect_attempts=-1,
         reconnect_time_wait=RECONNECT_WAIT_SECONDS,
         graceful_timeout=GRACE_SECONDS,
@@ -185,7 +196,7 @@ async def _connect(broker: NatsBroker) -> None:
 
 async def _prepare(control: Client, fleet: Client, settings: Settings) -> None:
     accounts = {CONTROL: control, AGENTS: fleet}
-    await ensure_streams(accounts, streams(settings.partition), settings.replicas)
+    await ensure_streams(accounts, streams(settings.partition), replicas=settings.replicas)
     await ensure_leases(control, LEASES_BUCKET, lease_seconds=settings.lease_seconds, replicas=settings.replicas)
     await ensure_snapshots(control, SNAPSHOTS_BUCKET, replicas=settings.replicas)
     if not await is_sync_always(monitoring_urls=settings.nats_monitoring_urls):

@@ -6,7 +6,6 @@
 
 import argparse
 import os
-import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
@@ -37,7 +36,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     """Settings of a service. `control_*` is a NATS user in the account of the log, `fleet_*` one in that of agents.
 
     `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands;
-    `replicas` is of every stream. `instance` names this process among others of the same service, `<host>-<pid>` by default. `health_port` serves
+    `replicas` is of every stream. `health_port` serves
     health and metrics over HTTP, `None` for nowhere. `otlp_endpoint` is where telemetry is sent, `None` for nowhere.
     """
 
@@ -55,7 +54,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     replicas: int = 1
     production: bool = False
     health_port: int | None = None
-    instance: str = msgspec.field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}")
     lease_seconds: float = 3.0
     suspect_seconds: float = 10.0
     worker_lost_seconds: float = 30.0

@@ -180,7 +180,9 @@ def test_what_a_command_leaves_in_its_group_ends_before_the_report(harness: Any,
 
 def test_a_process_that_left_the_group_and_holds_the_pipe_does_not_hold_the_end(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
-        one = d.assignment("command", {"script": f"setsid sh -c 'echo $$ > {tmp_path}/pids; sleep 300' & sleep 0.5"})
+        one = d.assignment(
+            "command", {"script": f"setsid sh -c 'echo $$ > {tmp_path}/pids; exec sleep 300' & sleep 0.5"}
+        )
         await d.assign(one)
         try:
             await d.report(one.task, Succeeded)

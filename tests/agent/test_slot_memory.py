@@ -7,6 +7,7 @@ import pytest
 
 from taskyard.agent.slots import ACCEPTED, DECLINED, LOST, Decision, Live, ProcessIdentity, Remembered, SlotMemory
 from taskyard.contracts.agent_protocol import (
+    REASON_INCARNATION,
     Assignment,
     AssignRequest,
     Cancel,
@@ -148,8 +149,6 @@ def test_a_newer_position_is_declined_while_the_process_lives_and_stops_it() -> 
         ({"slot": 2}, {}),
         ({"slot": 5000}, {}),
         ({"kind": "plan"}, {}),
-        ({}, {"incarnation": INCARNATION + 1}),
-        ({}, {"incarnation": INCARNATION - 1}),
         ({}, {"refusal": "draining"}),
     ],
 )
@@ -158,6 +157,14 @@ def test_what_cannot_begin_is_declined_and_stays_so(changes: dict[str, Any], req
     decision = assign(slots, an_assignment(1, **changes), **request_changes)
     assert outcomes(decision) == [DECLINED]
     assert outcomes(assign(slots, an_assignment(1, **changes))) == [DECLINED]
+
+
+@pytest.mark.parametrize("incarnation", [INCARNATION - 1, INCARNATION + 1])
+def test_a_request_for_another_incarnation_is_declined_and_may_come_again(incarnation: int) -> None:
+    slots = memory()
+    decision = assign(slots, an_assignment(1), incarnation=incarnation)
+    assert [(answer.outcome, answer.reason) for answer in decision.answers] == [(DECLINED, REASON_INCARNATION)]
+    assert outcomes(assign(slots, an_assignment(1))) == [ACCEPTED]
 
 
 def test_an_assignment_before_the_birth_of_the_journal_is_lost() -> None:

@@ -9,7 +9,7 @@ from fakes import FakeStore, accept
 
 from taskyard.api.doors import Door
 from taskyard.api.errors import Refusal
-from taskyard.api.ids import make_id
+from taskyard.api.clock import make_id
 from taskyard.api.outcomes import Outcomes
 from taskyard.api.principals import Caller
 from taskyard.api.replies import with_code
@@ -24,9 +24,6 @@ OSCAR = Caller(name="oscar", role=Role.OPERATOR)
 VERA = Caller(name="vera", role=Role.VIEWER)
 
 
-@pytest.fixture
-def anyio_backend():
-    return "asyncio"
 
 
 class Room:

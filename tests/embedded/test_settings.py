@@ -1,8 +1,6 @@
 """Settings come from a file and the environment, and what is wrong is named."""
 
 import json
-import os
-import socket
 from pathlib import Path
 
 import pytest
@@ -30,7 +28,6 @@ def test_defaults_are_those_of_one_machine(tmp_path: Path) -> None:
     settings = load(Settings, write(tmp_path, NEEDED), {})
     assert (settings.http_host, settings.http_port, settings.partition) == ("127.0.0.1", 8420, "0")
     assert (settings.lease_seconds, settings.suspect_seconds, settings.worker_lost_seconds) == (3.0, 10.0, 30.0)
-    assert settings.instance == f"{socket.gethostname()}-{os.getpid()}"
     assert load(AgentSettings, write(tmp_path, AGENT), {}).slots == [["any"], ["plan"], ["plan"]]
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -106,3 +107,10 @@ def start_projector(dsn: str) -> Callable[[Any], Any]:
 @pytest.fixture
 def wait() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     return wait_until
+
+
+@pytest.fixture
+def unused_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

@@ -54,7 +54,8 @@ class Heartbeat(Message):
 
 class Assignment(Message):
     """One attempt for one slot. `incarnation` is the worker's when the slot was assigned; `apply` marks the apply of a
-    plan that this agent made in attempt `plan_attempt`."""
+    plan that this agent made in attempt `plan_attempt`.
+    """
 
     position: Position
     task: TaskId
@@ -78,7 +79,8 @@ class AssignRequest(Message):
 
 class AssignAnswer(Message):
     """What became of one assignment: `accepted`, `declined` (it certainly did not and will not run from this message),
-    or `lost` (this agent's memory does not reach back to it)."""
+    or `lost` (this agent's memory does not reach back to it).
+    """
 
     position: Position
     outcome: str
@@ -93,7 +95,8 @@ class AssignReply(Message):
 
 class Cancel(Message):
     """Stop this attempt (TERM to its process group, the grace period, KILL). One that was never seen is recorded, so
-    that it can never start, and reported as ended."""
+    that it can never start, and reported as ended.
+    """
 
     position: Position
     task: TaskId

@@ -11,12 +11,12 @@ from msgspec import Meta, Raw, Struct
 
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import (
+    PRIORITY_DEFAULT,
     CommandId,
     Labels,
     Name,
     Position,
     Priority,
-    PRIORITY_DEFAULT,
     QueueName,
     Reason,
     Role,

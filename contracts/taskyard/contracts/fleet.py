@@ -5,7 +5,7 @@ A slot is busy exactly while a task's record `holds_slot`; no event releases one
 
 from collections.abc import Iterable, Sequence
 
-from msgspec import Struct, field
+from msgspec import Struct
 
 from taskyard.contracts.events import (
     AnyEvent,
@@ -37,7 +37,7 @@ class Worker(Struct, kw_only=True):
     is_suspect: bool = False
     is_draining: bool = False
     is_lost: bool = False
-    busy: dict[int, TaskId] = field(default_factory=dict)
+    busy: dict[int, TaskId] = {}
     accepts: tuple[Accepts, ...] = ()
 
     def __post_init__(self) -> None:
@@ -139,10 +139,10 @@ class Fleet:
         record = change.record
         if record is None:
             return
-        if change.held is None:
-            if record.holds_slot and record.worker is not None and record.slot is not None:
-                self._set(record.worker, record.slot, record.id)
-        elif not record.holds_slot:
+        holds = record.held_slot
+        if change.held is None and holds is not None:
+            self._set(*holds, record.id)
+        elif change.held is not None and holds is None:
             self._set(*change.held, None)
 
     def _set(self, name: str, slot: int, task: TaskId | None) -> None:

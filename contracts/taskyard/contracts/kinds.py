@@ -36,7 +36,9 @@ class CommandInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     argv: Annotated[list[Annotated[str, Meta(pattern=r"^[^\x00]*$")]], Meta(min_length=1)] | None = None
     script: Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*$")] | None = None
-    env: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Annotated[str, Meta(pattern=r"^[^\x00]*$")]] = {}
+    env: dict[
+        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+    ] = {}
 
     def __post_init__(self) -> None:
         """Exactly one of the two forms must be given."""
@@ -76,9 +78,7 @@ KINDS: dict[str, Kind] = {
             queue_required=True,
         ),
         Kind(name="command", input=CommandInput, timeout_seconds=1800),
-        Kind(
-            name="noop", input=Any, input_bytes_max=NOOP_INPUT_BYTES_MAX, timeout_seconds=60, max_attempts=3
-        ),
+        Kind(name="noop", input=Any, input_bytes_max=NOOP_INPUT_BYTES_MAX, timeout_seconds=60, max_attempts=3),
     )
 }
 

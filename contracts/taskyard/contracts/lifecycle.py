@@ -90,10 +90,11 @@ class Verdict(StrEnum):
 class TaskRecord(Struct, kw_only=True):
     """A task as the log tells it. Only `fold` changes it.
 
-    `submitted` orders tasks; `attempt` numbers what was given a slot and only rises; `tries` counts those that spend
-    one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of the
-    current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is its latest); `plan_attempt` is the attempt whose plan is shown; `confirmed` says that plan is to be
-    applied; `stop` is the phase that a stopping task ends in. `worker`, `slot`, `started_at` are the last attempt's.
+    `submitted` orders tasks; `attempt` numbers what was given a slot and only rises; `tries` counts those that
+    spend one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of
+    the current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is its latest);
+    `plan_attempt` is the attempt whose plan is shown; `confirmed` says that plan is to be applied; `stop` is the
+    phase that a stopping task ends in. `worker`, `slot`, `started_at` are the last attempt's.
     """
 
     id: TaskId
@@ -158,6 +159,13 @@ class TaskRecord(Struct, kw_only=True):
     def holds_slot(self) -> bool:
         """Whether slot `slot` of `worker` is this task's, running or reserved."""
         return self.phase in ATTEMPT_OPEN or self.is_reserved
+
+    @property
+    def held_slot(self) -> tuple[str, int] | None:
+        """The worker and slot that it holds, if it holds one."""
+        if self.worker is None or self.slot is None or not self.holds_slot:
+            return None
+        return self.worker, self.slot
 
     @property
     def holds_workspace(self) -> bool:
@@ -437,7 +445,8 @@ def _worker_lost(record: TaskRecord, event: WorkerLost, at: Instant) -> Verdict:
 
 def _worker_joined(record: TaskRecord, event: WorkerJoined) -> Verdict:
     """The worker is back: what it may still have is sent again, and its memory answers. A held task's worker may come
-    back as it was, when only the network had been away; otherwise only a new incarnation means anything."""
+    back as it was, when only the network had been away; otherwise only a new incarnation means anything.
+    """
     if record.worker != event.worker or not record.holds_slot or event.incarnation < record.incarnation:
         return Verdict.VOID
     was_held = record.phase is Phase.HELD

@@ -4,41 +4,13 @@ It holds live tasks only: one that has ended is handed out with its last change 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast, get_args
 
-from taskyard.contracts.events import (
-    AnyEvent,
-    CommandRejected,
-    PoolConfigured,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    QueueResumed,
-    QueueUnlocked,
-    TaskSubmitted,
-    UnknownEvent,
-    WorkerDrainRequested,
-    WorkerJoined,
-    WorkerLost,
-    WorkerRecovered,
-    WorkerSuspected,
-)
-from taskyard.contracts.lifecycle import Phase, TaskRecord, Verdict, fold, new_record
+from taskyard.contracts.events import AnyEvent, TaskSubmitted, UnknownEvent, WorkerJoined, WorkerLost
+from taskyard.contracts.lifecycle import Phase, TaskEvent, TaskRecord, Verdict, fold, new_record
 from taskyard.contracts.values import Instant, Position, TaskId
 
-_NOT_OF_TASKS = (
-    CommandRejected,
-    PoolConfigured,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    QueueResumed,
-    QueueUnlocked,
-    UnknownEvent,
-    WorkerDrainRequested,
-    WorkerRecovered,
-    WorkerSuspected,
-)
+_TASK_EVENTS = get_args(TaskEvent)
 
 
 class Change(NamedTuple):
@@ -68,23 +40,23 @@ class TaskTable:
         self.on_worker: dict[str, dict[TaskId, None]] = {}
         for record in records:
             self.live[record.id] = record
-            if record.holds_slot:
-                self._index(record)
+            self._index(record)
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> list[Change]:
         """Fold one event; the changes of tasks that it meant, in the order of their submission."""
+        if isinstance(event, _TASK_EVENTS):
+            task_event = cast("TaskEvent", event)
+            record = self.live.get(task_event.task)
+            if record is None:
+                return [Change(None, None, None, Verdict.VOID)]
+            return [self._fold(record, task_event, at, position)]
         match event:
             case TaskSubmitted():
                 return [self._submitted(event, at, position)]
             case WorkerLost() | WorkerJoined():
                 return self._of_worker(event, at, position)
-            case _ if isinstance(event, _NOT_OF_TASKS):
-                return []
             case _:
-                record = self.live.get(event.task)
-                if record is None:
-                    return [Change(None, None, None, Verdict.VOID)]
-                return [self._fold(record, event, at, position)]
+                return []
 
     def _submitted(self, event: TaskSubmitted, at: Instant, position: Position) -> Change:
         if event.task in self.live:
@@ -97,19 +69,21 @@ class TaskTable:
         changes = [self._fold(record, event, at, position) for record in records]
         return [change for change in changes if change.verdict is Verdict.EFFECTIVE]
 
-    def _fold(self, record: TaskRecord, event, at: Instant, position: Position) -> Change:  # noqa: ANN001 - narrowed above
-        before = record.phase
-        held = (record.worker, record.slot) if record.holds_slot else None
+    def _fold(
+        self, record: TaskRecord, event: TaskEvent | WorkerLost | WorkerJoined, at: Instant, position: Position
+    ) -> Change:
+        before, held = record.phase, record.held_slot
         verdict = fold(record, event, at, position)
         if verdict is Verdict.EFFECTIVE:
-            holds = record.holds_slot
-            if holds and held is None:
+            if held is None:
                 self._index(record)
-            elif held is not None and not holds:
+            elif not record.holds_slot:
                 del self.on_worker[held[0]][record.id]
             if record.has_ended:
                 del self.live[record.id]
         return Change(record, before, held, verdict)
 
     def _index(self, record: TaskRecord) -> None:
-        self.on_worker.setdefault(record.worker, {})[record.id] = None
+        holds = record.held_slot
+        if holds is not None:
+            self.on_worker.setdefault(holds[0], {})[record.id] = None

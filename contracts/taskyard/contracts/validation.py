@@ -23,7 +23,9 @@ class InvalidCommand(Exception):
     """A command cannot be read. `errors` name the fields; the cure is to send it again, corrected."""
 
     def __init__(self, *errors: FieldError) -> None:
-        super().__init__("; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors))
+        super().__init__(
+            "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors)
+        )
         self.errors = errors
 
 

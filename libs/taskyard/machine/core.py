@@ -180,9 +180,7 @@ class LoopCore(Generic[InputT, EffectT]):
                 self._taken[each.stream] = max(each.sequence, self._taken.get(each.stream, 0))
 
     def _cursors_ahead(self) -> dict[str, int]:
-        return {
-            stream: sequence for stream, sequence in self._taken.items() if sequence != self.cursors.get(stream, 0)
-        }
+        return {stream: sequence for stream, sequence in self._taken.items() if sequence != self.cursors.get(stream, 0)}
 
     def _append(self, events: list[Any], epoch: int, cursors: dict[str, int], monotonic: float) -> Append:
         commit = Commit(
@@ -247,5 +245,3 @@ class LoopCore(Generic[InputT, EffectT]):
         self._writer_hash = saved.writer_hash
         self.epoch = saved.epoch
         self.cursors = dict(saved.cursors)
-
-

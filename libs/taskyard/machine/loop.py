@@ -4,6 +4,7 @@ What may happen when is in `core.py`; here is only waiting and I/O.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
@@ -21,7 +22,7 @@ from taskyard.machine.core import Append, LoopCore, Offered, Role, SavedLoop
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
 
-EFFECTS_AT_ONCE_MAX = 64
+EFFECTS_AT_ONCE_MAX = 1_024
 SNAPSHOT_EVENTS = 50_000
 """Events folded since the last snapshot after which a leader saves one."""
 SNAPSHOT_ON_STOP_EVENTS = 1_000
@@ -203,10 +204,8 @@ class MachineLoop(Generic[InputT, EffectT]):
             self._act()
             if self.core.role is not Role.LEADER:
                 raise SteppedDown("another instance took over")
-            try:
+            with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self.core.wait_seconds(time.monotonic()))
-            except TimeoutError:
-                pass
 
     async def _append(self, append: Append) -> None:
         """Append, and wait until it is folded here: only then something may be decided again."""

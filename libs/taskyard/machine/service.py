@@ -6,15 +6,15 @@ from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
 
-from taskyard.contracts.subjects import LEASES_BUCKET, SNAPSHOTS_BUCKET
 from taskyard.contracts.events import AnyEvent, decode_event
+from taskyard.contracts.subjects import LEASES_BUCKET, SNAPSHOTS_BUCKET
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.leases import JetStreamLease
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.machine.core import LoopCore
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.machine import Machine
-from taskyard.service import Links, LogEvent, linked, serving
+from taskyard.service import Links, LogEvent, linked, make_instance_name, serving
 from taskyard.settings import Settings
 
 InputT = TypeVar("InputT")
@@ -38,7 +38,7 @@ async def run_machine(
     async with linked(machine.writer, settings) as links:
         codec: CommitCodec[Any] = CommitCodec[LogEvent](AnyEvent, decode_event)
         loop = MachineLoop(
-            LoopCore(machine, codec, settings.instance),
+            LoopCore(machine, codec, make_instance_name()),
             log=links.log,
             lease=JetStreamLease(links.control_client, LEASES_BUCKET, machine.writer),
             lease_seconds=settings.lease_seconds,

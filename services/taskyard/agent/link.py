@@ -68,14 +68,13 @@ class Link:
 
     async def run(self) -> None:
         """Keep connected for ever. A client that gave up (credentials changed, say) is replaced by a new one."""
-        while True:
-            try:
-                await self._connect()
-                await self._closed.wait()
-            except (OSError, nats.errors.Error, TimeoutError) as error:
-                _log.warning("could not connect to NATS", extra=fields(error=str(error) or type(error).__name__))
-            self._up.clear()
-            await asyncio.sleep(RECONNECT_SECONDS)
+        try:
+            while True:
+                await self._connect_until_closed()
+                self._up.clear()
+                await asyncio.sleep(RECONNECT_SECONDS)
+        finally:
+            await self.close()
 
     async def store(self, subject: str, payload: bytes, *, headers: dict[str, str], timeout_seconds: float) -> None:
         """Have JetStream store a message.
@@ -119,6 +118,13 @@ class Link:
             with suppress(nats.errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await self._client.close()
+
+    async def _connect_until_closed(self) -> None:
+        try:
+            await self._connect()
+            await self._closed.wait()
+        except (OSError, nats.errors.Error, TimeoutError) as error:
+            _log.warning("could not connect to NATS", extra=fields(error=str(error) or type(error).__name__))
 
     async def _connect(self) -> None:
         await self.close()

@@ -97,6 +97,8 @@ class Program(asyncio.SubprocessProtocol):
     def kill_now(self) -> None:
         """KILL the group without waiting, when the agent itself is falling."""
         _signal_group(self.identity.pid, signal.SIGKILL)
+        if self._transport is not None:
+            self._transport.close()
 
     def _pipe(self, fd: int) -> asyncio.BaseTransport | None:
         assert self._transport is not None

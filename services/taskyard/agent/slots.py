@@ -16,6 +16,7 @@ from msgspec import Struct, structs
 
 from taskyard.contracts.agent_protocol import (
     AGENT_SLOTS_MAX,
+    REASON_INCARNATION,
     AnyReport,
     AssignAnswer,
     Assignment,
@@ -138,7 +139,7 @@ class SlotMemory:
     def assign(self, request: AssignRequest, *, now: Instant, refusal: str | None) -> Decision:
         """Judge assignments. `refusal` is why this agent takes nothing new now, None if it does."""
         if request.incarnation != self._incarnation:
-            refusal = f"this is incarnation {self._incarnation}, not {request.incarnation}"
+            refusal = REASON_INCARNATION
         decision = Decision()
         for assignment in request.assignments:
             decision.answers.append(self._assign_one(assignment, decision, now, refusal))
@@ -203,6 +204,9 @@ class SlotMemory:
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker is younger")
         if known is not None and position < known.position:
             return _declined(position, "the slot has seen a newer assignment")
+        if refusal == REASON_INCARNATION:
+            # Not remembered: a copy for another incarnation can never run here, and one for this may still come.
+            return _declined(position, REASON_INCARNATION)
         reason = refusal or self._obstacle(assignment)
         if (live := self._live.get(slot)) is not None:
             # The log gave the slot to another attempt: this one is no longer current.

@@ -5,41 +5,27 @@ SQL is put together from the fixed texts here; everything that comes from outsid
 
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from taskyard.contracts.values import Status
+from taskyard.api.read_model import TaskFilter
 
-LIMIT_DEFAULT = 50
-LIMIT_MAX = 500
-VALUES_MAX = 50
-"""How often one filter may be repeated."""
 SORT_DEFAULT = "-submitted_at"
 
 _BIGINT_MAX = (1 << 63) - 1
-_ALIASES = {"canceled": Status.CANCELLED.value}
-_COLUMNS = {
-    "status": "status",
-    "kind": "kind",
-    "queue": "queue",
-    "pool": "pool",
-    "submitted_by": "submitted_by",
-    "worker": "worker",
-}
 _SORT_KEYS = {
     "submitted_at": "submitted",
     "priority": "priority",
     "finished_at": f"coalesce(finished_at, {_BIGINT_MAX})",
 }
 SORTS = tuple(sign + name for name in _SORT_KEYS for sign in ("", "-"))
-FIELDS = (*_COLUMNS, "label", "sort", "limit", "cursor")
 
 
 class FilterInvalid(Exception):
-    """A parameter of a list cannot be understood. `field` names it."""
+    """A parameter of a list is not possible; `field` names it. Remedy: a known sort, or the cursor as it was given."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
@@ -78,86 +64,47 @@ class Listing:
         return urlsafe_b64encode(data).decode().rstrip("=")
 
 
-def read_listing(parameters: Mapping[str, Sequence[str]], *, submitted_by: str | None = None) -> Listing:
-    """The list that the parameters of a request ask for; with `submitted_by`, of that principal's tasks only.
-
-    A parameter that is repeated means any of its values, but `label` means all of them.
+def make_listing(wanted: TaskFilter) -> Listing:
+    """The list that was asked for.
 
     Raises:
-        FilterInvalid: a parameter is unknown, or its value is not possible.
+        FilterInvalid: the sort or the cursor is none.
     """
-    for field, values in parameters.items():
-        _check(field, values)
-    sort = _one(parameters, "sort") or SORT_DEFAULT
+    sort = SORT_DEFAULT if wanted.sort is None else wanted.sort
     if sort not in SORTS:
         raise FilterInvalid("sort", f"must be one of {', '.join(SORTS)}")
     values: list[Any] = []
-    conditions = ["true"]
+    conditions: list[str] = []
 
     def parameter(value: Any) -> str:
         values.append(value)
         return f"${len(values)}"
 
-    for field, column in _COLUMNS.items():
-        if wanted := parameters.get(field):
-            wanted = _statuses(wanted) if field == "status" else list(wanted)
-            conditions.append(f"{column} = ANY ({parameter(wanted)}::text[])")
-    if submitted_by is not None:
-        conditions.append(f"submitted_by = {parameter(submitted_by)}")
-    if labels := parameters.get("label"):
-        conditions.append(f"labels @> {parameter(_labels(labels))}::jsonb AND labels <> '{{}}'")
-    if (cursor := _one(parameters, "cursor")) is not None:
-        conditions.append(_behind(_read_cursor(cursor, sort), parameter))
+    for column, possible in (
+        ("status", wanted.statuses),
+        ("kind", wanted.kinds),
+        ("queue", wanted.queues),
+        ("pool", wanted.pools),
+        ("submitted_by", wanted.submitters),
+        ("worker", wanted.workers),
+    ):
+        if possible:
+            conditions.append(f"{column} = ANY ({parameter(list(possible))}::text[])")
+    for key, value in wanted.labels:
+        label = msgspec.json.encode({key: value}).decode()
+        # The second condition tells PostgreSQL that the index of labelled tasks holds all of these.
+        conditions.append(f"labels @> {parameter(label)}::jsonb AND labels <> '{{}}'")
+    if wanted.sees_only is not None:
+        conditions.append(f"submitted_by = {parameter(wanted.sees_only)}")
+    if wanted.cursor is not None:
+        conditions.append(_behind(_read_cursor(wanted.cursor, sort), parameter))
     return Listing(
-        conditions=" AND ".join(conditions),
+        conditions=" AND ".join(conditions) or "true",
         order=_order(sort),
         parameters=tuple(values),
-        limit=_limit(_one(parameters, "limit")),
+        limit=wanted.limit,
         sort=sort,
     )
-
-
-def _check(field: str, values: Sequence[str]) -> None:
-    if field not in FIELDS:
-        raise FilterInvalid(field, f"is no parameter of this list; there are {', '.join(FIELDS)}")
-    if len(values) > VALUES_MAX:
-        raise FilterInvalid(field, f"is repeated more than {VALUES_MAX} times")
-    if any("\x00" in value for value in values):
-        raise FilterInvalid(field, "holds a NUL character")
-
-
-def _one(parameters: Mapping[str, Sequence[str]], field: str) -> str | None:
-    values = parameters.get(field, ())
-    if len(values) > 1:
-        raise FilterInvalid(field, "is given more than once")
-    return values[0] if values else None
-
-
-def _statuses(wanted: Sequence[str]) -> list[str]:
-    statuses = [_ALIASES.get(value, value) for value in wanted]
-    for status in statuses:
-        if status not in Status.__members__.values():
-            raise FilterInvalid("status", f"must be one of {', '.join(Status)}")
-    return statuses
-
-
-def _labels(wanted: Sequence[str]) -> str:
-    labels: dict[str, str] = {}
-    for text in wanted:
-        key, colon, value = text.partition(":")
-        if not colon or not key:
-            raise FilterInvalid("label", "must have the form key:value")
-        if labels.setdefault(key, value) != value:
-            raise FilterInvalid("label", f"asks for two values of {key[:63]}")
-    return msgspec.json.encode(labels).decode()
-
-
-def _limit(text: str | None) -> int:
-    if text is None:
-        return LIMIT_DEFAULT
-    if not (text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= LIMIT_MAX):
-        raise FilterInvalid("limit", f"must be a number from 1 to {LIMIT_MAX}")
-    return int(text)
 
 
 def _read_cursor(text: str, sort: str) -> _Cursor:

@@ -2,7 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from msgspec import Struct
 from nats.aio.client import Client
@@ -22,6 +23,10 @@ READ_SECONDS_MAX = 10.0
 _log = logging.getLogger(__name__)
 
 
+WorkersOf = Callable[[str], Awaitable[Mapping[int, str]]]
+"""Which worker had each attempt of a task."""
+
+
 class OutputRequest(Struct, frozen=True, kw_only=True):
     """What of a task's output is wanted. `attempt` is the first one shown, and the only one unless `later` too are.
 
@@ -39,9 +44,15 @@ class TaskOutput:
     """Reads the stream of output in the agents' account."""
 
     def __init__(
-        self, fleet: Client, closing: asyncio.Event, *, end_check_seconds: float = END_CHECK_SECONDS
+        self,
+        fleet: Client,
+        workers_of: WorkersOf,
+        closing: asyncio.Event,
+        *,
+        end_check_seconds: float = END_CHECK_SECONDS,
     ) -> None:
         self._fleet = fleet
+        self._workers_of = workers_of
         self._closing = closing
         self._end_check_seconds = end_check_seconds
 
@@ -54,7 +65,7 @@ class TaskOutput:
         """What is stored up to the sequence `head`."""
         if head == 0:
             return
-        pieces = _Pieces(wanted)
+        pieces = _Pieces(wanted, await self._workers_of(wanted.task))
         async with self._follower(wanted.task) as follower:
             sequence = 0
             while sequence < head:
@@ -70,7 +81,7 @@ class TaskOutput:
 
     async def follow(self, wanted: OutputRequest, has_ended: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
         """What is stored and what comes, until the task has ended and everything has been sent."""
-        pieces = _Pieces(wanted)
+        pieces = _Pieces(wanted, await self._workers_of(wanted.task))
         sequence = 0
         ended_before = False
         async with self._follower(wanted.task) as follower:
@@ -85,6 +96,8 @@ class TaskOutput:
                     ended_before = await has_ended()
                     continue
                 sequence = batch[-1].sequence
+                if pieces.has_news(batch):
+                    pieces.workers = await self._workers_of(wanted.task)
                 if text := pieces.of(batch):
                     yield text
 
@@ -93,12 +106,23 @@ class TaskOutput:
 
 
 class _Pieces:
-    """Puts chunks together: of the wanted attempts and streams, each byte once, from the wanted byte on."""
+    """Puts chunks together: of the wanted attempts and streams, each byte once, from the wanted byte on.
 
-    def __init__(self, wanted: OutputRequest) -> None:
+    Only the worker that had the attempt is believed: the subject says which agent a chunk is from, and an agent may
+    write any task behind its own name.
+    """
+
+    def __init__(self, wanted: OutputRequest, workers: Mapping[int, str]) -> None:
+        self.workers = workers
         self._wanted = wanted
         self._skip_bytes = wanted.skip_bytes
         self._reached: dict[tuple[int, str], int] = {}
+
+    def has_news(self, messages: Iterable[StreamMessage]) -> bool:
+        """Whether there are chunks of an attempt whose worker is not known yet."""
+        newest = max(self.workers, default=0)
+        chunks = (_chunk(message) for message in messages)
+        return any(chunk is not None and chunk.attempt > newest for chunk in chunks)
 
     def of(self, messages: Iterable[StreamMessage]) -> bytes:
         """The text of some chunks."""
@@ -108,21 +132,35 @@ class _Pieces:
         return text[skipped:]
 
     def _new_bytes(self, message: StreamMessage) -> bytes:
-        headers = message.headers or {}
-        try:
-            attempt, offset = int(headers[HEADER_ATTEMPT]), int(headers[HEADER_OFFSET])
-            stream = headers[HEADER_STREAM]
-        except (KeyError, ValueError):
-            return b""  # Not a chunk of ours; an agent may publish here whatever it likes.
+        chunk = _chunk(message)
         wanted = self._wanted
-        if attempt < wanted.attempt or (attempt > wanted.attempt and not wanted.later):
+        if chunk is None or self.workers.get(chunk.attempt) != chunk.agent:
             return b""
-        if wanted.stream is not None and stream != wanted.stream:
+        if chunk.attempt < wanted.attempt or (chunk.attempt > wanted.attempt and not wanted.later):
+            return b""
+        if wanted.stream is not None and chunk.stream != wanted.stream:
             return b""
         # An agent that got no acknowledgement sends again, perhaps with more: what was shown is not shown twice.
-        reached = self._reached.get((attempt, stream), 0)
-        end = offset + len(message.data)
+        reached = self._reached.get((chunk.attempt, chunk.stream), 0)
+        end = chunk.offset + len(message.data)
         if end <= reached:
             return b""
-        self._reached[attempt, stream] = end
-        return message.data[max(reached - offset, 0) :]
+        self._reached[chunk.attempt, chunk.stream] = end
+        return message.data[max(reached - chunk.offset, 0) :]
+
+
+class _Chunk(NamedTuple):
+    agent: str
+    attempt: int
+    stream: str
+    offset: int
+
+
+def _chunk(message: StreamMessage) -> _Chunk | None:
+    """What the headers say of a chunk; `None` for what is none: an agent may publish here whatever it likes."""
+    headers = message.headers or {}
+    try:
+        attempt, offset = int(headers[HEADER_ATTEMPT]), int(headers[HEADER_OFFSET])
+        return _Chunk(message.subject.split(".")[2], attempt, headers[HEADER_STREAM], offset)
+    except (KeyError, ValueError, IndexError):
+        return None

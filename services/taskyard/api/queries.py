@@ -4,47 +4,50 @@ Functions over a connection pool that return what goes out as JSON. `now` is the
 needs more than one statement sees one state of the tables.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from functools import cache
 from importlib.resources import files
 from typing import Any
 
 import asyncpg
-import msgspec
-from msgspec import Raw
 
+from taskyard.api.directory import Place
 from taskyard.api.listing import Listing
-from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surroundings, pending_reason
+from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surroundings
+from taskyard.api.row_views import (
+    Row,
+    accepted_kinds,
+    history_item,
+    surroundings,
+    task_view,
+    time_text,
+    times_view,
+    waiting_task,
+    worker_view,
+)
 from taskyard.api.views import (
     AttemptView,
     HistoryItem,
     PoolView,
     QueueView,
-    SlotView,
     StatsView,
     TaskPage,
     TaskView,
-    TimesView,
     WorkerView,
 )
-from taskyard.contracts.events import TaskError
-from taskyard.contracts.fleet import ANY_KIND
-from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import (
     EVENTS_PER_COMMIT_MAX,
-    SECOND,
     Instant,
     Position,
     Status,
     format_instant,
-    format_position,
     make_position,
     seconds,
 )
 
-COUNTED_AHEAD_MAX = 100_000
-"""Further back in its queue than this a task is not told its place."""
+PLACES_TOLD_MAX = 5_000
+"""A task further back in its queue is not told its place: counting costs, and clients ask again and again."""
 HISTORY_ITEMS_MAX = 10_000
 ITEMS_MAX = 10_000
 """The longest list of workers, queues or pools."""
@@ -52,14 +55,9 @@ LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
 MEASURED_TASKS = 10_000
 """Times are measured of this many tasks that ended last."""
 
-Pool = asyncpg.Pool
-Row = asyncpg.Record
+BEGINNING = Position(0)
 
-_decode_error = msgspec.json.Decoder(TaskError).decode
-_decode_event = msgspec.json.Decoder(dict[str, Raw]).decode
-_decode_slots = msgspec.json.Decoder(list[list[str]]).decode
-_decode_kinds = msgspec.json.Decoder(list[str]).decode
-_decode_held = msgspec.json.Decoder(list[tuple[int, str, bool]]).decode
+Pool = asyncpg.Pool
 
 
 async def get_task(pool: Pool, task: str, now: Instant) -> TaskView | None:
@@ -81,9 +79,9 @@ async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> TaskPage:
     return TaskPage(items=items, next_cursor=listing.cursor_after(shown[-1]) if len(rows) > listing.limit else None)
 
 
-async def get_history(pool: Pool, task: str, after: Position = Position(0)) -> list[HistoryItem]:
+async def get_history(pool: Pool, task: str, after: Position = BEGINNING) -> list[HistoryItem]:
     """The events of a task after a position, in the order of the log; HISTORY_ITEMS_MAX at most."""
-    return [_history_item(row) for row in await pool.fetch(_statement("get_history"), task, after, HISTORY_ITEMS_MAX)]
+    return [history_item(row) for row in await pool.fetch(_statement("get_history"), task, after, HISTORY_ITEMS_MAX)]
 
 
 async def list_attempts(pool: Pool, task: str) -> list[AttemptView]:
@@ -94,8 +92,8 @@ async def list_attempts(pool: Pool, task: str) -> list[AttemptView]:
             worker=row["worker"],
             slot=row["slot"],
             assigned_at=format_instant(row["assigned_at"]),
-            started_at=_time(row["started_at"]),
-            finished_at=_time(row["finished_at"]),
+            started_at=time_text(row["started_at"]),
+            finished_at=time_text(row["finished_at"]),
             outcome=row["outcome"],
         )
         for row in await pool.fetch(_statement("list_attempts"), task)
@@ -105,7 +103,13 @@ async def list_attempts(pool: Pool, task: str) -> list[AttemptView]:
 async def list_workers(pool: Pool, now: Instant) -> list[WorkerView]:
     """Workers and their slots; those that were lost long ago are left out."""
     since = now - seconds(LOST_WORKERS_SHOWN_SECONDS)
-    return [_worker(row) for row in await pool.fetch(_statement("list_workers"), since, ITEMS_MAX)]
+    return [worker_view(row) for row in await pool.fetch(_statement("list_workers"), since, ITEMS_MAX)]
+
+
+async def get_place(pool: Pool, task: str) -> Place | None:
+    """Where a task belongs: what of it never changes."""
+    row = await pool.fetchrow(_statement("get_place"), task)
+    return None if row is None else Place(pool=row["pool"], queue=row["queue"], submitted_by=row["submitted_by"])
 
 
 async def get_pool_of_worker(pool: Pool, worker: str) -> str | None:
@@ -125,11 +129,11 @@ async def list_queues(pool: Pool) -> list[QueueView]:
             paused=row["paused_by"] is not None,
             paused_by=row["paused_by"],
             paused_reason=row["paused_reason"],
-            paused_at=_time(row["paused_at"]),
+            paused_at=time_text(row["paused_at"]),
             locked=row["locked_by"] is not None,
             locked_by=row["locked_by"],
             locked_reason=row["locked_reason"],
-            locked_at=_time(row["locked_at"]),
+            locked_at=time_text(row["locked_at"]),
         )
         for row in await pool.fetch(_statement("list_queues"), ITEMS_MAX)
     ]
@@ -149,7 +153,7 @@ async def list_pools(pool: Pool) -> list[PoolView]:
             paused=row["paused_by"] is not None,
             paused_by=row["paused_by"],
             paused_reason=row["paused_reason"],
-            paused_at=_time(row["paused_at"]),
+            paused_at=time_text(row["paused_at"]),
         )
         for row in await pool.fetch(_statement("list_pools"), ITEMS_MAX)
     ]
@@ -171,8 +175,8 @@ async def get_stats(pool: Pool) -> StatsView:
         by_status=by_status,
         by_kind=by_kind,
         measured=times["tasks"],
-        waiting_seconds=_times(times["waited_mean"], times["waited"]),
-        execution_seconds=_times(times["ran_mean"], times["ran"]),
+        waiting_seconds=times_view(times["waited_mean"], times["waited"]),
+        execution_seconds=times_view(times["ran_mean"], times["ran"]),
     )
 
 
@@ -190,146 +194,23 @@ def whole_commit(sequence: int) -> Position:
 
 
 async def _views(connection: Any, rows: Sequence[Row], now: Instant) -> list[TaskView]:
-    tasks = [_waiting(row) for row in rows]
+    tasks = [waiting_task(row) for row in rows]
     around = await _surroundings(connection, [task for task in tasks if needs_surroundings(task.phase)], now)
     return [
-        _task(row, task, around.get(task.id, NOTHING_AROUND), now) for row, task in zip(rows, tasks, strict=True)
+        task_view(row, task, around.get(task.id, NOTHING_AROUND), now) for row, task in zip(rows, tasks, strict=True)
     ]
-
-
-def _waiting(row: Row) -> Waiting:
-    return Waiting(
-        id=row["id"],
-        kind=row["kind"],
-        pool=row["pool"],
-        queue=row["queue"],
-        phase=Phase(row["phase"]),
-        due=row["due"],
-        exclusive=row["exclusive"],
-        is_admitted=row["scheduled_at"] is not None,
-        is_apply=row["confirmed"],
-        worker=row["worker"],
-        slot=row["slot"],
-        error_code=None if row["error"] is None else _decode_error(row["error"]).code,
-    )
 
 
 async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant) -> dict[str, Around]:
     if not tasks:
         return {}
     ids = [task.id for task in tasks]
-    rows = {row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, COUNTED_AHEAD_MAX)}
-    pools = sorted({task.pool for task in tasks})
-    accepted = _accepted(await connection.fetch(_statement("what_workers_accept"), pools))
-    return {task.id: _around(rows[task.id], (task.pool, task.kind) in accepted) for task in tasks}
-
-
-def _accepted(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """Pools with the kinds that some active worker of theirs takes."""
-    return {
-        (row["pool"], kind)
-        for row in rows
-        for slot in _decode_slots(row["slots"])
-        for kind in _decode_kinds(row["kinds"])
-        if ANY_KIND in slot or kind in slot
+    rows = {
+        row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, PLACES_TOLD_MAX)
     }
-
-
-def _around(row: Row, has_worker: bool) -> Around:  # noqa: FBT001 - one row of a table in Python
-    return Around(
-        queue_position=None if row["is_beyond_count"] else int(row["ahead"]) + 1,
-        next_ahead=row["next_ahead"],
-        workspace_holder=row["holder"],
-        max_running=row["max_running"],
-        admitted=row["admitted"] or 0,
-        queue_paused_by=row["queue_paused_by"],
-        queue_paused_reason=row["queue_paused_reason"] or "",
-        pool_paused_by=row["pool_paused_by"],
-        pool_paused_reason=row["pool_paused_reason"] or "",
-        locked_by=row["locked_by"],
-        locked_reason=row["locked_reason"] or "",
-        has_worker=has_worker,
-    )
-
-
-def _task(row: Row, task: Waiting, around: Around, now: Instant) -> TaskView:
-    return TaskView(
-        id=row["id"],
-        kind=row["kind"],
-        pool=row["pool"],
-        queue=row["queue"],
-        priority=row["priority"],
-        status=row["status"],
-        attempt=row["attempt"],
-        worker=row["worker"],
-        slot=row["slot"],
-        progress=row["progress"],
-        error=None if row["error"] is None else _decode_error(row["error"]),
-        pending_reason=pending_reason(task, around, now),
-        submitted_by=row["submitted_by"],
-        submitted_at=format_instant(row["submitted_at"]),
-        scheduled_at=_time(row["scheduled_at"]),
-        started_at=_time(row["started_at"]),
-        finished_at=_time(row["finished_at"]),
-        result=_result(row),
-        labels=Raw(row["labels"]),
-        retry_of=row["retry_of"],
-        parent=None,
-        position=format_position(row["position"]),
-    )
-
-
-def _result(row: Row) -> Raw | None:
-    if row["result"] is not None:
-        return Raw(row["result"])
-    return None if row["changes"] is None else Raw(f'{{"changes":{row["changes"]}}}')
-
-
-# -- other rows --------------------------------------------------------------------------------------------------------
-
-
-def _history_item(row: Row) -> HistoryItem:
-    data = _decode_event(row["event"])
-    for shown in ("type", "task", "by"):
-        data.pop(shown, None)
-    return HistoryItem(
-        position=format_position(row["position"]),
-        at=format_instant(row["at"]),
-        type=row["type"],
-        by=row["by"] or row["writer"],
-        void=row["void"],
-        data=data,
-    )
-
-
-def _worker(row: Row) -> WorkerView:
-    held = {slot: (task, is_reserved) for slot, task, is_reserved in _decode_held(row["held"] or "[]")}
-    states = (("lost", "lost"), ("suspect", "suspect"), ("draining", "draining"))
-    return WorkerView(
-        id=row["worker"],
-        pool=row["pool"],
-        status=next((name for column, name in states if row[column]), "active"),
-        reason=row["reason"],
-        labels=Raw(row["labels"]),
-        slots=[_slot(number, accepts, held) for number, accepts in enumerate(_decode_slots(row["slots"]))],
-    )
-
-
-def _slot(number: int, accepts: list[str], held: Mapping[int, tuple[str, bool]]) -> SlotView:
-    if number not in held:
-        return SlotView(id=number, status="idle", accepts=accepts, task=None)
-    task, is_reserved = held[number]
-    return SlotView(id=number, status="reserved" if is_reserved else "running", accepts=accepts, task=task)
-
-
-def _times(mean: float | None, percentiles: Sequence[float] | None) -> TimesView:
-    if mean is None or percentiles is None:
-        return TimesView(mean=None, p50=None, p95=None)
-    return TimesView(mean=mean / SECOND, p50=percentiles[0] / SECOND, p95=percentiles[1] / SECOND)
-
-
-def _time(at: Instant | None) -> str | None:
-    return None if at is None else format_instant(at)
+    pools = sorted({task.pool for task in tasks})
+    accepted = accepted_kinds(await connection.fetch(_statement("what_workers_accept"), pools))
+    return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in tasks}
 
 
 @cache
@@ -338,7 +219,7 @@ def _statement(name: str) -> str:
 
 
 @asynccontextmanager
-async def _snapshot(pool: Pool) -> Any:
+async def _snapshot(pool: Pool) -> AsyncIterator[Any]:
     """A connection on which all statements see one state of the tables."""
     async with pool.acquire() as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         yield connection

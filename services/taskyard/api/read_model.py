@@ -1,11 +1,12 @@
 """What the routes ask of the read model, which another service writes."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 from msgspec import Struct
 
 from taskyard.api.directory import Place
+from taskyard.api.views import HistoryItem, PoolView, QueueView, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.values import Position, Status
 
 ENDED = frozenset((Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
@@ -30,16 +31,6 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
-class TaskView(Protocol):
-    """What the routes look at in a task; the rest of it is answered as it is."""
-
-    pool: str
-    queue: str
-    submitted_by: str
-    status: str
-    attempt: int
-
-
 class ReadModel(Protocol):
     """Every method raises `ReadModelUnavailable` when PostgreSQL gives no answer."""
 
@@ -54,7 +45,7 @@ class ReadModel(Protocol):
         """Wait until the rows reflect the position; False when they do not in time."""
         ...
 
-    async def task(self, id: str, *, sees_only: str | None) -> TaskView:  # noqa: A002 - the field's name
+    async def task(self, id: str, *, sees_only: str | None) -> TaskView:
         """One task. Raises 404, also for one of another than `sees_only`."""
         ...
 
@@ -66,15 +57,15 @@ class ReadModel(Protocol):
         """Which worker had each attempt of a task."""
         ...
 
-    async def tasks(self, wanted: TaskFilter) -> Any:
+    async def tasks(self, wanted: TaskFilter) -> TaskPage:
         """A page of tasks. Raises 422 for a sort or a cursor that is none."""
         ...
 
-    async def history(self, task: str) -> Sequence[Any]:
+    async def history(self, task: str) -> Sequence[HistoryItem]:
         """The events of a task in the order of the log."""
         ...
 
-    async def workers(self) -> Sequence[Any]:
+    async def workers(self) -> Sequence[WorkerView]:
         """All workers with their slots."""
         ...
 
@@ -82,14 +73,14 @@ class ReadModel(Protocol):
         """The pool of a worker."""
         ...
 
-    async def queues(self) -> Sequence[Any]:
+    async def queues(self) -> Sequence[QueueView]:
         """All queues."""
         ...
 
-    async def pools(self) -> Sequence[Any]:
+    async def pools(self) -> Sequence[PoolView]:
         """All pools."""
         ...
 
-    async def stats(self) -> Any:
+    async def stats(self) -> StatsView:
         """Counts and times."""
         ...

@@ -67,7 +67,9 @@ def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason
     """Why the task waits; None for one that does not wait."""
     match task.phase:
         case Phase.PENDING:
-            return _not_due(task, around, now) or _closed(task, around) or _taken(task, around) or _no_slot(task, around)
+            return (
+                _not_due(task, around, now) or _closed(task, around) or _taken(task, around) or _no_slot(task, around)
+            )
         case Phase.SCHEDULED if task.is_apply:
             return _not_due(task, around, now) or PendingReason(
                 code="no_free_slot", message=f"the apply waits for its reserved slot {task.slot} of {task.worker}"
@@ -77,7 +79,9 @@ def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason
         case Phase.APPLY_PENDING:
             return PendingReason(code="approval", message="the plan waits to be confirmed or discarded")
         case Phase.HELD:
-            message = f"worker {task.worker} is lost and a {task.kind} is never repeated by itself: waits for its return"
+            message = (
+                f"worker {task.worker} is lost and a {task.kind} is never repeated by itself: waits for its return"
+            )
             return PendingReason(code="worker_lost", message=message, blocker=task.worker)
         case _:
             return None

@@ -6,8 +6,10 @@ import msgspec
 from litestar import Request, Response, post
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
+from litestar.params import FromPath
 from msgspec import Raw
 
+from taskyard.api.doors import is_plain
 from taskyard.api.errors import ReadModelUnavailable, Refusal, invalid, not_found, too_large
 from taskyard.api.http_shared import HttpRequest, Parts, parts_of, read_body, respond
 from taskyard.api.openapi import PROBLEM_RESPONSES, body_operation
@@ -71,7 +73,7 @@ def _task_route(verb: str) -> HTTPRouteHandler:
         operation_class=body_operation(BODIES[verb]),
         responses=PROBLEM_RESPONSES,
     )
-    async def command_task(request: Request[Caller, Any, State], task_id: str) -> Response[Accepted]:
+    async def command_task(request: Request[Caller, Any, State], task_id: FromPath[str]) -> Response[Accepted]:
         request.user.require(verb)
         if not is_uuid7(task_id) or len(task_id) != 36:
             raise not_found("there is no such task")
@@ -95,7 +97,7 @@ def _pool_route(path_verb: str, verb: str) -> HTTPRouteHandler:
         operation_class=body_operation(BODIES[verb]),
         responses=PROBLEM_RESPONSES,
     )
-    async def command_pool(request: Request[Caller, Any, State], pool: str) -> Response[Accepted]:
+    async def command_pool(request: Request[Caller, Any, State], pool: FromPath[str]) -> Response[Accepted]:
         _require_name(pool, "pool")
         fields = _read_fields(await read_body(request))
         if "queue" in fields:
@@ -116,7 +118,7 @@ def _queue_route(path_verb: str, verb: str) -> HTTPRouteHandler:
         operation_class=body_operation(BODIES[verb]),
         responses=PROBLEM_RESPONSES,
     )
-    async def command_queue(request: Request[Caller, Any, State], pool: str) -> Response[Accepted]:
+    async def command_queue(request: Request[Caller, Any, State], pool: FromPath[str]) -> Response[Accepted]:
         _require_name(pool, "pool")
         fields = _read_fields(await read_body(request))
         if fields.get("queue") in (None, b"null"):
@@ -134,7 +136,7 @@ def _queue_route(path_verb: str, verb: str) -> HTTPRouteHandler:
     operation_class=body_operation(BODIES["drain"]),
     responses=PROBLEM_RESPONSES,
 )
-async def drain(request: Request[Caller, Any, State], worker: str) -> Response[Accepted]:
+async def drain(request: Request[Caller, Any, State], worker: FromPath[str]) -> Response[Accepted]:
     """The worker finishes what it has and gets nothing new."""
     _require_name(worker, "worker")
     fields = _read_fields(await read_body(request))
@@ -225,5 +227,5 @@ def _named_pool(fields: dict[str, Raw]) -> str | None:
 
 
 def _require_name(name: str, what: str) -> None:
-    if not is_name(name):
+    if not is_plain(name):
         raise not_found(f"there is no such {what}")

@@ -1,17 +1,28 @@
 """Reading over HTTP from the read model: tasks and their history, workers, queues, pools, statistics."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath, QueryParameter
 
 from taskyard.api.errors import invalid, not_found
 from taskyard.api.http_shared import await_after, parts_of
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.principals import Caller
 from taskyard.api.read_model import TaskFilter
+from taskyard.api.views import (
+    HistoryItem,
+    PoolView,
+    QueueView,
+    StatsView,
+    TaskPage,
+    TaskView,
+    View,
+    WorkerView,
+)
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Status, is_uuid7
 
@@ -20,9 +31,33 @@ LIMIT_DEFAULT = 100
 FILTERS_MAX = 32
 
 AfterPosition = Annotated[
-    str | None, Parameter(query="after", description="wait until the read model has this position (10 s at most)")
+    str | None, QueryParameter(name="after", description="wait until the read model has this position (10 s at most)")
 ]
-Texts = Annotated[list[str] | None, Parameter(max_items=FILTERS_MAX)]
+Texts = Annotated[list[str] | None, QueryParameter(max_items=FILTERS_MAX)]
+
+
+class History(View):
+    """The events of a task, in the order of the log."""
+
+    items: Sequence[HistoryItem]
+
+
+class Workers(View):
+    """All workers that are known."""
+
+    items: Sequence[WorkerView]
+
+
+class Queues(View):
+    """All queues."""
+
+    items: Sequence[QueueView]
+
+
+class Pools(View):
+    """All pools."""
+
+    items: Sequence[PoolView]
 
 
 @get("/tasks", tags=["reading"], summary="List tasks", responses=READ_PROBLEM_RESPONSES)
@@ -34,12 +69,12 @@ async def list_tasks(
     pool: Texts = None,
     submitted_by: Texts = None,
     worker: Texts = None,
-    label: Annotated[list[str] | None, Parameter(max_items=FILTERS_MAX, description="key:value")] = None,
-    sort: Annotated[str | None, Parameter(description="a field; a leading minus turns the order round")] = None,
-    limit: Annotated[int, Parameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-    cursor: Annotated[str | None, Parameter(description="`next_cursor` of the page before")] = None,
+    label: Annotated[list[str] | None, QueryParameter(max_items=FILTERS_MAX, description="key:value")] = None,
+    sort: Annotated[str | None, QueryParameter(description="a field; a leading minus turns the order round")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
+    cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
     after: AfterPosition = None,
-) -> Response[Any]:
+) -> Response[TaskPage]:
     """Tasks that fit every filter, page by page. A filter may be repeated, or hold several values with commas.
 
     An operator sees own tasks only.
@@ -62,7 +97,7 @@ async def list_tasks(
 
 
 @get("/tasks/{task_id:str}", tags=["reading"], summary="One task", responses=READ_PROBLEM_RESPONSES)
-async def get_task(request: Request[Caller, Any, State], task_id: str, after: AfterPosition = None) -> Response[Any]:
+async def get_task(request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None) -> Response[TaskView]:
     """The task as it is now. A task of others is not found by an operator."""
     await await_after(request, after)
     return Response(await parts_of(request).read_model.task(_task_id(task_id), sees_only=request.user.sees_only))
@@ -70,38 +105,38 @@ async def get_task(request: Request[Caller, Any, State], task_id: str, after: Af
 
 @get("/tasks/{task_id:str}/history", tags=["reading"], summary="A task's events", responses=READ_PROBLEM_RESPONSES)
 async def get_history(
-    request: Request[Caller, Any, State], task_id: str, after: AfterPosition = None
-) -> Response[Any]:
+    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
+) -> Response[History]:
     """All events that concern the task, in the order of the log; those without effect bear `void: true`."""
     await await_after(request, after)
     model = parts_of(request).read_model
     await model.task(_task_id(task_id), sees_only=request.user.sees_only)
-    return Response({"items": await model.history(task_id)})
+    return Response(History(items=await model.history(task_id)))
 
 
 @get("/workers", tags=["reading"], summary="Workers and their slots", responses=READ_PROBLEM_RESPONSES)
-async def list_workers(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+async def list_workers(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Workers]:
     """Every worker that is known, with what each slot accepts and has."""
     await await_after(request, after)
-    return Response({"items": await parts_of(request).read_model.workers()})
+    return Response(Workers(items=await parts_of(request).read_model.workers()))
 
 
 @get("/queues", tags=["reading"], summary="Queues", responses=READ_PROBLEM_RESPONSES)
-async def list_queues(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+async def list_queues(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Queues]:
     """Depth, running, limits, locks and pauses of every queue."""
     await await_after(request, after)
-    return Response({"items": await parts_of(request).read_model.queues()})
+    return Response(Queues(items=await parts_of(request).read_model.queues()))
 
 
 @get("/pools", tags=["reading"], summary="Pools", responses=READ_PROBLEM_RESPONSES)
-async def list_pools(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+async def list_pools(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Pools]:
     """Capacity, depth and settings of every pool."""
     await await_after(request, after)
-    return Response({"items": await parts_of(request).read_model.pools()})
+    return Response(Pools(items=await parts_of(request).read_model.pools()))
 
 
 @get("/stats", tags=["reading"], summary="Statistics", responses=READ_PROBLEM_RESPONSES)
-async def get_stats(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Any]:
+async def get_stats(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[StatsView]:
     """Counts by status and kind; waiting and execution times."""
     await await_after(request, after)
     return Response(await parts_of(request).read_model.stats())

@@ -7,9 +7,9 @@ import msgspec
 from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import Parameter
+from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from taskyard.api.errors import not_found
 from taskyard.api.feed import EventFilter, LogEvent
@@ -34,7 +34,7 @@ LOG_BYTES_MAX = 4 << 20
 NO_BUFFERING = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SKIP_BYTES_MAX = 1 << 50
 
-PlainText = Annotated[str | None, Parameter(pattern=r"^[^\x00]*\Z", max_length=256)]
+PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*\Z", max_length=256)]
 
 
 class LogItem(Struct, frozen=True, kw_only=True):
@@ -48,7 +48,7 @@ class LogItem(Struct, frozen=True, kw_only=True):
     hash: str
     previous: str
     cursors: dict[str, int]
-    events: list[LogEvent | Raw]
+    events: list[Any]
 
 
 class LogPage(Struct, frozen=True, kw_only=True):
@@ -63,9 +63,9 @@ async def events(
     request: Request[Caller, Any, State],
     task: PlainText = None,
     queue: PlainText = None,
-    type_: Annotated[list[str] | None, Parameter(query="type", max_items=64)] = None,
-    from_: Annotated[str | None, Parameter(query="from", description="start after this position")] = None,
-    last_event_id: Annotated[str | None, Parameter(header="Last-Event-ID", description="resume after it")] = None,
+    type_: Annotated[list[str] | None, QueryParameter(name="type", max_items=64)] = None,
+    from_: Annotated[str | None, QueryParameter(name="from", description="start after this position")] = None,
+    last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", description="resume after it")] = None,
 ) -> Stream:
     """Every event of the log from now on, or after `Last-Event-ID` or `from`. `id:` is the position, `event:` the type.
 
@@ -91,8 +91,8 @@ async def events(
 @get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)
 async def log(
     request: Request[Caller, Any, State],
-    from_: Annotated[str | None, Parameter(query="from", description="first commit; default: the last ones")] = None,
-    limit: Annotated[int, Parameter(ge=1, le=LOG_ITEMS_MAX)] = 100,
+    from_: Annotated[str | None, QueryParameter(name="from", description="first commit; default: the last ones")] = None,
+    limit: Annotated[int, QueryParameter(ge=1, le=LOG_ITEMS_MAX)] = 100,
 ) -> Response[LogPage]:
     """Commits as they stand in the log, at most `limit`."""
     request.user.require_admin()
@@ -115,11 +115,11 @@ async def log(
 @get("/tasks/{task_id:str}/output", tags=["live"], summary="The output of a task", responses=READ_PROBLEM_RESPONSES)
 async def output(
     request: Request[Caller, Any, State],
-    task_id: str,
-    attempt: Annotated[int | None, Parameter(ge=1, le=1_000_000)] = None,
-    stream: Literal["stdout", "stderr", "both"] = "both",
-    from_: Annotated[int, Parameter(query="from", ge=0, le=SKIP_BYTES_MAX, description="first byte")] = 0,
-    follow: Annotated[int, Parameter(ge=0, le=1, description="1 streams until the task has ended")] = 0,
+    task_id: FromPath[str],
+    attempt: Annotated[int | None, QueryParameter(ge=1, le=1_000_000)] = None,
+    stream: Annotated[Literal["stdout", "stderr", "both"], QueryParameter()] = "both",
+    from_: Annotated[int, QueryParameter(name="from", ge=0, le=SKIP_BYTES_MAX, description="first byte")] = 0,
+    follow: Annotated[int, QueryParameter(ge=0, le=1, description="1 streams until the task has ended")] = 0,
     after: PlainText = None,
 ) -> Stream:
     """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""

@@ -138,7 +138,7 @@ class TimesView(View):
 
 
 class StatsView(View):
-    """Numbers of tasks, and times of the `measured` tasks that ended last: from submit to start, and from start to end."""
+    """Numbers of tasks, and times of the `measured` tasks that ended last: submit to start, and start to end."""
 
     tasks: int
     by_status: dict[str, int]

@@ -5,7 +5,7 @@ import hashlib
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
 from taskyard.embedded.postgres import Postgres
 from taskyard.embedded.processes import ProcessIdentity, Program
 from taskyard.embedded.terraform import find_terraform
-from taskyard.settings import AgentSettings, Principal, Role, Settings
+from taskyard.settings import DEFAULT_SLOTS, AgentSettings, Principal, Role, Settings
 
 HOST = "127.0.0.1"
 ADMIN = "admin"
@@ -49,13 +49,17 @@ LEFT_OVER_STOP_SECONDS = 4.0
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What to run. Port 0 means the port of the last run if it is still free, else any free one."""
+    """What to run. Port 0 means the port of the last run if it is still free, else any free one.
+
+    `slots` is what each slot of every worker accepts.
+    """
 
     data: Path
     http_port: int = 0
     nats_port: int = 0
     workers: int = 1
     separate: bool = False
+    slots: Sequence[Sequence[str]] = DEFAULT_SLOTS
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 
 
@@ -207,6 +211,7 @@ class _System:
             name=name,
             password=self._nats.password(name),
             directory=str(self._layout.worker_directory(name)),
+            slots=[list(kinds) for kinds in self._options.slots],
             terraform=terraform,
         )
         file = self._layout.write_configuration(name, settings)

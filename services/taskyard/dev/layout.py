@@ -87,9 +87,13 @@ class Layout:
         directory.mkdir(mode=0o700, exist_ok=True)
         return directory
 
+    def configuration_file(self, name: str) -> Path:
+        """The settings of the program `name`; those of all services are called `services`."""
+        return self._configuration / f"{name}.json"
+
     def write_configuration(self, name: str, settings: msgspec.Struct) -> Path:
         """Write the settings that the program `name` is to read, and return their file."""
-        path = self._configuration / f"{name}.json"
+        path = self.configuration_file(name)
         _write(path, settings)
         return path
 

@@ -1,7 +1,7 @@
 """`python -m taskyard.dispatcher --config FILE`."""
 
-from taskyard.service import main
 from taskyard.dispatcher.app import run
+from taskyard.service import main
 
 if __name__ == "__main__":
     main(run)

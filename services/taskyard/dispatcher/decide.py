@@ -219,5 +219,3 @@ def _end_event(report: Succeeded | Failed | Lost) -> Event:
             return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=report.result)
         case Lost():
             return AttemptLost(task=report.task, attempt=report.attempt, message=report.message)
-
-

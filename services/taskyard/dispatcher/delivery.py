@@ -49,7 +49,7 @@ class Delivery(Struct, kw_only=True):
 class Deliveries:
     """What is owed, per task. A standby's is closed and keeps nothing."""
 
-    def __init__(self, *, is_open: bool, began: Position = Position(0)) -> None:
+    def __init__(self, *, is_open: bool, began: Position) -> None:
         self._is_open = is_open
         self._began = began
         self._owed: dict[TaskId, Delivery] = {}
@@ -108,11 +108,9 @@ class Deliveries:
                 assigns.setdefault((record.worker, record.incarnation), []).append(_assignment(record))
         sends: list[SendAssignments | SendCancels] = []
         for (agent, incarnation), each in assigns.items():
-            for part in _parts(each):
-                sends.append(SendAssignments(agent=agent, incarnation=incarnation, assignments=part))
+            sends += (SendAssignments(agent=agent, incarnation=incarnation, assignments=part) for part in _parts(each))
         for agent, stops in cancels.items():
-            for part in _parts(stops):
-                sends.append(SendCancels(agent=agent, cancels=part))
+            sends += (SendCancels(agent=agent, cancels=part) for part in _parts(stops))
         return sends
 
     @property

@@ -28,7 +28,7 @@ class DispatcherState:
 
     def __init__(self) -> None:
         self.tasks = TaskTable()
-        self.deliveries = Deliveries(is_open=False)
+        self.deliveries = Deliveries(is_open=False, began=Position(0))
         self.timeouts: list[tuple[Instant, TaskId, int]] = []
         self.folded = Position(0)
 
@@ -89,7 +89,7 @@ class DispatcherState:
 
     def stand_by(self) -> None:
         """Remember nothing to do."""
-        self.deliveries = Deliveries(is_open=False)
+        self.deliveries = Deliveries(is_open=False, began=Position(0))
 
     def lead(self) -> None:
         """Look at everything once, as a new leader does: what is not answered in the log is sent again."""
@@ -103,4 +103,3 @@ class DispatcherState:
     def saved(self) -> Saved:
         """The state for a snapshot."""
         return Saved(tasks=list(self.tasks.live.values()))
-

@@ -27,7 +27,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run one instance of the scheduler until `stop` is set."""
     machine = Scheduler({principal.name: principal.role for principal in settings.principals})
 
-    def wire(links: Links, loop: Loop) -> Wiring[CommandMessage, AnswerDoor]:
+    def wire(links: Links, _: Loop) -> Wiring[CommandMessage, AnswerDoor]:
         reader = CommandReader(machine, links)
 
         async def answer(effect: AnswerDoor) -> None:
@@ -68,7 +68,9 @@ class CommandReader:
             body = decode_body("retry", data, pool)
         except InvalidCommand:
             return None
-        known = self._machine.state.known.tasks.get(TaskId(body.task)) if isinstance(body, TaskCommand) else None
+        if not isinstance(body, TaskCommand):
+            return None
+        known = self._machine.state.known.tasks.get(TaskId(body.task))
         if known is None:
             return None
         sequence = commit_sequence(known.position)

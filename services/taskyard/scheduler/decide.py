@@ -148,9 +148,7 @@ class _Admission:
         fleet = self._state.fleet
         idle = fleet.idle.get(pool.name, {})
         rivals = {other for accepts in idle if kind in accepts for other in accepts}
-        on_the_way = sum(
-            pool.scheduled.get(other, 0) + self._scheduled.get((pool.name, other), 0) for other in rivals
-        )
+        on_the_way = sum(pool.scheduled.get(other, 0) + self._scheduled.get((pool.name, other), 0) for other in rivals)
         return fleet.idle_for(pool.name, kind) + fleet.size_for(pool.name, kind) // CREDIT_SHARE - on_the_way
 
     def _is_open(self, queue: Queue, record: TaskRecord) -> bool:
@@ -173,5 +171,3 @@ class _Admission:
         if record.exclusive:
             self._holders[key] = record.id
         self._events.append(TaskScheduled(task=record.id))
-
-

@@ -47,7 +47,7 @@ from taskyard.contracts.events import (
     WorkerDrainRequested,
 )
 from taskyard.contracts.kinds import KINDS
-from taskyard.contracts.lifecycle import CAUSE_CANCEL, Phase
+from taskyard.contracts.lifecycle import CAUSE_CANCEL
 from taskyard.contracts.validation import InvalidCommand, content_digest, decode_body, decode_spec, decode_submission
 from taskyard.contracts.values import (
     QUEUE_DEFAULT,
@@ -199,13 +199,13 @@ class Intake:
             self._state.answers.expect(message.door, id, [decided])
             return
         self._check_age(id, message.at)
-        settled_by: CommandId | TaskId = id
+        outcome: Answer | CommandId | TaskId = id
         if message.verb == "retry":
             assert isinstance(body, TaskCommand)
-            settled_by = self._retry(message, body, id)
+            outcome = self._retry(message, body, id)
         else:
             self.events.append(self._event(message, body, id))
-        self._state.answers.expect(message.door, id, [settled_by])
+        self._state.answers.expect(message.door, id, [outcome])
 
     def _event(self, message: CommandMessage, body: Command, id: CommandId) -> Event:
         by, pool = message.principal, message.pool
@@ -221,9 +221,7 @@ class Intake:
             case "confirm" | "discard", ApprovalCommand():
                 task = self._touchable(message, body.task)
                 event = ApplyConfirmed if message.verb == "confirm" else ApplyDiscarded
-                return event(
-                    task=task, attempt=self._plan_seen(message, body), by=by, comment=body.comment, command=id
-                )
+                return event(task=task, attempt=self._plan_seen(message, body), by=by, comment=body.comment, command=id)
             case _, ReprioritiseCommand():
                 task = self._touchable(message, body.task)
                 return TaskReprioritised(task=task, priority=body.priority, by=by, command=id)
@@ -275,17 +273,22 @@ class Intake:
             raise Refused(409, "plan_changed", "there is another plan now; look at it first")
         return record.plan_attempt or 0
 
-    def _retry(self, message: CommandMessage, body: TaskCommand, id: CommandId) -> TaskId:
+    def _retry(self, message: CommandMessage, body: TaskCommand, id: CommandId) -> Answer | TaskId:
+        """A new task like the old one; its id follows from the command's, so that it is made once."""
+        new_id = TaskId(_id_below(id, 0))
+        made = self._state.known.tasks.get(new_id)
+        if made is not None:
+            return Answer(code=202, id=new_id, position=made.position)
         task = self._touchable(message, body.task)
         known = self._state.known.tasks.get(task)
         record = self._state.tasks.live.get(task)
         status = record.status if record is not None else known.ended if known is not None else None
         if status not in RETRYABLE:
-            raise Refused(409, "status_forbids", f"the task is {status}; only {', '.join(sorted(RETRYABLE))} can be retried")
+            allowed = ", ".join(sorted(RETRYABLE))
+            raise Refused(409, "status_forbids", f"the task is {status}; only {allowed} can be retried")
         if message.original is None:
             raise Refused(404, "not_found", f"the log no longer has the submission of {task}")
-        new_id = TaskId(_id_below(id, 0))
-        if new_id not in self._state.known.tasks and new_id not in self._accepted:
+        if new_id not in self._accepted:
             self._check_room(message.pool)
             self._accepted[new_id] = message.original.digest
             self.events.append(
@@ -382,5 +385,3 @@ def _random(seed: str) -> int:
 
 def _required(path: str) -> FieldError:
     return FieldError(path=path, message="is required")
-
-

@@ -11,7 +11,7 @@ from taskyard.contracts.commands import ID_AGE_SECONDS_MAX, ID_AHEAD_SECONDS_MAX
 from taskyard.contracts.values import CommandId, Instant, Position, Status, TaskId, seconds, uuid7_instant
 
 IDS_MAX = 1_000_000
-"""Task ids remembered at most, and command ids as many; beyond it the oldest are forgotten early and refused from then on."""
+"""Task ids remembered at most, and as many command ids; beyond it the oldest are forgotten, and refused from then on."""
 
 _WINDOW = seconds(ID_AGE_SECONDS_MAX + ID_AHEAD_SECONDS_MAX)
 
@@ -91,4 +91,3 @@ class KnownIds:
         del self.tasks[task]
         if len(self._order) >= IDS_MAX:  # forgotten before its age: it must not be accepted again
             self.horizon = max(self.horizon, min(uuid7_instant(task), at))
-

@@ -3,8 +3,7 @@
 `apply` keeps tasks, workers, settings and known ids, and tells the agenda what a change touched. It never decides.
 """
 
-
-from msgspec import Struct, field
+from msgspec import Struct
 
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import (
@@ -43,7 +42,7 @@ class Pool(Struct, kw_only=True):
     approval_timeout_seconds: float = APPROVAL_TIMEOUT_SECONDS
     is_paused: bool = False
     waiting: int = 0
-    scheduled: dict[str, int] = field(default_factory=dict)
+    scheduled: dict[str, int] = {}
 
 
 class Queue(Struct, kw_only=True):
@@ -162,9 +161,7 @@ class SchedulerState:
 
     # -- ids and outcomes ----------------------------------------------------------------------------------------------
 
-    def _remember(
-        self, event: AnyEvent | UnknownEvent, changes: list[Change], at: Instant, position: Position
-    ) -> None:
+    def _remember(self, event: AnyEvent | UnknownEvent, changes: list[Change], at: Instant, position: Position) -> None:
         if isinstance(event, TaskSubmitted):
             known = KnownTask(digest=event.digest, by=event.by, position=position)
             self.known.remember_task(event.task, known, at)

@@ -24,7 +24,7 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
     state.not_reached.clear()
     events += liveness.check(now, state.fleet)[:CHECKED_PER_DECISION_MAX]
     events += _applies(state, now)
-    events += _place(state, now)
+    events += _place(state)
     return Decision(events=events, taken=len(taken))
 
 
@@ -62,7 +62,7 @@ def _applies(state: AllocatorState, now: Instant) -> list[Event]:
     return events
 
 
-def _place(state: AllocatorState, now: Instant) -> list[Event]:
+def _place(state: AllocatorState) -> list[Event]:
     """Slots for what waits in the pools that were touched. A pool that is not finished stays touched."""
     events: list[Event] = []
     taken: set[tuple[str, int]] = set()

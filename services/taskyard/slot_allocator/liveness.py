@@ -90,7 +90,9 @@ class Liveness:
         if self._leaving.get(name) == incarnation:
             if not worker.busy:
                 return WorkerLost(worker=name, incarnation=incarnation, reason="left")
-            return None if worker.is_suspect else WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
+            return (
+                None if worker.is_suspect else WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
+            )
         silent = now - max(self._heard.get(name, Instant(0)), self._since)
         if silent >= self._lost:
             reason = f"silent for {silent // SECOND} s"

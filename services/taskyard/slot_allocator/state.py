@@ -20,6 +20,7 @@ from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.slot_allocator.placement import FIRST_FIT, IdleSlots
 
+
 class Saved(Struct, frozen=True, kw_only=True):
     """The snapshot of the state."""
 

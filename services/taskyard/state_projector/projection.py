@@ -6,6 +6,7 @@ gathers until `take`, so that a task which came and went between two writes cost
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import get_args
 
 import msgspec
 
@@ -23,7 +24,7 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ENDED, Phase, TaskRecord, Verdict
-from taskyard.contracts.tasks import Change, TaskTable
+from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, Status, make_position
 from taskyard.state_projector.rows import (
     NULL,
@@ -38,7 +39,7 @@ from taskyard.state_projector.rows import (
 )
 from taskyard.state_projector.surroundings import Surroundings
 
-_OUTCOMES = {
+_OUTCOMES: dict[type, str] = {
     AttemptSucceeded: "succeeded",
     AttemptFailed: "failed",
     AttemptLost: "lost",
@@ -49,6 +50,8 @@ _OUTCOMES = {
 }
 _SHOWN_AS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
 _STATUS = {phase: (_SHOWN_AS.get(phase) or Status(phase.value)).value for phase in Phase}
+
+_WITH_AUTHOR: frozenset[type] = frozenset(event for event in get_args(AnyEvent) if "by" in event.__struct_fields__)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -100,23 +103,24 @@ class Projection:
     def fold(self, sequence: int, at: Instant, writer: str, events: Sequence[AnyEvent | UnknownEvent]) -> None:
         """Fold the commit of `writer` at `sequence`, whose log time is `at`."""
         position = Position(make_position(sequence, 0) - 1)
-        apply, history, fold_surroundings = self._table.apply, self._history, self._surroundings.fold
+        apply, fold_surroundings = self._table.apply, self._surroundings.fold
+        history, touched = self._history, self._touched
         for event in events:
             position = Position(position + 1)
             changes = apply(event, at, position)
             if changes:
                 name = type(event).__name__
-                by = getattr(event, "by", None)
+                by = event.by if type(event) in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
                 text = _encode(event).decode()
                 for change in changes:
                     record = change.record
-                    void = change.verdict is Verdict.VOID
+                    verdict = change.verdict
                     task = record.id if record is not None else _named_task(event)
-                    history.append((task, position, at, writer, name, by, void, text))
+                    history.append((task, position, at, writer, name, by, verdict is Verdict.VOID, text))
                     if record is not None:
-                        self._touched[task] = (record, position)
-                        if change.verdict is Verdict.EFFECTIVE:
-                            self._follow_change(event, change, record, at)
+                        touched[task] = (record, position)
+                        if verdict is Verdict.EFFECTIVE:
+                            self._follow_change(event, change.before, record, at)
             fold_surroundings(event, at, position)
 
     def take(self) -> RowChanges:
@@ -156,8 +160,10 @@ class Projection:
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def _follow_change(self, event: AnyEvent | UnknownEvent, change: Change, record: TaskRecord, at: Instant) -> None:
-        before, phase = change.before, record.phase
+    def _follow_change(
+        self, event: AnyEvent | UnknownEvent, before: Phase | None, record: TaskRecord, at: Instant
+    ) -> None:
+        phase = record.phase
         if before is None:
             self._new[record.id] = None
             record.input = NULL  # the history keeps it; no row and no later event needs it

@@ -18,6 +18,8 @@ from msgspec import Struct
 
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.log import EventLog
+from taskyard.service import linked
+from taskyard.settings import Settings
 from taskyard.state_projector.database import NOTIFY_CHANNEL, SCHEMA, connect, migrate
 from taskyard.state_projector.digest import Digest, differing, digest
 from taskyard.state_projector.errors import LogMismatch, NotLeading
@@ -50,6 +52,12 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
     def is_equal(self) -> bool:
         """Whether the live rows were what the log says."""
         return not self.differing
+
+
+async def run(settings: Settings, *, verify_only: bool) -> RebuildReport:
+    """Rebuild as the settings tell where the log and the read model are: see `rebuild`."""
+    async with linked("rebuild", settings) as links:
+        return await rebuild(links.log, settings.postgres_dsn, verify_only=verify_only)
 
 
 async def rebuild(log: EventLog[Any], dsn: str, *, verify_only: bool) -> RebuildReport:

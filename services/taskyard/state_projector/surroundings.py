@@ -44,7 +44,7 @@ _Folded = (
     | WorkerLost
     | WorkerDrainRequested
 )
-_FOLDED = get_args(_Folded)
+_FOLDED = frozenset(get_args(_Folded))
 
 
 class Surroundings:
@@ -58,7 +58,7 @@ class Surroundings:
 
     def fold(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event; those of tasks mean nothing here."""
-        if isinstance(event, _FOLDED):
+        if type(event) in _FOLDED:
             self._fold(cast("_Folded", event), at, position)
 
     def forget_changes(self) -> None:

@@ -18,7 +18,7 @@ from taskyard.contracts.values import TaskId
 KIND = "command"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
 """All that a command sees of the agent's environment."""
-STDERR_TAIL_BYTES = 2048
+STDERR_TAIL_BYTES = 1500
 STDERR_TAIL_LINES = 5
 
 

@@ -1,14 +1,13 @@
--- $1: lost workers that hold nothing are shown if they changed after this instant. `held` is JSON: [[slot, task, is reserved], …]
+-- $1: lost workers that hold nothing are shown if they changed after this instant.
+-- `held` is JSON: [[slot, task, is reserved], …]
 SELECT w.worker, w.pool, w.suspect, w.draining, w.lost, w.reason, w.labels, w.slots, h.held
 FROM taskyard.workers w
-LEFT JOIN (
-    SELECT t.worker,
-        json_agg(json_build_array(t.slot, t.id, t.phase IN ('apply_pending', 'scheduled')))::text AS held
+CROSS JOIN LATERAL (
+    SELECT json_agg(json_build_array(t.slot, t.id, t.phase IN ('apply_pending', 'scheduled')))::text AS held
     FROM taskyard.tasks t
-    WHERE t.finished_at IS NULL AND t.worker IS NOT NULL AND t.phase <> 'pending'
+    WHERE t.worker = w.worker AND t.finished_at IS NULL AND t.phase <> 'pending'
         AND (t.phase <> 'scheduled' OR t.confirmed)
-    GROUP BY t.worker
-) h ON h.worker = w.worker
+) h
 WHERE NOT w.lost OR h.held IS NOT NULL OR w.changed_at > $1
 ORDER BY w.worker
 LIMIT $2

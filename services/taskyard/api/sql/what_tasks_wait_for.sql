@@ -1,38 +1,34 @@
--- $1 ids of waiting tasks, $2 now, $3 how many tasks ahead are counted at most.
--- What is ahead is counted between one wanted task and the next, so a page of tasks costs one pass over its queues.
+-- $1 ids of waiting tasks, $2 now, $3 how far into a queue places are told.
+-- Places are counted in one pass over the front of each queue, whatever the number of wanted tasks.
 WITH wanted AS (
-    SELECT t.id, t.pool, t.queue, t.priority, t.submitted, t.exclusive,
+    SELECT id, pool, queue, priority, submitted, exclusive,
         (SELECT h.id FROM taskyard.tasks h
          WHERE h.pool = t.pool AND h.queue = t.queue AND h.exclusive AND h.scheduled_at IS NOT NULL
              AND h.finished_at IS NULL AND h.id <> t.id
-         ORDER BY h.submitted LIMIT 1) AS holder,
-        lag(t.priority, 1, 0::smallint) OVER in_queue AS from_priority,
-        lag(t.submitted, 1, 0::bigint) OVER in_queue AS from_submitted
+         ORDER BY h.submitted LIMIT 1) AS holder
     FROM taskyard.tasks t
-    WHERE t.id = ANY ($1)
-    WINDOW in_queue AS (PARTITION BY t.pool, t.queue ORDER BY t.priority, t.submitted)
-), counted AS (
-    SELECT w.*,
-        (SELECT count(*) FROM (
-            SELECT 1 FROM taskyard.tasks a
-            WHERE a.pool = w.pool AND a.queue = w.queue AND a.phase IN ('pending', 'scheduled') AND NOT a.confirmed
-                AND (a.priority, a.submitted) >= (w.from_priority, w.from_submitted)
-                AND (a.priority, a.submitted) < (w.priority, w.submitted) AND a.due <= $2
-            LIMIT $3) AS ahead) AS ahead
-    FROM wanted w
+    WHERE id = ANY ($1)
+), placed AS MATERIALIZED (
+    SELECT front.submitted,
+        count(*) FILTER (WHERE front.due <= $2) OVER (
+            PARTITION BY q.pool, q.queue ORDER BY front.priority, front.submitted
+            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS ahead
+    FROM (SELECT DISTINCT pool, queue FROM wanted) q
+    CROSS JOIN LATERAL (
+        SELECT a.priority, a.submitted, a.due FROM taskyard.tasks a
+        WHERE a.pool = q.pool AND a.queue = q.queue AND a.phase IN ('pending', 'scheduled') AND NOT a.confirmed
+        ORDER BY a.priority, a.submitted LIMIT $3) front
 )
-SELECT c.id, c.holder,
-    sum(c.ahead) OVER in_queue AS ahead,
-    max(c.ahead) OVER in_queue >= $3 AS is_beyond_count,
+SELECT w.id, w.holder, placed.ahead,
     (SELECT a.id FROM taskyard.tasks a
-     WHERE a.pool = c.pool AND a.queue = c.queue AND a.phase IN ('pending', 'scheduled') AND NOT a.confirmed
-         AND (a.priority, a.submitted) < (c.priority, c.submitted) AND a.due <= $2
-         AND NOT (a.exclusive AND NOT c.exclusive AND c.holder IS NOT NULL AND a.id <> c.holder)
+     WHERE a.pool = w.pool AND a.queue = w.queue AND a.phase IN ('pending', 'scheduled') AND NOT a.confirmed
+         AND (a.priority, a.submitted) < (w.priority, w.submitted) AND a.due <= $2
+         AND NOT (a.exclusive AND NOT w.exclusive AND w.holder IS NOT NULL AND a.id <> w.holder)
      ORDER BY a.priority DESC, a.submitted DESC LIMIT 1) AS next_ahead,
     q.max_running, q.scheduled + q.active AS admitted, q.paused_by AS queue_paused_by,
     q.paused_reason AS queue_paused_reason, q.locked_by, q.locked_reason,
     p.paused_by AS pool_paused_by, p.paused_reason AS pool_paused_reason
-FROM counted c
-LEFT JOIN taskyard.queues q ON q.pool = c.pool AND q.queue = c.queue
-LEFT JOIN taskyard.pools p ON p.pool = c.pool
-WINDOW in_queue AS (PARTITION BY c.pool, c.queue ORDER BY c.priority, c.submitted)
+FROM wanted w
+LEFT JOIN placed ON placed.submitted = w.submitted
+LEFT JOIN taskyard.queues q ON q.pool = w.pool AND q.queue = w.queue
+LEFT JOIN taskyard.pools p ON p.pool = w.pool

@@ -1,0 +1,134 @@
+"""The read model as the routes see it, on PostgreSQL: queries with limits of time, errors in the API's own words."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Self, TypeVar
+
+import asyncpg
+
+from taskyard.api import queries
+from taskyard.api.directory import Place
+from taskyard.api.errors import ReadModelUnavailable, invalid, not_found
+from taskyard.api.listing import FilterInvalid, make_listing
+from taskyard.api.position_feed import PositionFeed
+from taskyard.api.read_model import TaskFilter
+from taskyard.api.views import HistoryItem, PoolView, QueueView, StatsView, TaskPage, TaskView, WorkerView
+from taskyard.contracts.events import FieldError
+from taskyard.contracts.values import Instant, Position
+
+CONNECTIONS_MAX = 8
+CONNECT_SECONDS_MAX = 5
+QUERY_SECONDS_MAX = 10.0
+"""How long one answer may take, waiting for a connection included."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class PostgresReadModel:
+    """Reads the read model; it may be away at the start and whenever it likes."""
+
+    def __init__(self, pool: asyncpg.Pool, feed: PositionFeed, now: Callable[[], Instant]) -> None:
+        self.last_position = queries.whole_commit(0)
+        self._pool = pool
+        self._feed = feed
+        self._now = now
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(cls, dsn: str, now: Callable[[], Instant]) -> AsyncIterator[Self]:
+        """A read model over an own pool of connections; `now` is the clock by which reasons are told."""
+        pool = asyncpg.create_pool(
+            dsn,
+            min_size=0,
+            max_size=CONNECTIONS_MAX,
+            timeout=CONNECT_SECONDS_MAX,
+            command_timeout=QUERY_SECONDS_MAX,
+            server_settings={
+                "application_name": "taskyard api",
+                "default_transaction_read_only": "on",
+                "statement_timeout": f"{QUERY_SECONDS_MAX:g}s",
+                "jit": "off",
+            },
+        )
+        feed = PositionFeed(dsn)
+        async with pool:
+            following = asyncio.create_task(feed.run(), name="api follows the position of the read model")
+            try:
+                yield cls(pool, feed, now)
+            finally:
+                following.cancel()
+                with suppress(asyncio.CancelledError):
+                    await following
+
+    async def position(self) -> Position:
+        """The position that the rows reflect."""
+        self.last_position = await self._answer(queries.get_position(self._pool))
+        return self.last_position
+
+    async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
+        """Wait until the rows reflect the position; False when they do not in time."""
+        is_reached = await self._feed.wait_for(position, timeout_seconds)
+        if not is_reached and not self._feed.is_connected:
+            raise ReadModelUnavailable("PostgreSQL gives no answer")
+        return is_reached
+
+    async def task(self, id: str, *, sees_only: str | None) -> TaskView:
+        """One task. Raises 404, also for one of another than `sees_only`."""
+        task = await self._answer(queries.get_task(self._pool, id, self._now()))
+        if task is None or (sees_only is not None and task.submitted_by != sees_only):
+            raise not_found("there is no such task")
+        return task
+
+    async def place(self, task: str) -> Place | None:
+        """Where a task belongs."""
+        return await self._answer(queries.get_place(self._pool, task))
+
+    async def workers_of(self, task: str) -> dict[int, str]:
+        """Which worker had each attempt of a task."""
+        attempts = await self._answer(queries.list_attempts(self._pool, task))
+        return {attempt.attempt: attempt.worker for attempt in attempts}
+
+    async def tasks(self, wanted: TaskFilter) -> TaskPage:
+        """A page of tasks. Raises 422 for a sort or a cursor that is none."""
+        try:
+            listing = make_listing(wanted)
+        except FilterInvalid as error:
+            raise invalid(FieldError(path=error.field, message=error.message)) from error
+        return await self._answer(queries.list_tasks(self._pool, listing, self._now()))
+
+    async def history(self, task: str) -> Sequence[HistoryItem]:
+        """The events of a task in the order of the log."""
+        return await self._answer(queries.get_history(self._pool, task))
+
+    async def workers(self) -> Sequence[WorkerView]:
+        """All workers with their slots."""
+        return await self._answer(queries.list_workers(self._pool, self._now()))
+
+    async def pool_of_worker(self, worker: str) -> str | None:
+        """The pool of a worker."""
+        return await self._answer(queries.get_pool_of_worker(self._pool, worker))
+
+    async def queues(self) -> Sequence[QueueView]:
+        """All queues."""
+        return await self._answer(queries.list_queues(self._pool))
+
+    async def pools(self) -> Sequence[PoolView]:
+        """All pools."""
+        return await self._answer(queries.list_pools(self._pool))
+
+    async def stats(self) -> StatsView:
+        """Counts and times."""
+        return await self._answer(queries.get_stats(self._pool))
+
+    async def _answer(self, query: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(QUERY_SECONDS_MAX):
+                return await query
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # Tables that are not there yet are as good as no PostgreSQL: the projector makes them.
+            _log.warning("read model gave no answer", extra={"error": f"{type(error).__name__}: {error}"})
+            raise ReadModelUnavailable(f"{type(error).__name__}: {error}") from error

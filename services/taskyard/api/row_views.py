@@ -1,0 +1,151 @@
+"""Rows of the read model as answers. Pure."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import asyncpg
+import msgspec
+from msgspec import Raw
+
+from taskyard.api.reasons import Around, Waiting, pending_reason
+from taskyard.api.views import HistoryItem, SlotView, TaskView, TimesView, WorkerView
+from taskyard.contracts.events import TaskError
+from taskyard.contracts.fleet import ANY_KIND
+from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.values import SECOND, Instant, format_instant, format_position
+
+Row = asyncpg.Record
+
+_decode_error = msgspec.json.Decoder(TaskError).decode
+_decode_event = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_slots = msgspec.json.Decoder(list[list[str]]).decode
+_decode_kinds = msgspec.json.Decoder(list[str]).decode
+_decode_held = msgspec.json.Decoder(list[tuple[int, str, bool]]).decode
+
+
+def waiting_task(row: Row) -> Waiting:
+    """What a task's own row tells about its waiting."""
+    return Waiting(
+        id=row["id"],
+        kind=row["kind"],
+        pool=row["pool"],
+        queue=row["queue"],
+        phase=Phase(row["phase"]),
+        due=row["due"],
+        exclusive=row["exclusive"],
+        is_admitted=row["scheduled_at"] is not None,
+        is_apply=row["confirmed"],
+        worker=row["worker"],
+        slot=row["slot"],
+        error_code=None if row["error"] is None else _decode_error(row["error"]).code,
+    )
+
+
+def accepted_kinds(rows: Iterable[Row]) -> set[tuple[str, str]]:
+    """Pools with the kinds that some active worker of theirs takes."""
+    return {
+        (row["pool"], kind)
+        for row in rows
+        for slot in _decode_slots(row["slots"])
+        for kind in _decode_kinds(row["kinds"])
+        if ANY_KIND in slot or kind in slot
+    }
+
+
+def surroundings(row: Row, has_worker: bool) -> Around:
+    """What stands around a waiting task: a row of `what_tasks_wait_for`."""
+    return Around(
+        queue_position=None if row["ahead"] is None else row["ahead"] + 1,
+        next_ahead=row["next_ahead"],
+        workspace_holder=row["holder"],
+        max_running=row["max_running"],
+        admitted=row["admitted"] or 0,
+        queue_paused_by=row["queue_paused_by"],
+        queue_paused_reason=row["queue_paused_reason"] or "",
+        pool_paused_by=row["pool_paused_by"],
+        pool_paused_reason=row["pool_paused_reason"] or "",
+        locked_by=row["locked_by"],
+        locked_reason=row["locked_reason"] or "",
+        has_worker=has_worker,
+    )
+
+
+def task_view(row: Row, task: Waiting, around: Around, now: Instant) -> TaskView:
+    """A task with the reason why it waits."""
+    return TaskView(
+        id=row["id"],
+        kind=row["kind"],
+        pool=row["pool"],
+        queue=row["queue"],
+        priority=row["priority"],
+        status=row["status"],
+        attempt=row["attempt"],
+        worker=row["worker"],
+        slot=row["slot"],
+        progress=row["progress"],
+        error=None if row["error"] is None else _decode_error(row["error"]),
+        pending_reason=pending_reason(task, around, now),
+        submitted_by=row["submitted_by"],
+        submitted_at=format_instant(row["submitted_at"]),
+        scheduled_at=time_text(row["scheduled_at"]),
+        started_at=time_text(row["started_at"]),
+        finished_at=time_text(row["finished_at"]),
+        result=_result(row),
+        labels=Raw(row["labels"]),
+        retry_of=row["retry_of"],
+        parent=None,
+        position=format_position(row["position"]),
+    )
+
+
+def _result(row: Row) -> Raw | None:
+    if row["result"] is not None:
+        return Raw(row["result"])
+    return None if row["changes"] is None else Raw(f'{{"changes":{row["changes"]}}}')
+
+
+def history_item(row: Row) -> HistoryItem:
+    """One event of a task."""
+    data = _decode_event(row["event"])
+    for shown in ("type", "task", "by"):
+        data.pop(shown, None)
+    return HistoryItem(
+        position=format_position(row["position"]),
+        at=format_instant(row["at"]),
+        type=row["type"],
+        by=row["by"] or row["writer"],
+        void=row["void"],
+        data=data,
+    )
+
+
+def worker_view(row: Row) -> WorkerView:
+    """A worker with its slots and the tasks that hold them."""
+    held = {slot: (task, is_reserved) for slot, task, is_reserved in _decode_held(row["held"] or "[]")}
+    states = (("lost", "lost"), ("suspect", "suspect"), ("draining", "draining"))
+    return WorkerView(
+        id=row["worker"],
+        pool=row["pool"],
+        status=next((name for column, name in states if row[column]), "active"),
+        reason=row["reason"],
+        labels=Raw(row["labels"]),
+        slots=[_slot(number, accepts, held) for number, accepts in enumerate(_decode_slots(row["slots"]))],
+    )
+
+
+def _slot(number: int, accepts: list[str], held: Mapping[int, tuple[str, bool]]) -> SlotView:
+    if number not in held:
+        return SlotView(id=number, status="idle", accepts=accepts, task=None)
+    task, is_reserved = held[number]
+    return SlotView(id=number, status="reserved" if is_reserved else "running", accepts=accepts, task=task)
+
+
+def times_view(mean: float | None, percentiles: Sequence[float] | None) -> TimesView:
+    """A mean and two percentiles, measured in microseconds."""
+    if mean is None or percentiles is None:
+        return TimesView(mean=None, p50=None, p95=None)
+    return TimesView(mean=mean / SECOND, p50=percentiles[0] / SECOND, p95=percentiles[1] / SECOND)
+
+
+def time_text(at: Instant | None) -> str | None:
+    """An instant as answers show it."""
+    return None if at is None else format_instant(at)

@@ -1,0 +1,7 @@
+"""`python -m taskyard.bench`."""
+
+import sys
+
+from taskyard.bench.app import main
+
+sys.exit(main(sys.argv[1:]))

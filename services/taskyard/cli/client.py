@@ -1,0 +1,158 @@
+"""The HTTP API as the command line uses it: answers or typed errors, retries that do nothing twice, live streams."""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+import httpx
+import msgspec
+
+from taskyard.cli.connection import Connection
+from taskyard.cli.errors import Fault, Refused, Unreachable
+from taskyard.cli.views import FeedEvent, Problem
+from taskyard.contracts.values import Instant, make_uuid7
+
+PREFIX = "/api/v1"
+CONNECT_SECONDS_MAX = 5.0
+ANSWER_SECONDS_MAX = 20.0
+"""Longer than the server waits for a position (10 s) or a verdict (5 s)."""
+SILENCE_SECONDS_MAX = 35.0
+"""A live stream says something every 10 s."""
+TRIES_MAX = 3
+RETRY_SECONDS = 0.3
+MESSAGE_BYTES_MAX = 4 << 20
+"""A live event that is longer than this is none of ours."""
+LOOPBACK = frozenset(("127.0.0.1", "localhost", "::1"))
+
+T = TypeVar("T")
+Parameters = Mapping[str, str | int | list[str] | None]
+
+
+class Api:
+    """One server, as one principal. Close it, or use it as a context manager.
+
+    Every method raises `Refused` where the server refuses and `Unreachable` where it gives no answer or fails.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._url = connection.http_url
+        headers = {"Authorization": f"Bearer {connection.admin_token}"} if connection.admin_token else {}
+        try:
+            self._http = httpx.Client(
+                base_url=connection.http_url.rstrip("/") + PREFIX,
+                headers=headers,
+                timeout=httpx.Timeout(ANSWER_SECONDS_MAX, connect=CONNECT_SECONDS_MAX),
+                # A proxy from the environment cannot know this machine's own addresses.
+                trust_env=urlsplit(connection.http_url).hostname not in LOOPBACK,
+            )
+        except (httpx.InvalidURL, ValueError) as error:
+            raise Unreachable(f"{connection.http_url!r} is no address: {error}") from error
+
+    def __enter__(self) -> "Api":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **parameters: str | int | list[str] | None) -> bytes:
+        """The body of an answer."""
+        return self._ask("GET", path, parameters, None)
+
+    def read(self, path: str, kind: type[T], **parameters: str | int | list[str] | None) -> T:
+        """An answer as `kind`."""
+        return decode(self.get(path, **parameters), kind)
+
+    def send(self, path: str, body: Mapping[str, object]) -> bytes:
+        """Post a command that bears an id: without an answer it is sent again, and still done once."""
+        return self._ask("POST", path, {}, msgspec.json.encode(body))
+
+    @contextmanager
+    def stream(self, path: str, **parameters: str | int | list[str] | None) -> Iterator[Iterator[bytes]]:
+        """The body of an answer piece by piece, for as long as it goes on."""
+        timeout = httpx.Timeout(ANSWER_SECONDS_MAX, connect=CONNECT_SECONDS_MAX, read=SILENCE_SECONDS_MAX)
+        try:
+            with self._http.stream("GET", path, params=_given(parameters), timeout=timeout) as response:
+                if response.status_code >= 300:
+                    raise _failure(response.status_code, response.read())
+                yield response.iter_bytes()
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    @contextmanager
+    def events(self, **parameters: str | int | list[str] | None) -> Iterator[Iterator[list[FeedEvent]]]:
+        """Live events from now on, as they arrive together; an empty list is a sign of life."""
+        with self.stream("/events", **parameters) as pieces:
+            yield _parse_events(pieces)
+
+    def _ask(self, method: str, path: str, parameters: Parameters, content: bytes | None) -> bytes:
+        headers = {} if content is None else {"Content-Type": "application/json"}
+        for attempt in range(1, TRIES_MAX + 1):
+            try:
+                response = self._http.request(
+                    method, path, params=_given(parameters), content=content, headers=headers
+                )
+                break
+            except httpx.TransportError as error:
+                if attempt == TRIES_MAX:
+                    raise self._unreachable(error) from error
+                time.sleep(RETRY_SECONDS * attempt)
+        else:
+            raise AssertionError("the last try breaks or raises")
+        if response.status_code >= 300:
+            raise _failure(response.status_code, response.content)
+        return response.content
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        return Unreachable(f"{self._url} is not reachable: {error or type(error).__name__}")
+
+
+def make_id() -> str:
+    """A fresh UUIDv7."""
+    return make_uuid7(Instant(time.time_ns() // 1_000), secrets.randbits(74))
+
+
+def segment(text: str) -> str:
+    """A name as one part of a path."""
+    return quote(text, safe="")
+
+
+def decode(data: bytes, kind: type[T]) -> T:
+    """A body as `kind`; one that is something else comes from no server of ours."""
+    try:
+        return msgspec.json.decode(data, type=kind)
+    except msgspec.DecodeError as error:
+        raise Unreachable(f"the answer is not understood: {error}") from error
+
+
+def _given(parameters: Parameters) -> dict[str, Any]:
+    return {name: value for name, value in parameters.items() if value is not None and value != []}
+
+
+def _failure(status: int, body: bytes) -> Refused | Unreachable:
+    try:
+        problem = msgspec.json.decode(body, type=Problem)
+    except msgspec.DecodeError:
+        problem = Problem()
+    detail = problem.detail or problem.title or "no reason was given"
+    if status >= 500:
+        return Unreachable(f"the server failed ({status}): {detail}")
+    return Refused(status, problem.error, detail, faults_of(problem))
+
+
+def faults_of(problem: Problem) -> tuple[Fault, ...]:
+    """The faults of fields that a problem names."""
+    return tuple(Fault(path=fault.get("path", ""), message=fault.get("message", "")) for fault in problem.errors)
+
+
+def _parse_events(pieces: Iterator[bytes]) -> Iterator[list[FeedEvent]]:
+    """Server-sent events from bytes: messages end with an empty line, their data stands on one line."""
+    rest = b""
+    for piece in pieces:
+        *messages, rest = (rest + piece).split(b"\n\n")
+        if len(rest) > MESSAGE_BYTES_MAX:
+            raise Unreachable("the live stream holds no events")
+        lines = (line for message in messages for line in message.split(b"\n"))
+        yield [decode(line[5:], FeedEvent) for line in lines if line.startswith(b"data:")]

@@ -1,0 +1,192 @@
+"""What the server answers, as far as tables show it. Every field may be missing: another version may answer."""
+
+from typing import Any, Generic, TypeVar
+
+from msgspec import Raw, Struct
+
+ENDED = frozenset(("completed", "failed", "timeout", "cancelled"))
+
+T = TypeVar("T")
+
+
+class View(Struct, frozen=True, kw_only=True):
+    """The root of answers."""
+
+
+class TaskError(View):
+    """Why a task did not complete."""
+
+    code: str = ""
+    message: str = ""
+    retryable: bool = False
+
+
+class PendingReason(View):
+    """Why a task waits, what it waits for, and its place."""
+
+    code: str = ""
+    message: str = ""
+    blocker: str | None = None
+    queue_position: int | None = None
+
+
+class Task(View):
+    """A task; times are RFC 3339."""
+
+    id: str
+    kind: str = ""
+    pool: str = ""
+    queue: str = ""
+    priority: int = 0
+    status: str = ""
+    attempt: int = 0
+    worker: str | None = None
+    slot: int | None = None
+    progress: int = 0
+    error: TaskError | None = None
+    pending_reason: PendingReason | None = None
+    submitted_by: str = ""
+    submitted_at: str | None = None
+    scheduled_at: str | None = None
+    started_at: str | None = None
+    finished_at: str | None = None
+    result: Any = None
+    labels: dict[str, str] | None = None
+    retry_of: str | None = None
+    parent: str | None = None
+    position: str | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the task is over for good."""
+        return self.status in ENDED
+
+
+class HistoryItem(View):
+    """One event of a task."""
+
+    position: str = ""
+    at: str = ""
+    type: str = ""
+    by: str | None = None
+    void: bool = False
+    data: dict[str, Any] = {}
+
+
+class Slot(View):
+    """A slot of a worker."""
+
+    id: int = 0
+    status: str = ""
+    accepts: list[str] = []
+    task: str | None = None
+
+
+class Worker(View):
+    """A worker and its slots."""
+
+    id: str
+    pool: str = ""
+    status: str = ""
+    labels: dict[str, str] | None = None
+    slots: list[Slot] = []
+
+
+class Queue(View):
+    """A queue."""
+
+    pool: str = ""
+    queue: str = ""
+    depth: int = 0
+    running: int = 0
+    max_running: int | None = None
+    paused: bool = False
+    paused_by: str | None = None
+    paused_reason: str | None = None
+    locked: bool = False
+    locked_by: str | None = None
+    locked_reason: str | None = None
+
+
+class Pool(View):
+    """A pool."""
+
+    pool: str = ""
+    depth: int = 0
+    running: int = 0
+    workers: int = 0
+    max_waiting: int | None = None
+    approval_timeout_seconds: float | None = None
+    placement: str | None = None
+    paused: bool = False
+    paused_by: str | None = None
+    paused_reason: str | None = None
+
+
+class Times(View):
+    """How long something took, in seconds."""
+
+    mean: float | None = None
+    p50: float | None = None
+    p95: float | None = None
+
+
+class Stats(View):
+    """Numbers of tasks, and times of those that ended last."""
+
+    tasks: int = 0
+    by_status: dict[str, int] = {}
+    by_kind: dict[str, dict[str, int]] = {}
+    measured: int = 0
+    waiting_seconds: Times = Times()
+    execution_seconds: Times = Times()
+
+
+class Accepted(View):
+    """A command was accepted; `position` is null when no verdict came in time."""
+
+    id: str | None = None
+    position: str | None = None
+
+
+class Page(View, Generic[T]):
+    """A list, and the cursor of what comes after it."""
+
+    items: list[T]
+    next_cursor: str | None = None
+
+
+class Problem(View):
+    """Why the server refused."""
+
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    error: str = ""
+    errors: list[dict[str, str]] = []
+
+
+class BatchEntry(View):
+    """What became of one task of many."""
+
+    id: str | None = None
+    position: str | None = None
+    error: Problem | None = None
+
+
+class FeedEvent(View):
+    """One live event; `data` are its own fields."""
+
+    position: str = ""
+    at: str = ""
+    type: str = ""
+    data: Raw = Raw(b"{}")
+
+
+class EventOfTask(View):
+    """The part of an event that tells whom it concerns, and of a rejection why."""
+
+    task: str | None = None
+    status: int = 0
+    code: str = ""
+    message: str = ""

@@ -1,0 +1,190 @@
+"""Live reading: the event feed, ranges of the log, and output, over real streams."""
+
+import asyncio
+import json
+
+import msgspec
+import pytest
+from fake_read_model import FakeTask
+
+from taskyard.api.clock import make_id
+from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
+from taskyard.contracts.events import QueueLocked, TaskScheduled, TaskStarted, TaskSubmitted, WorkerSuspected
+from taskyard.contracts.subjects import output_subject
+
+pytestmark = pytest.mark.anyio
+
+SECONDS_MAX = 10.0
+
+
+def submitted(task: str, *, by: str = "admin", queue: str = "default") -> TaskSubmitted:
+    return TaskSubmitted(
+        task=task, kind="noop", pool="default", queue=queue, by=by, input=msgspec.Raw(b"{}"), digest="d", timeout_seconds=1
+    )
+
+
+class Stream:
+    """Reads server-sent events one by one."""
+
+    def __init__(self, response) -> None:
+        self._lines = response.aiter_lines()
+        self.comments = 0
+
+    async def next(self) -> dict:
+        async with asyncio.timeout(SECONDS_MAX):
+            event: dict = {}
+            async for line in self._lines:
+                if line.startswith(":"):
+                    self.comments += 1
+                elif line:
+                    name, _, value = line.partition(": ")
+                    event[name] = value
+                elif "data" in event:
+                    return {**event, "data": json.loads(event["data"])}
+            raise EOFError
+
+
+async def test_events_come_live_and_resume_after_any_position(world):
+    first, second = make_id(), make_id()
+    await world.append(submitted(make_id()))
+    async with world.http() as http:
+        async with http.stream("GET", "/api/v1/events") as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            assert "Taskyard-Position" in response.headers
+            stream = Stream(response)
+            sequence = await world.append(submitted(first), submitted(second), TaskScheduled(task=first))
+            events = [await stream.next() for _ in range(3)]
+        assert [event["id"] for event in events] == [f"{sequence}.{index}" for index in range(3)]
+        assert [event["event"] for event in events] == ["TaskSubmitted", "TaskSubmitted", "TaskScheduled"]
+        assert events[1]["data"]["data"]["task"] == second
+        assert events[0]["data"]["position"] == events[0]["id"]
+        assert events[0]["data"]["at"].endswith("Z")
+        async with http.stream("GET", "/api/v1/events", headers={"Last-Event-ID": f"{sequence}.1"}) as response:
+            assert (await Stream(response).next())["id"] == f"{sequence}.2"
+        async with http.stream("GET", f"/api/v1/events?from={sequence}.0") as response:
+            assert (await Stream(response).next())["id"] == f"{sequence}.1"
+        async with http.stream("GET", "/api/v1/events?from=0") as response:
+            assert (await Stream(response).next())["id"] == "1.0"
+
+
+async def test_events_are_filtered(world):
+    first, second = make_id(), make_id()
+    start = await world.append(QueueLocked(pool="default", queue="z", by="admin"))
+    await world.append(submitted(first, queue="a"), submitted(second, queue="b"))
+    await world.append(TaskScheduled(task=first), TaskScheduled(task=second), QueueLocked(pool="default", queue="a", by="admin"))
+    await world.append(TaskStarted(task=first, attempt=1), TaskStarted(task=second, attempt=1), writer="dispatcher")
+
+    async def take(query: str, count: int) -> list[tuple]:
+        async with world.http() as http, http.stream("GET", f"/api/v1/events?from={start}&{query}") as response:
+            stream = Stream(response)
+            events = [await stream.next() for _ in range(count)]
+            return [(event["event"], event["data"]["data"].get("task")) for event in events]
+
+    assert await take(f"task={first}", 3) == [("TaskSubmitted", first), ("TaskScheduled", first), ("TaskStarted", first)]
+    assert await take("type=TaskStarted,QueueLocked", 3) == [
+        ("QueueLocked", None),
+        ("TaskStarted", first),
+        ("TaskStarted", second),
+    ]
+    assert await take("queue=b", 3) == [("TaskSubmitted", second), ("TaskScheduled", second), ("TaskStarted", second)]
+    assert await take("queue=a", 4) == [
+        ("TaskSubmitted", first),
+        ("TaskScheduled", first),
+        ("QueueLocked", None),
+        ("TaskStarted", first),
+    ]
+
+
+async def test_a_task_that_passed_by_before_is_found_in_the_read_model(world):
+    old = world.read_model.put(FakeTask(id=make_id(), queue="far")).id
+    start = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")
+    await world.append(TaskScheduled(task=make_id()), TaskScheduled(task=old))
+    async with world.http() as http, http.stream("GET", f"/api/v1/events?from={start}&queue=far") as response:
+        assert (await Stream(response).next())["data"]["data"]["task"] == old
+
+
+async def test_an_operator_hears_of_own_tasks_only(world):
+    own, other = make_id(), make_id()
+    start = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")
+    await world.append(submitted(other, by="admin"), submitted(own, by="oscar"), TaskScheduled(task=other), TaskScheduled(task=own))
+    async with world.http("oscar") as http, http.stream("GET", f"/api/v1/events?from={start}") as response:
+        stream = Stream(response)
+        assert [(await stream.next())["data"]["data"]["task"] for _ in range(2)] == [own, own]
+
+
+async def test_a_range_of_the_log_is_shown_as_it_stands(world):
+    sequences = [await world.append(submitted(make_id())) for _ in range(3)]
+    async with world.http() as http:
+        page = (await http.get(f"/api/v1/log?from={sequences[1]}&limit=2")).json()
+        assert [item["sequence"] for item in page["items"]] == sequences[1:]
+        assert page["items"][0]["events"][0]["type"] == "TaskSubmitted"
+        assert page["next"] == sequences[2] + 1
+        tail = (await http.get("/api/v1/log?limit=1")).json()
+        assert [item["sequence"] for item in tail["items"]] == sequences[2:]
+        beyond = (await http.get(f"/api/v1/log?from={sequences[2] + 100}")).json()
+        assert beyond["items"] == []
+
+
+async def write(world, task: str, data: bytes, *, offset: int, attempt: int = 1, stream: str = "stdout", agent: str = "worker-1"):
+    headers = {HEADER_ATTEMPT: str(attempt), HEADER_STREAM: stream, HEADER_OFFSET: str(offset)}
+    nc = await world.nats(agent)
+    await nc.publish(output_subject(agent, task), data, headers=headers)
+    await nc.flush()
+    await nc.close()
+
+
+async def test_output_is_put_together(world):
+    task = world.read_model.put(FakeTask(id=make_id(), attempt=2, status="completed")).id
+    world.read_model.workers_by_attempt = {1: "worker-2", 2: "worker-1"}
+    await write(world, task, b"old\n", offset=0, attempt=1, agent="worker-2")
+    await write(world, task, b"one\n", offset=0, attempt=2)
+    await write(world, task, b"warn\n", offset=0, attempt=2, stream="stderr")
+    await write(world, task, b"one\ntwo\n", offset=0, attempt=2)
+    await write(world, task, b"\xff\n", offset=8, attempt=2)
+    await write(world, task, b"forged\n", offset=0, attempt=2, agent="worker-2")
+    async with world.http() as http:
+
+        async def read(query: str) -> bytes:
+            answer = await http.get(f"/api/v1/tasks/{task}/output?{query}")
+            assert answer.status_code == 200
+            assert answer.headers["content-type"].startswith("text/plain")
+            return answer.content
+
+        assert await read("") == b"one\nwarn\ntwo\n\xff\n"
+        assert await read("stream=stdout") == b"one\ntwo\n\xff\n"
+        assert await read("stream=stderr") == b"warn\n"
+        assert await read("attempt=1") == b"old\n"
+        assert await read("attempt=9") == b""
+        assert await read("stream=stdout&from=4") == b"two\n\xff\n"
+        assert await read("from=4000") == b""
+        empty = world.read_model.put(FakeTask(id=make_id())).id
+        assert (await http.get(f"/api/v1/tasks/{empty}/output")).content == b""
+
+
+async def test_following_output_ends_with_the_task(world):
+    task = world.read_model.put(FakeTask(id=make_id()))
+    await write(world, task.id, b"a", offset=0)
+    async with world.http() as http, http.stream("GET", f"/api/v1/tasks/{task.id}/output?follow=1") as response:
+        chunks = response.aiter_bytes()
+        async with asyncio.timeout(SECONDS_MAX):
+            assert await anext(chunks) == b"a"
+            await write(world, task.id, b"b", offset=1)
+            assert await anext(chunks) == b"b"
+            world.read_model.workers_by_attempt = {1: "worker-1", 2: "worker-2"}
+            await write(world, task.id, b"c", offset=0, attempt=2, agent="worker-2")
+            assert await anext(chunks) == b"c"
+            task.status = "completed"
+            assert [chunk async for chunk in chunks] == []
+
+
+async def test_streams_end_when_the_service_stops(nats_server):
+    from conftest import running
+
+    async with running(nats_server) as world:
+        http = world.http()
+        stream = http.stream("GET", "/api/v1/events")
+        response = await stream.__aenter__()
+    async with asyncio.timeout(SECONDS_MAX):
+        assert [chunk async for chunk in response.aiter_bytes()] is not None
+    await stream.__aexit__(None, None, None)
+    await http.aclose()

@@ -1,0 +1,383 @@
+"""Reading from a real read model: forms of the answers, filters, sorting, paging, waiting for a position."""
+
+import asyncio
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+
+from taskyard.api.errors import ReadModelUnavailable, Refusal
+from taskyard.api.postgres_read_model import PostgresReadModel
+from taskyard.api.read_model import TaskFilter
+from taskyard.contracts.events import (
+    AttemptFailed,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    TaskError,
+    TaskScheduled,
+    TaskStarted,
+    TaskStopRequested,
+    WorkerDrainRequested,
+    WorkerLost,
+    WorkerSuspected,
+)
+from taskyard.contracts.values import Status, format_instant, make_position
+
+FIELDS = [
+    "id", "kind", "pool", "queue", "priority", "status", "attempt", "worker", "slot", "progress", "error",
+    "pending_reason", "submitted_by", "submitted_at", "scheduled_at", "started_at", "finished_at", "result", "labels",
+    "retry_of", "parent", "position",
+]  # fmt: skip
+
+
+def plain(view: Any) -> Any:
+    return msgspec.json.decode(msgspec.json.encode(view))
+
+
+def test_a_task_has_the_documented_form(story: Any, read: Any) -> None:
+    task = story.submit(labels={"team": "net"}, priority=3, queue="prod")
+    submitted_at = story.now
+    story.start(task)
+    story.succeed(task)
+
+    view = plain(read(lambda model: model.task(task, sees_only="alice")))
+
+    assert list(view) == FIELDS
+    assert view == {
+        "id": task,
+        "kind": "noop",
+        "pool": "default",
+        "queue": "prod",
+        "priority": 3,
+        "status": "completed",
+        "attempt": 1,
+        "worker": "worker-1",
+        "slot": 0,
+        "progress": 100,
+        "error": None,
+        "pending_reason": None,
+        "submitted_by": "alice",
+        "submitted_at": format_instant(submitted_at),
+        "scheduled_at": view["scheduled_at"],
+        "started_at": view["started_at"],
+        "finished_at": format_instant(story.now),
+        "result": {"exit_code": 0},
+        "labels": {"team": "net"},
+        "retry_of": None,
+        "parent": None,
+        "position": "6.0",
+    }
+    assert view["submitted_at"].endswith("Z")
+    assert view["submitted_at"] < view["scheduled_at"] < view["started_at"] < view["finished_at"]
+
+
+def test_a_failed_task_tells_its_error(story: Any, read: Any) -> None:
+    task = story.submit()
+    story.start(task)
+    error = TaskError(code="exit_status", message="ended with \x001", retryable=False)
+    story.commit(AttemptFailed(task=task, attempt=1, error=error), writer="dispatcher")
+
+    view = plain(read(lambda model: model.task(task, sees_only=None)))
+
+    assert view["status"] == "failed"
+    assert view["error"] == {"code": "exit_status", "message": "ended with \x001", "retryable": False}
+
+
+def test_a_plan_that_waits_shows_its_changes(story: Any, read: Any) -> None:
+    task = story.submit(kind="plan_and_apply", queue="prod")
+    story.start(task)
+    story.plan(task)
+
+    view = plain(read(lambda model: model.task(task, sees_only=None)))
+
+    assert view["result"] == {"changes": {"add": 1, "change": 0, "destroy": 0}}
+
+
+@pytest.mark.parametrize("sees_only", ["bob", None])
+def test_what_is_not_there_or_of_others_is_not_found(story: Any, read: Any, sees_only: str | None) -> None:
+    task = story.submit()
+    unknown = task if sees_only else "0199f3c2-0000-7000-8000-000000000000"
+
+    with pytest.raises(Refusal) as refusal:
+        read(lambda model: model.task(unknown, sees_only=sees_only))
+
+    assert refusal.value.status == 404
+
+
+def test_history_tells_every_event_in_order(story: Any, read: Any) -> None:
+    task = story.submit()
+    story.start(task)
+    story.commit(TaskStarted(task=task, attempt=1), writer="dispatcher")
+    story.commit(TaskStopRequested(task=task, cause="cancel", by="bob", reason="why"))
+
+    items = plain(read(lambda model: model.history(task)))
+
+    assert [(item["type"], item["by"], item["void"]) for item in items] == [
+        ("TaskSubmitted", "alice", False),
+        ("TaskScheduled", "scheduler", False),
+        ("SlotAssigned", "slot_allocator", False),
+        ("TaskDispatched", "dispatcher", False),
+        ("TaskStarted", "dispatcher", False),
+        ("TaskStarted", "dispatcher", True),
+        ("TaskStopRequested", "bob", False),
+    ]
+    assert list(items[0]) == ["position", "at", "type", "by", "void", "data"]
+    assert items[0]["data"]["input"] == {"secret": "input"}
+    assert items[6]["data"] == {"cause": "cancel", "reason": "why"}
+    assert [item["position"] for item in items] == [f"{sequence}.0" for sequence in range(1, 8)]
+    assert all(first["at"] <= second["at"] for first, second in pairwise(items))
+
+
+def test_workers_show_what_their_slots_have(story: Any, read: Any) -> None:
+    story.join("worker-1")
+    story.join("worker-2")
+    story.join("worker-3")
+    story.join("worker-4")
+    running, reserved, again = story.submit(), story.submit(kind="plan_and_apply"), story.submit()
+    story.start(running, slot=0)
+    story.start(reserved, slot=1)
+    story.plan(reserved)
+    story.start(again, slot=2)
+    error = TaskError(code="exit_status", message="", retryable=True)
+    story.commit(AttemptFailed(task=again, attempt=1, error=error), writer="dispatcher")
+    story.commit(WorkerSuspected(worker="worker-2", incarnation=1), writer="slot_allocator")
+    story.commit(WorkerDrainRequested(pool="default", worker="worker-3", by="bob"))
+    story.commit(WorkerLost(worker="worker-4", incarnation=1), writer="slot_allocator")
+
+    workers = plain(read(lambda model: model.workers()))
+
+    assert [(worker["id"], worker["status"]) for worker in workers] == [
+        ("worker-1", "active"),
+        ("worker-2", "suspect"),
+        ("worker-3", "draining"),
+        ("worker-4", "lost"),
+    ]
+    assert workers[0]["slots"] == [
+        {"id": 0, "status": "running", "accepts": ["any"], "task": running},
+        {"id": 1, "status": "reserved", "accepts": ["plan"], "task": reserved},
+        {"id": 2, "status": "idle", "accepts": ["plan"], "task": None},
+    ]
+    assert workers[0]["labels"] == {}
+
+    story.now += 2 * 24 * 3600 * 1_000_000
+    assert len(plain(read(lambda model: model.workers()))) == 3
+
+
+def test_queues_and_pools_show_depth_limits_locks_and_pauses(story: Any, read: Any) -> None:
+    story.join()
+    tasks = [story.submit(queue="prod") for _ in range(3)]
+    story.start(tasks[0])
+    story.commit(TaskScheduled(task=tasks[1]))
+    story.commit(
+        QueueConfigured(pool="default", queue="prod", by="bob", max_running=2),
+        QueueLocked(pool="default", queue="prod", by="bob", reason="mine"),
+        QueuePaused(pool="default", by="bob", reason="night"),
+    )
+
+    async def question(model: PostgresReadModel) -> Any:
+        return plain(await model.queues()), plain(await model.pools())
+
+    (queue,), (pool,) = read(question)
+
+    at = format_instant(story.now)
+    assert queue == {
+        "pool": "default", "queue": "prod", "depth": 2, "running": 1, "max_running": 2, "paused": False,
+        "paused_by": None, "paused_reason": None, "paused_at": None, "locked": True, "locked_by": "bob",
+        "locked_reason": "mine", "locked_at": at,
+    }  # fmt: skip
+    assert pool == {
+        "pool": "default", "depth": 2, "running": 1, "workers": 1, "max_waiting": None,
+        "approval_timeout_seconds": None, "placement": None, "paused": True, "paused_by": "bob",
+        "paused_reason": "night", "paused_at": at,
+    }  # fmt: skip
+
+
+def test_stats_count_by_status_and_kind_and_measure_times(story: Any, read: Any) -> None:
+    for _ in range(3):
+        task = story.submit()
+        story.start(task)
+        story.commit(after_seconds=6)
+        story.succeed(task)
+    story.submit(kind="command")
+
+    stats = plain(read(lambda model: model.stats()))
+
+    assert stats["tasks"] == 4
+    assert stats["by_status"] == {status.value: 0 for status in Status} | {"completed": 3, "pending": 1}
+    assert stats["by_kind"]["noop"]["completed"] == 3
+    assert stats["by_kind"]["command"] == {"pending": 1}
+    assert stats["measured"] == 3
+    assert stats["waiting_seconds"] == {"mean": 4.0, "p50": 4.0, "p95": 4.0}
+    assert stats["execution_seconds"] == {"mean": 7.0, "p50": 7.0, "p95": 7.0}
+
+
+def test_an_empty_read_model_answers_everything(story: Any, read: Any) -> None:
+    story.commit()
+
+    async def question(model: PostgresReadModel) -> None:
+        assert (await model.tasks(TaskFilter())).items == []
+        assert await model.workers() == await model.queues() == await model.pools() == []
+        assert plain(await model.stats())["waiting_seconds"] == {"mean": None, "p50": None, "p95": None}
+        assert await model.history("x") == []
+        assert await model.place("x") is None
+        assert await model.pool_of_worker("x") is None
+
+    read(question)
+
+
+# -- lists -------------------------------------------------------------------------------------------------------------
+
+
+def ids(page: Any) -> list[str]:
+    return [view.id for view in page.items]
+
+
+def test_filters_choose_tasks(story: Any, read: Any) -> None:
+    a = story.submit(kind="command", queue="x", labels={"team": "net", "env": "prod"})
+    b = story.submit(kind="noop", queue="y", by="bob", labels={"team": "net"})
+    c = story.submit(kind="plan", queue="y", pool="other", labels={"team": "db:main"})
+    story.start(b)
+    story.commit(TaskStopRequested(task=c, cause="cancel", by="bob"))
+
+    async def question(model: PostgresReadModel) -> None:
+        for wanted, expected in (
+            (TaskFilter(), [c, b, a]),
+            (TaskFilter(statuses=(Status.PENDING,)), [a]),
+            (TaskFilter(statuses=(Status.CANCELLED, Status.RUNNING)), [c, b]),
+            (TaskFilter(kinds=("command",)), [a]),
+            (TaskFilter(queues=("y",)), [c, b]),
+            (TaskFilter(pools=("other",)), [c]),
+            (TaskFilter(submitters=("bob",)), [b]),
+            (TaskFilter(workers=("worker-1",)), [b]),
+            (TaskFilter(labels=(("team", "net"),)), [b, a]),
+            (TaskFilter(labels=(("team", "net"), ("env", "prod"))), [a]),
+            (TaskFilter(labels=(("team", "net"), ("team", "db"))), []),
+            (TaskFilter(labels=(("team", "db:main"),)), [c]),
+            (TaskFilter(sees_only="alice"), [c, a]),
+            (TaskFilter(sees_only="alice", submitters=("bob",)), []),
+            (TaskFilter(queues=("x", "y"), kinds=("plan", "noop"), pools=("default",)), [b]),
+        ):
+            assert ids(await model.tasks(wanted)) == expected, wanted
+
+    read(question)
+
+
+@pytest.mark.parametrize(
+    "sort", ["submitted_at", "-submitted_at", "priority", "-priority", "finished_at", "-finished_at", None]
+)
+def test_pages_show_every_task_once_in_order(story: Any, read: Any, sort: str | None) -> None:
+    for number in range(23):
+        task = story.submit(priority=1 + number % 3)
+        if number % 2:
+            story.commit(TaskStopRequested(task=task, cause="cancel", by="bob"))
+
+    async def question(model: PostgresReadModel) -> list[Any]:
+        found: list[Any] = []
+        cursor = None
+        while True:
+            page = await model.tasks(TaskFilter(sort=sort, limit=4, cursor=cursor))
+            found += page.items
+            if page.next_cursor is None:
+                return found
+            assert len(page.items) == 4
+            cursor = page.next_cursor
+
+    found = read(question)
+
+    assert len({view.id for view in found}) == len(found) == 23
+    keys = {
+        "submitted_at": lambda view: view.submitted_at,
+        "priority": lambda view: (view.priority, view.submitted_at),
+        "finished_at": lambda view: (view.finished_at or "9999", view.submitted_at),
+    }
+    name = (sort or "-submitted_at").removeprefix("-")
+    assert found == sorted(found, key=keys[name], reverse=not sort or sort.startswith("-"))
+
+
+def test_a_list_goes_on_behind_its_cursor_though_tasks_come(story: Any, read: Any) -> None:
+    for _ in range(6):
+        story.submit()
+
+    first = read(lambda model: model.tasks(TaskFilter(limit=3)))
+    story.submit()
+    second = read(lambda model: model.tasks(TaskFilter(limit=3, cursor=first.next_cursor)))
+
+    assert len(set(ids(first) + ids(second))) == 6
+    assert second.next_cursor is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "field"),
+    [
+        (TaskFilter(sort="colour"), "sort"),
+        (TaskFilter(sort=""), "sort"),
+        (TaskFilter(cursor="?"), "cursor"),
+        (TaskFilter(cursor="aGVsbG8"), "cursor"),
+        (TaskFilter(cursor="é"), "cursor"),
+        (TaskFilter(cursor="WyItc3VibWl0dGVkX2F0IiwtMSwtMV0"), "cursor"),
+        (TaskFilter(cursor=""), "cursor"),
+    ],
+)
+def test_what_is_not_possible_is_refused_with_its_field(story: Any, read: Any, wanted: TaskFilter, field: str) -> None:
+    story.commit()
+
+    with pytest.raises(Refusal) as refusal:
+        read(lambda model: model.tasks(wanted))
+
+    assert refusal.value.status == 422
+    assert [error.path for error in refusal.value.errors] == [field]
+
+
+def test_a_cursor_of_another_sort_is_refused(story: Any, read: Any) -> None:
+    story.submit()
+    story.submit()
+    page = read(lambda model: model.tasks(TaskFilter(limit=1)))
+
+    with pytest.raises(Refusal):
+        read(lambda model: model.tasks(TaskFilter(limit=1, sort="priority", cursor=page.next_cursor)))
+
+
+# -- positions ---------------------------------------------------------------------------------------------------------
+
+
+def test_who_waits_for_a_position_goes_on_as_soon_as_it_is_there(story: Any, dsn: str, run: Any, project: Any) -> None:
+    story.submit()
+
+    async def scenario() -> None:
+        await project(story)
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            assert await model.wait_for(make_position(1, 0), 10)
+            assert not await model.wait_for(make_position(2, 0), 0.05)
+            waiting = [asyncio.create_task(model.wait_for(make_position(2, 0), 20)) for _ in range(50)]
+            await asyncio.sleep(0)
+            story.submit()
+            await project(story)
+            assert all(await asyncio.gather(*waiting))
+            assert await model.position() == model.last_position == make_position(2, 999)
+
+    run(scenario())
+
+
+def test_without_postgresql_reading_says_so_at_once(story: Any, run: Any) -> None:
+    async def scenario() -> None:
+        dsn = "postgresql://postgres@/postgres?host=%2Fnonexistent"
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            with pytest.raises(ReadModelUnavailable):
+                await model.position()
+            with pytest.raises(ReadModelUnavailable):
+                await model.tasks(TaskFilter())
+            with pytest.raises(ReadModelUnavailable):
+                await model.wait_for(make_position(1, 0), 0.05)
+
+    run(scenario())
+
+
+def test_before_the_projector_has_made_its_tables_reading_says_so(story: Any, dsn: str, run: Any) -> None:
+    async def scenario() -> None:
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            with pytest.raises(ReadModelUnavailable):
+                await model.stats()
+
+    run(scenario())

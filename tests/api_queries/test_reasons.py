@@ -1,0 +1,264 @@
+"""Why a task waits: every code, first from facts alone, then from rows of a real read model."""
+
+from typing import Any
+
+import pytest
+from msgspec.structs import replace as replace_struct
+
+from taskyard.api.reasons import Around, Waiting, pending_reason
+from taskyard.contracts.events import (
+    ApplyConfirmed,
+    AttemptFailed,
+    NotDelivered,
+    PoolConfigured,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    TaskError,
+    TaskScheduled,
+    WorkerDrainRequested,
+    WorkerLost,
+)
+from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.values import SECOND, Instant
+
+NOW = Instant(1_000 * SECOND)
+FREE = Around(queue_position=1, has_worker=True)
+
+
+def waiting(**facts: Any) -> Waiting:
+    values: dict[str, Any] = {
+        "id": "task",
+        "kind": "plan",
+        "pool": "default",
+        "queue": "prod",
+        "phase": Phase.PENDING,
+        "due": Instant(0),
+        "exclusive": False,
+        "is_admitted": False,
+        "is_apply": False,
+        "worker": None,
+        "slot": None,
+        "error_code": None,
+    }
+    return Waiting(**(values | facts))
+
+
+LATER = Instant(NOW + 5 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("task", "around", "code", "blocker"),
+    [
+        (waiting(due=LATER), FREE, "not_before", None),
+        (waiting(due=LATER, error_code="exit_status"), FREE, "backoff", None),
+        (waiting(due=LATER, error_code="dispatch_failed", worker="w"), FREE, "backoff", None),
+        (waiting(), Around(queue_paused_by="bob", queue_paused_reason="night"), "queue_paused", None),
+        (waiting(), Around(pool_paused_by="bob"), "pool_paused", None),
+        (waiting(), Around(locked_by="bob", locked_reason="mine"), "queue_locked", "bob"),
+        (waiting(exclusive=True), Around(workspace_holder="other"), "workspace_busy", "other"),
+        (waiting(), Around(max_running=2, admitted=2, next_ahead="x"), "queue_limit", None),
+        (waiting(), Around(next_ahead="other", has_worker=True), "queue_order", "other"),
+        (waiting(), Around(has_worker=False), "no_worker", None),
+        (waiting(), FREE, "no_free_slot", None),
+        (waiting(phase=Phase.SCHEDULED), FREE, "no_free_slot", None),
+        (waiting(phase=Phase.SCHEDULED), Around(), "no_worker", None),
+        (waiting(phase=Phase.SCHEDULED, is_apply=True, worker="w", slot=0), Around(), "no_free_slot", None),
+        (waiting(phase=Phase.SCHEDULED, is_apply=True, due=LATER, error_code="dispatch_failed"), FREE, "backoff", None),
+        (waiting(phase=Phase.APPLY_PENDING), Around(), "approval", None),
+        (waiting(phase=Phase.HELD, worker="w"), Around(), "worker_lost", "w"),
+    ],
+)
+def test_every_waiting_task_says_for_what(task: Waiting, around: Around, code: str, blocker: str | None) -> None:
+    reason = pending_reason(task, around, NOW)
+
+    assert reason is not None
+    assert (reason.code, reason.blocker) == (code, blocker)
+    assert reason.message
+
+
+@pytest.mark.parametrize("phase", [Phase.ASSIGNED, Phase.RUNNING, Phase.STOPPING, Phase.COMPLETED, Phase.CANCELLED])
+def test_what_does_not_wait_has_no_reason(phase: Phase) -> None:
+    assert pending_reason(waiting(phase=phase), FREE, NOW) is None
+
+
+def test_a_plan_does_not_wait_for_the_workspace() -> None:
+    reason = pending_reason(waiting(), replace(FREE, workspace_holder="other"), NOW)
+    assert reason is not None
+    assert reason.code == "no_free_slot"
+
+
+def test_what_holds_the_workspace_itself_does_not_wait_for_it() -> None:
+    task = waiting(exclusive=True, is_admitted=True)
+    reason = pending_reason(task, replace(FREE, workspace_holder="other"), NOW)
+    assert reason is not None
+    assert reason.code == "no_free_slot"
+
+
+def replace(around: Around, **changes: Any) -> Around:
+    from dataclasses import replace
+
+    return replace(around, **changes)
+
+
+# -- from rows ---------------------------------------------------------------------------------------------------------
+
+
+def ask_for(read: Any, *tasks: str) -> list[Any]:
+    async def question(model: Any) -> list[Any]:
+        return [(await model.task(task, sees_only=None)).pending_reason for task in tasks]
+
+    return read(question)
+
+
+def shown(reason: Any) -> tuple[str, str | None, int | None]:
+    return reason.code, reason.blocker, reason.queue_position
+
+
+def test_a_workspace_in_use_names_who_has_it_and_the_place_in_the_queue(story: Any, read: Any) -> None:
+    story.join()
+    holder = story.submit(kind="plan_and_apply", queue="prod")
+    second = story.submit(kind="plan_and_apply", queue="prod")
+    third = story.submit(kind="plan_and_apply", queue="prod")
+    urgent = story.submit(kind="plan_and_apply", queue="prod", priority=1)
+    plan = story.submit(kind="plan", queue="prod")
+    elsewhere = story.submit(kind="plan_and_apply", queue="test")
+    story.start(holder)
+
+    reasons = ask_for(read, holder, second, third, urgent, plan, elsewhere)
+
+    assert reasons[0] is None
+    assert [shown(reason) for reason in reasons[1:]] == [
+        ("workspace_busy", holder, 2),
+        ("workspace_busy", holder, 3),
+        ("workspace_busy", holder, 1),
+        ("no_free_slot", None, 4),
+        ("no_free_slot", None, 1),
+    ]
+    assert reasons[1].message == f"waits for {holder} in prod"
+
+
+def test_who_is_behind_another_names_the_one_just_ahead(story: Any, read: Any) -> None:
+    story.join()
+    first, second, third = story.submit(), story.submit(), story.submit()
+    urgent = story.submit(priority=1)
+
+    reasons = ask_for(read, first, second, third, urgent)
+
+    assert [shown(reason) for reason in reasons] == [
+        ("queue_order", urgent, 2),
+        ("queue_order", first, 3),
+        ("queue_order", second, 4),
+        ("no_free_slot", None, 1),
+    ]
+
+
+def test_tasks_that_are_not_due_are_not_ahead(story: Any, read: Any) -> None:
+    story.join()
+    later = story.submit(not_before=Instant(story.now + 3_600 * SECOND), priority=1)
+    now = story.submit()
+
+    assert [shown(reason) for reason in ask_for(read, later, now)] == [
+        ("not_before", None, 1),
+        ("no_free_slot", None, 1),
+    ]
+
+
+def test_failures_wait_for_their_next_try(story: Any, read: Any) -> None:
+    failed, undelivered = story.submit(kind="noop"), story.submit(kind="noop")
+    story.start(failed)
+    story.commit(TaskScheduled(task=undelivered))
+    story.assign(undelivered, slot=1)
+    error = TaskError(code="exit_status", message="1", retryable=True)
+    story.commit(
+        AttemptFailed(task=failed, attempt=1, error=error),
+        NotDelivered(task=undelivered, attempt=1, reason="no responders"),
+        writer="dispatcher",
+    )
+
+    reasons = ask_for(read, failed, undelivered)
+
+    assert [reason.code for reason in reasons] == ["backoff", "backoff"]
+    assert "exit_status" in reasons[0].message
+    assert "delivery to worker-1 failed" in reasons[1].message
+
+
+def test_pauses_locks_and_limits_are_told_with_their_author(story: Any, read: Any) -> None:
+    story.join()
+    paused, locked, limited = story.submit(queue="a"), story.submit(queue="b"), story.submit(queue="c")
+    running = story.submit(queue="c")
+    in_pool = story.submit(pool="night")
+    story.start(running)
+    story.commit(
+        QueuePaused(pool="default", queue="a", by="bob", reason="audit"),
+        QueueLocked(pool="default", queue="b", by="bob", reason="mine"),
+        QueueConfigured(pool="default", queue="c", by="bob", max_running=1),
+        QueuePaused(pool="night", by="bob"),
+        PoolConfigured(pool="night", by="bob", max_waiting=3),
+    )
+
+    reasons = ask_for(read, paused, locked, limited, in_pool)
+
+    assert [reason.code for reason in reasons] == ["queue_paused", "queue_locked", "queue_limit", "pool_paused"]
+    assert reasons[0].message == "queue a was paused by bob: audit"
+    assert reasons[1].blocker == "bob"
+
+
+def test_a_pool_without_a_fitting_worker_says_so(story: Any, read: Any) -> None:
+    story.join()
+    elsewhere = story.submit(pool="other")
+    here = story.submit(queue="a")
+    scheduled = story.submit(queue="b")
+    story.commit(TaskScheduled(task=scheduled))
+    assert [reason.code for reason in ask_for(read, elsewhere, here, scheduled)] == [
+        "no_worker",
+        "no_free_slot",
+        "no_free_slot",
+    ]
+
+    story.commit(WorkerDrainRequested(pool="default", worker="worker-1", by="bob"))
+    assert [reason.code for reason in ask_for(read, here, scheduled)] == ["no_worker", "no_worker"]
+
+
+def test_a_plan_waits_for_its_answer_and_then_for_its_slot(story: Any, read: Any) -> None:
+    story.join()
+    task = story.submit(kind="plan_and_apply", queue="prod")
+    story.start(task)
+    story.plan(task)
+    assert shown(ask_for(read, task)[0]) == ("approval", None, None)
+
+    story.commit(ApplyConfirmed(task=task, attempt=1, by="bob"))
+    (reason,) = ask_for(read, task)
+    assert reason.code == "no_free_slot"
+    assert "slot 0 of worker-1" in reason.message
+
+
+def test_a_held_task_waits_for_its_worker(story: Any, read: Any) -> None:
+    story.join()
+    task = story.submit(kind="plan_and_apply", queue="prod")
+    story.start(task)
+    story.commit(WorkerLost(worker="worker-1", incarnation=1), writer="slot_allocator")
+
+    async def question(model: Any) -> Any:
+        return await model.task(task, sees_only=None)
+
+    view = read(question)
+    assert view.status == "running"
+    assert shown(view.pending_reason) == ("worker_lost", "worker-1", None)
+    assert replace_struct(view.pending_reason, message="").message == ""
+
+
+def test_a_page_tells_the_same_places_as_each_task_alone(story: Any, read: Any) -> None:
+    story.join()
+    for number in range(60):
+        not_before = Instant(story.now + 3_600 * SECOND) if number % 7 == 0 else None
+        story.submit(queue=("a", "b")[number % 2], priority=1 + number % 3, not_before=not_before)
+
+    async def question(model: Any) -> None:
+        from taskyard.api.read_model import TaskFilter
+
+        page = await model.tasks(TaskFilter(limit=25))
+        for view in page.items:
+            assert view.pending_reason == (await model.task(view.id, sees_only=None)).pending_reason
+
+    read(question)

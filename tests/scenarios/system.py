@@ -1,0 +1,220 @@
+"""The whole system in a temporary folder, driven only by what outside programs rely on: the command line, HTTP, NATS.
+
+Used by the scenarios. Waiting is polling a condition with a deadline: nothing sleeps for luck.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 40.0
+WAIT_SECONDS_MAX = 45.0
+POLL_SECONDS = 0.03
+ENDED = frozenset({"completed", "failed", "timeout", "cancelled"})
+
+PASSES = """
+variable "n" { default = 1 }
+resource "terraform_data" "it" { input = var.n }
+output "n" { value = terraform_data.it.output }
+"""
+FAILS = """
+resource "terraform_data" "it" {
+  input = 1
+  lifecycle {
+    precondition {
+      condition     = 1 == 2
+      error_message = "one is not two"
+    }
+  }
+}
+"""
+
+
+class System:
+    """One running system. `http` is authorised as `admin`."""
+
+    def __init__(self, folder: Path, *, workers: int = 1, arguments: tuple[str, ...] = ("--separate",)) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        self._arguments = ("--data", str(self.data), "--workers", str(workers), *arguments)
+        self._child: subprocess.Popen[str] | None = None
+        self.http = httpx.Client()
+
+    # -- running -------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, and wait for `ready`."""
+        program = Path(sysconfig.get_path("scripts")) / "taskyard"
+        self._child = subprocess.Popen(
+            [program, "dev", "--http-port", "0", "--nats-port", "0", *self._arguments],
+            stdout=subprocess.PIPE,
+            stderr=sys.stderr,
+            text=True,
+        )
+        assert self._child.stdout is not None
+        line = self._child.stdout.readline()
+        assert line == "ready\n", f"{line!r}\n{self.logs()}"
+        self.http.close()
+        self.http = httpx.Client(
+            base_url=f"{self.connection['http_url']}/api/v1",
+            headers={"Authorization": f"Bearer {self.connection['admin_token']}"},
+            timeout=15,
+            trust_env=False,
+        )
+
+    def stop(self) -> int:
+        """Stop cleanly; the exit status."""
+        self.http.close()
+        assert self._child is not None
+        self._child.send_signal(signal.SIGTERM)
+        status = self._child.wait(STOP_SECONDS_MAX)
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+        self._child = None
+        return status
+
+    def kill_everything(self) -> None:
+        """`kill -9` of the supervisor and of everything that it started."""
+        assert self._child is not None
+        processes = set(self.connection["processes"].values())
+        self._child.kill()
+        self._child.wait(STOP_SECONDS_MAX)
+        assert self._child.stdout is not None
+        self._child.stdout.close()
+        for pid in processes:
+            _kill(pid, signal.SIGKILL)
+
+    def kill(self, process: str, number: int = signal.SIGKILL) -> int:
+        """Send a signal to one process; its pid."""
+        pid = self.connection["processes"][process]
+        os.kill(pid, number)
+        return pid
+
+    def restarted(self, process: str, old_pid: int) -> None:
+        """Wait until the supervisor has started a process anew."""
+        self.until(lambda: self.connection["processes"][process] != old_pid, f"{process} is started again")
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """What `connection.json` says now."""
+        return json.loads((self.data / "connection.json").read_text())
+
+    def logs(self) -> str:
+        """The end of every log, for a failing test."""
+        logs = sorted((self.data / "logs").glob("*.log"))
+        return "\n".join(f"== {log.name}\n{log.read_text()[-1500:]}" for log in logs)
+
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def submit(self, kind: str, **fields: Any) -> str:
+        """Submit a task; its id, once it is accepted."""
+        answer = self.http.post("/tasks", json={"kind": kind, **fields})
+        assert answer.status_code == 202, answer.text
+        return answer.json()["id"]
+
+    def command(self, script: str, **fields: Any) -> str:
+        """Submit a shell script."""
+        return self.submit("command", input={"script": script}, **fields)
+
+    def terraform(self, kind: str, directory: Path, queue: str, **fields: Any) -> str:
+        """Submit a plan or a plan_and_apply."""
+        auto_confirm = {"auto_confirm": True} if fields.pop("auto_confirm", False) else {}
+        return self.submit(kind, queue=queue, input={"directory": str(directory), **auto_confirm}, **fields)
+
+    def configuration(self, name: str, text: str = PASSES) -> Path:
+        """A Terraform configuration in a folder of its own."""
+        directory = self.folder / "terraform" / name
+        directory.mkdir(parents=True)
+        (directory / "main.tf").write_text(text)
+        return directory
+
+    def task(self, id: str) -> dict[str, Any]:
+        """A task now; empty while the read model does not know it."""
+        answer = self.http.get(f"/tasks/{id}")
+        assert answer.status_code in {200, 404}, answer.text
+        return answer.json() if answer.status_code == 200 else {}
+
+    def wait(self, id: str, *statuses: str) -> dict[str, Any]:
+        """The task once it has one of the statuses; fails when it ends with another."""
+        seen: dict[str, Any] = {}
+
+        def reached() -> bool:
+            nonlocal seen
+            seen = self.task(id)
+            status = seen.get("status")
+            assert status in statuses or status not in ENDED, f"{seen}\n{self.history(id)}"
+            return status in statuses
+
+        self.until(reached, lambda: f"{id} is {statuses}: {seen}")
+        return seen
+
+    def ended(self, id: str) -> dict[str, Any]:
+        """The task once it has ended, however."""
+        return self.wait(id, *ENDED)
+
+    def act(self, id: str, verb: str, **body: Any) -> httpx.Response:
+        """Command a task."""
+        return self.http.post(f"/tasks/{id}/{verb}", json=body)
+
+    def history(self, id: str) -> list[dict[str, Any]]:
+        """The history of a task."""
+        answer = self.http.get(f"/tasks/{id}/history")
+        assert answer.status_code == 200, answer.text
+        return answer.json()["items"]
+
+    def types(self, id: str) -> list[str]:
+        """The types of the events of a task that took effect."""
+        return [item["type"] for item in self.history(id) if not item["void"]]
+
+    def slots(self) -> dict[tuple[str, int], dict[str, Any]]:
+        """Every slot of the workers that are there."""
+        workers = self.http.get("/workers").json()["items"]
+        return {(worker["id"], slot["id"]): slot for worker in workers for slot in worker["slots"]}
+
+    def all_idle(self) -> None:
+        """Wait until every slot is idle: nothing leaked."""
+        self.until(lambda: all(slot["status"] == "idle" for slot in self.slots().values()), "every slot is idle")
+
+    def until(self, condition: Callable[[], bool], what: str | Callable[[], str]) -> None:
+        """Wait until a condition holds. The API may be away for a moment while something is killed."""
+        deadline = time.monotonic() + WAIT_SECONDS_MAX
+        while True:
+            try:
+                if condition():
+                    return
+            except (httpx.TransportError, KeyError):
+                pass
+            if time.monotonic() > deadline:
+                text = what if isinstance(what, str) else what()
+                raise AssertionError(f"it did not come about that {text}\n{self.logs()}")
+            time.sleep(POLL_SECONDS)
+
+
+@contextmanager
+def running(folder: Path, **options: Any) -> Iterator[System]:
+    """A system that runs until the end of the block, and then stops with 0."""
+    system = System(folder, **options)
+    system.start()
+    try:
+        yield system
+    finally:
+        status = system.stop()
+    assert status == 0
+
+
+def _kill(pid: int, number: int) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        pass
