@@ -12,7 +12,7 @@ default:
 # shows the whole system at work on this machine, from submit to a confirmed apply
 [group('run')]
 @demo *ARGS:
-    {{ python }} -m taskyard.dev.demo "$@"
+    {{ python }} -m taskyard.demo "$@"
 
 # runs everything in the foreground, data in .taskyard (stop with Ctrl-C)
 [group('run')]

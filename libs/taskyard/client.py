@@ -140,7 +140,11 @@ class Client:
         return await self.request(SUBMIT, body, pool=pool)
 
     async def submit_many(
-        self, tasks: Iterable[Mapping[str, object]], *, pool: str | None = None, on_stored: Callable[[int], None] | None = None
+        self,
+        tasks: Iterable[Mapping[str, object]],
+        *,
+        pool: str | None = None,
+        on_stored: Callable[[int], None] | None = None,
     ) -> list[str]:
         """Store many tasks (bodies as in JSON) without waiting for their verdicts; the ids, in order.
 
@@ -204,7 +208,9 @@ class Client:
         """
         body = {"id": make_id(), **body}
         subject = request_subject(self._principal, pool or self._pool, verb)
-        reply = msgspec.json.decode((await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX)).data, type=_Reply)
+        reply = msgspec.json.decode(
+            (await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX)).data, type=_Reply
+        )
         if reply.code >= 300:
             raise CommandRefused(reply.code, str(reply.error), reply.detail, reply.errors)
         return Accepted(id=reply.id, position=reply.position)

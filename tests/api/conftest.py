@@ -96,35 +96,40 @@ async def connect(server: NatsServer, user: str, **options) -> NatsClient:
     return await nats.connect(server.url, user=user, password=server.password(user), error_cb=note, **options)
 
 
-@asynccontextmanager
-async def running(server: NatsServer, *, answer_seconds: float = 5.0) -> AsyncIterator[World]:
-    """The service on a free port, until the block ends."""
+def settings_for(server: NatsServer, *, postgres_dsn: str = "") -> Settings:
+    """Settings of a service on this server and a free port."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    settings = Settings(
+    return Settings(
         nats_urls=[server.url],
         nats_monitoring_urls=[server.monitor_url],
         control_user=SERVICE_USER,
         control_password=server.password(SERVICE_USER),
         fleet_user=FLEET_USER,
         fleet_password=server.password(FLEET_USER),
-        postgres_dsn="",
+        postgres_dsn=postgres_dsn,
         http_port=port,
         principals=[
             Principal(name=name, role=role, token_sha256=sha256(TOKENS[name].encode()).hexdigest())
             for name, role in ROLES.items()
         ],
     )
+
+
+@asynccontextmanager
+async def running(server: NatsServer, *, answer_seconds: float = 5.0) -> AsyncIterator[World]:
+    """The service on a free port, until the block ends."""
+    settings = settings_for(server)
     control = await connect(server, SERVICE_USER)
     async with linked("api", settings) as links:
-        world = World(server, control, links, f"http://127.0.0.1:{port}")
+        world = World(server, control, links, f"http://127.0.0.1:{settings.http_port}")
         await control.subscribe(COMMAND_SUBJECTS, cb=world.on_command)
         await control.flush()
         stop = asyncio.Event()
         serving = asyncio.create_task(serve(settings, links, world.read_model, stop, answer_seconds=answer_seconds))
         try:
-            await _until_ready(world, serving)
+            await until_ready(world, serving)
             yield world
         finally:
             stop.set()
@@ -132,7 +137,8 @@ async def running(server: NatsServer, *, answer_seconds: float = 5.0) -> AsyncIt
             await control.close()
 
 
-async def _until_ready(world: World, serving: asyncio.Task[None]) -> None:
+async def until_ready(world: World, serving: asyncio.Task[None]) -> None:
+    """Wait until the service answers; what it failed with is raised."""
     async with asyncio.timeout(READY_SECONDS_MAX), world.http() as http:
         while not serving.done():
             with suppress(httpx.TransportError):

@@ -20,7 +20,7 @@ def accept(task: dict) -> Answer:
 
 def answers_of(body: dict, decide: Decide) -> CommandAnswers:
     """The answers to one stored command, as the scheduler gives them."""
-    tasks = body["tasks"] if "tasks" in body else [body]
+    tasks = body.get("tasks", [body])
     return CommandAnswers(command=body["id"], answers=tuple(decide(task) for task in tasks))
 
 

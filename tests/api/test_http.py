@@ -289,8 +289,6 @@ BAD_REQUESTS: list[tuple[str, str, bytes | None, dict[str, str], int]] = [
 ]
 
 
-
-
 async def test_bad_requests_are_problems_and_store_nothing(world):
     wrong = []
     async with world.http() as http:

@@ -19,7 +19,14 @@ SECONDS_MAX = 10.0
 
 def submitted(task: str, *, by: str = "admin", queue: str = "default") -> TaskSubmitted:
     return TaskSubmitted(
-        task=task, kind="noop", pool="default", queue=queue, by=by, input=msgspec.Raw(b"{}"), digest="d", timeout_seconds=1
+        task=task,
+        kind="noop",
+        pool="default",
+        queue=queue,
+        by=by,
+        input=msgspec.Raw(b"{}"),
+        digest="d",
+        timeout_seconds=1,
     )
 
 
@@ -64,14 +71,16 @@ async def test_events_come_live_and_resume_after_any_position(world):
         async with http.stream("GET", f"/api/v1/events?from={sequence}.0") as response:
             assert (await Stream(response).next())["id"] == f"{sequence}.1"
         async with http.stream("GET", "/api/v1/events?from=0") as response:
-            assert (await Stream(response).next())["id"] == "1.0"
+            assert (await Stream(response).next())["id"].endswith(".0")
 
 
 async def test_events_are_filtered(world):
     first, second = make_id(), make_id()
     start = await world.append(QueueLocked(pool="default", queue="z", by="admin"))
     await world.append(submitted(first, queue="a"), submitted(second, queue="b"))
-    await world.append(TaskScheduled(task=first), TaskScheduled(task=second), QueueLocked(pool="default", queue="a", by="admin"))
+    await world.append(
+        TaskScheduled(task=first), TaskScheduled(task=second), QueueLocked(pool="default", queue="a", by="admin")
+    )
     await world.append(TaskStarted(task=first, attempt=1), TaskStarted(task=second, attempt=1), writer="dispatcher")
 
     async def take(query: str, count: int) -> list[tuple]:
@@ -80,7 +89,11 @@ async def test_events_are_filtered(world):
             events = [await stream.next() for _ in range(count)]
             return [(event["event"], event["data"]["data"].get("task")) for event in events]
 
-    assert await take(f"task={first}", 3) == [("TaskSubmitted", first), ("TaskScheduled", first), ("TaskStarted", first)]
+    assert await take(f"task={first}", 3) == [
+        ("TaskSubmitted", first),
+        ("TaskScheduled", first),
+        ("TaskStarted", first),
+    ]
     assert await take("type=TaskStarted,QueueLocked", 3) == [
         ("QueueLocked", None),
         ("TaskStarted", first),
@@ -106,7 +119,9 @@ async def test_a_task_that_passed_by_before_is_found_in_the_read_model(world):
 async def test_an_operator_hears_of_own_tasks_only(world):
     own, other = make_id(), make_id()
     start = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")
-    await world.append(submitted(other, by="admin"), submitted(own, by="oscar"), TaskScheduled(task=other), TaskScheduled(task=own))
+    await world.append(
+        submitted(other, by="admin"), submitted(own, by="oscar"), TaskScheduled(task=other), TaskScheduled(task=own)
+    )
     async with world.http("oscar") as http, http.stream("GET", f"/api/v1/events?from={start}") as response:
         stream = Stream(response)
         assert [(await stream.next())["data"]["data"]["task"] for _ in range(2)] == [own, own]
@@ -125,7 +140,9 @@ async def test_a_range_of_the_log_is_shown_as_it_stands(world):
         assert beyond["items"] == []
 
 
-async def write(world, task: str, data: bytes, *, offset: int, attempt: int = 1, stream: str = "stdout", agent: str = "worker-1"):
+async def write(
+    world, task: str, data: bytes, *, offset: int, attempt: int = 1, stream: str = "stdout", agent: str = "worker-1"
+):
     headers = {HEADER_ATTEMPT: str(attempt), HEADER_STREAM: stream, HEADER_OFFSET: str(offset)}
     nc = await world.nats(agent)
     await nc.publish(output_subject(agent, task), data, headers=headers)
@@ -185,6 +202,7 @@ async def test_streams_end_when_the_service_stops(nats_server):
         stream = http.stream("GET", "/api/v1/events")
         response = await stream.__aenter__()
     async with asyncio.timeout(SECONDS_MAX):
-        assert [chunk async for chunk in response.aiter_bytes()] is not None
+        chunks = [chunk async for chunk in response.aiter_bytes()]
+    assert b"".join(chunks).startswith(b"retry:")
     await stream.__aexit__(None, None, None)
     await http.aclose()

@@ -69,7 +69,10 @@ async def test_what_is_bad_is_answered_and_not_stored(world):
         ("admin.default.submit.now", json.dumps(NOOP).encode(), 422),
     ]
     admin = await world.nats("admin")
-    answers = [(subject, body[:30], (await ask(admin, f"taskyard.request.{subject}", body))["code"]) for subject, body, _ in table]
+    answers = [
+        (subject, body[:30], (await ask(admin, f"taskyard.request.{subject}", body))["code"])
+        for subject, body, _ in table
+    ]
     assert answers == [(subject, body[:30], code) for subject, body, code in table]
     assert world.stored == []
     assert (await ask(admin, "taskyard.request.admin.default.submit", NOOP))["code"] == 202
@@ -97,7 +100,7 @@ async def test_a_reply_never_goes_to_a_subject_of_the_system(world):
     )
     answer = await ask(world.control, "taskyard.request.admin.default.submit", NOOP)
     assert answer["code"] == 202
-    while len(world.stored) < 2:
+    while sum(len(body.get("tasks", [body])) for _, body in world.stored) < 2:
         await world.control.flush()
     with pytest.raises(NatsTimeoutError):
         await heard.next_msg(timeout=0.2)

@@ -3,8 +3,8 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 
 import structlog
 import uvicorn
@@ -63,7 +63,7 @@ async def serve(
     outcomes = Outcomes(answer_seconds=answer_seconds)
     principals = Principals(settings.principals)
     door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id)
-    parts = _parts(links, door, principals, metrics, read_model, closing)
+    parts = _parts(links, door=door, principals=principals, metrics=metrics, read_model=read_model, closing=closing)
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
     metrics.watch("taskyard_event_streams", "Open event streams.", lambda: parts.feed.streams)
 
@@ -83,6 +83,7 @@ async def serve(
 
 def _parts(
     links: Links,
+    *,
     door: Door,
     principals: Principals,
     metrics: Metrics,
@@ -142,6 +143,7 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> 
 class _Server(uvicorn.Server):
     """A server among others in a process whose signals are somebody else's."""
 
-    def capture_signals(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
         """Leave the signals alone."""
-        return nullcontext()
+        yield

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
 import msgspec
@@ -91,7 +91,8 @@ class EventFeed:
         self.streams += 1
         try:
             yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
-            async with self._log.follow(commit_sequence(first) - 1) as batches, aclosing(self._batches(batches)) as live:
+            after = max(commit_sequence(first) - 1, 0)
+            async with self._log.follow(after) as batches, aclosing(self._batches(batches)) as live:
                 async for commits in live:
                     text = await self._format(commits, first, wanted)
                     yield text or b": alive\n\n"
@@ -101,9 +102,7 @@ class EventFeed:
         finally:
             self.streams -= 1
 
-    async def _batches(
-        self, batches: Batches[StoredCommit[LogEvent]]
-    ) -> AsyncIterator[list[StoredCommit[LogEvent]]]:
+    async def _batches(self, batches: Batches[StoredCommit[LogEvent]]) -> AsyncGenerator[list[StoredCommit[LogEvent]], None]:
         """What arrives, an empty list where nothing did for a heartbeat, until the service stops."""
         closing = asyncio.ensure_future(self._closing.wait())
         arriving: asyncio.Future[list[StoredCommit[LogEvent]]] | None = None

@@ -22,9 +22,7 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 def make_app(parts: Parts) -> ASGIApp:
     """The ASGI application that serves these parts."""
-    guarded = Router(
-        path=PREFIX, route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES], guards=[authenticate]
-    )
+    guarded = Router(path=PREFIX, route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES], guards=[authenticate])
     app = Litestar(
         route_handlers=[guarded, *SYSTEM_ROUTES],
         exception_handlers=EXCEPTION_HANDLERS,
@@ -47,15 +45,17 @@ def _measured(app: ASGIApp, metrics: Metrics) -> ASGIApp:
 
         async def send_and_count(message: Message) -> None:
             if message["type"] == "http.response.start":
-                metrics.http(scope["method"] if scope["method"] in METHODS else "OTHER", _route(scope), message["status"], time.monotonic() - began)
+                metrics.http(
+                    scope["method"] if scope["method"] in METHODS else "OTHER",
+                    _route(scope),
+                    message["status"],
+                    time.monotonic() - began,
+                )
             await send(message)
 
         await app(scope, receive, send_and_count)
 
     return measure
-
-
-
 
 
 def _route(scope: Scope) -> str:

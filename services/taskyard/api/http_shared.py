@@ -27,6 +27,7 @@ from taskyard.api.errors import (
 from taskyard.api.feed import EventFeed, LogEvent
 from taskyard.api.health import Health
 from taskyard.api.metrics import Metrics
+from taskyard.api.openapi import PROBLEM_MEDIA_TYPE
 from taskyard.api.output import TaskOutput
 from taskyard.api.principals import Caller, Principals
 from taskyard.api.read_model import ReadModel
@@ -38,7 +39,6 @@ from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import EventLog
 
 POSITION_HEADER = "Taskyard-Position"
-PROBLEM_MEDIA_TYPE = "application/problem+json"
 AFTER_SECONDS_MAX = 10.0
 DISCARDED_BYTES_MAX = 16 << 20
 """A body that is too large is read up to here, so that the client reads our answer instead of a broken connection."""

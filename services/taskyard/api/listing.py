@@ -88,7 +88,9 @@ def make_listing(wanted: TaskFilter) -> Listing:
         ("submitted_by", wanted.submitters),
         ("worker", wanted.workers),
     ):
-        if possible:
+        if len(possible) == 1:  # so that an index gives the order as well
+            conditions.append(f"{column} = {parameter(possible[0])}")
+        elif possible:
             conditions.append(f"{column} = ANY ({parameter(list(possible))}::text[])")
     for key, value in wanted.labels:
         label = msgspec.json.encode({key: value}).decode()

@@ -37,7 +37,15 @@ class NatsDoor:
 
     def attach(self, broker: NatsBroker) -> None:
         """Subscribe on the broker, before it is started."""
-        broker.subscriber(REQUEST_SUBJECTS, queue=QUEUE, max_workers=REQUESTS_MAX, decoder=_as_it_is)(self._on_request)
+        subscriber = broker.subscriber(
+            REQUEST_SUBJECTS,
+            queue=QUEUE,
+            max_workers=REQUESTS_MAX,
+            decoder=_as_it_is,
+            # The handler answers by itself: FastStream would reply to whatever subject a message names.
+            no_reply=True,
+        )
+        subscriber(self._on_request)
 
     async def answer(self, subject: str, data: bytes) -> bytes:
         """The reply to one request; it never raises."""
@@ -45,7 +53,7 @@ class NatsDoor:
             reply = await self._decide(subject, data)
         except Refusal as refusal:
             reply = replies.refused(refusal)
-        except Exception:  # one request must not end the others
+        except Exception:  # noqa: BLE001 - one request must not end the others
             _log.exception("request failed", extra={"subject": subject[:200]})
             reply = replies.refused(Refusal(500, "internal", "the request could not be handled"))
         verb = subject.rpartition(".")[2]

@@ -78,4 +78,3 @@ class _PlainSchema(Schema):
     def to_schema(self) -> dict[str, Any]:
         """The schema as it is."""
         return self._plain
-

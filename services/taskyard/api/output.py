@@ -15,7 +15,7 @@ from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream_api import last_message
 from taskyard.eventlog.log import StreamMessage
 
-END_CHECK_SECONDS = 0.5
+END_CHECK_SECONDS = 0.25
 """How often a follower asks whether the task has ended, and how long chunks may come in after its end."""
 READ_SECONDS_MAX = 10.0
 """How long reading what is stored may go on without a chunk."""

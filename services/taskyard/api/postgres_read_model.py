@@ -52,6 +52,11 @@ class PostgresReadModel:
                 "default_transaction_read_only": "on",
                 "statement_timeout": f"{QUERY_SECONDS_MAX:g}s",
                 "jit": "off",
+                # Pages come in the order of an index. Right after a burst the statistics know nothing of it yet, and
+                # a plan that reads the whole table looks cheap.
+                "enable_seqscan": "off",
+                # One plan for all values of a filter would be a bad one for rare values.
+                "plan_cache_mode": "force_custom_plan",
             },
         )
         feed = PositionFeed(dsn)

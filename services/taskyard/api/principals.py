@@ -71,5 +71,3 @@ class Principals:
         if found is None:
             raise unauthorized("the token is not valid")
         return found
-
-

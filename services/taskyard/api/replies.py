@@ -26,7 +26,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
 class Accepted(Struct, frozen=True, kw_only=True):
     """The command was accepted. `id` is the task that it made; `position` is null when no verdict came in time."""
 
-    id: str | None | UnsetType = UNSET
+    id: str | UnsetType | None = UNSET
     position: str | None
 
 
@@ -34,7 +34,7 @@ class BatchEntry(Struct, frozen=True, kw_only=True):
     """One task of a batch: accepted with a position, or refused with an error."""
 
     id: str | None
-    position: str | None | UnsetType = UNSET
+    position: str | UnsetType | None = UNSET
     error: Problem | UnsetType = UNSET
 
 
@@ -74,7 +74,7 @@ def refused(refusal: Refusal) -> Reply:
     return Reply(code=refusal.status, body=problem(refusal), headers=refusal.headers)
 
 
-def of_submission(id: str, answer: Answer | None) -> Reply:  # noqa: A002 - the field's name
+def of_submission(id: str, answer: Answer | None) -> Reply:
     """The reply to one submitted task; `None` when the scheduler has not answered in time."""
     if answer is not None and answer.code >= 300:
         return _of_error(answer)
@@ -89,7 +89,7 @@ def of_command(answer: Answer | None, *, makes_task: bool) -> Reply:
     return _accepted(answer, id=new)
 
 
-def batch_entry(id: str | None, outcome: Refusal | Answer | None) -> BatchEntry:  # noqa: A002 - the field's name
+def batch_entry(id: str | None, outcome: Refusal | Answer | None) -> BatchEntry:
     """One entry of a batch's answer."""
     if isinstance(outcome, Refusal):
         return BatchEntry(id=id, error=problem(outcome))
@@ -105,7 +105,7 @@ def with_code(reply: Reply) -> bytes:
     return msgspec.json.encode({**msgspec.to_builtins(reply.body), "code": reply.code})
 
 
-def _accepted(answer: Answer | None, *, id: str | None | UnsetType) -> Reply:  # noqa: A002 - the field's name
+def _accepted(answer: Answer | None, *, id: str | UnsetType | None) -> Reply:
     position = answer.position if answer else None
     return Reply(code=ACCEPTED, body=Accepted(id=id, position=_text(position)), position=position)
 

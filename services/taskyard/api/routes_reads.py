@@ -63,6 +63,7 @@ class Pools(View):
 @get("/tasks", tags=["reading"], summary="List tasks", responses=READ_PROBLEM_RESPONSES)
 async def list_tasks(
     request: Request[Caller, Any, State],
+    *,
     status: Texts = None,
     kind: Texts = None,
     queue: Texts = None,
@@ -97,7 +98,9 @@ async def list_tasks(
 
 
 @get("/tasks/{task_id:str}", tags=["reading"], summary="One task", responses=READ_PROBLEM_RESPONSES)
-async def get_task(request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None) -> Response[TaskView]:
+async def get_task(
+    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
+) -> Response[TaskView]:
     """The task as it is now. A task of others is not found by an operator."""
     await await_after(request, after)
     return Response(await parts_of(request).read_model.task(_task_id(task_id), sees_only=request.user.sees_only))

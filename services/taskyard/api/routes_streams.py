@@ -61,6 +61,7 @@ class LogPage(Struct, frozen=True, kw_only=True):
 @get("/events", tags=["live"], summary="Live events (server-sent)", responses=READ_PROBLEM_RESPONSES)
 async def events(
     request: Request[Caller, Any, State],
+    *,
     task: PlainText = None,
     queue: PlainText = None,
     type_: Annotated[list[str] | None, QueryParameter(name="type", max_items=64)] = None,
@@ -91,16 +92,16 @@ async def events(
 @get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)
 async def log(
     request: Request[Caller, Any, State],
-    from_: Annotated[str | None, QueryParameter(name="from", description="first commit; default: the last ones")] = None,
+    from_: Annotated[
+        str | None, QueryParameter(name="from", description="first commit; default: the last ones")
+    ] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=LOG_ITEMS_MAX)] = 100,
 ) -> Response[LogPage]:
     """Commits as they stand in the log, at most `limit`."""
     request.user.require_admin()
     event_log = parts_of(request).log
-    if from_ is None:
-        first = max(await event_log.head() - limit + 1, 1)
-    else:
-        first = max(commit_sequence(position_in("from", from_)), 1)
+    wanted = commit_sequence(position_in("from", from_)) if from_ else await event_log.head() - limit + 1
+    first = max(wanted, 1)
     items: list[LogItem] = []
     size = 0
     async for stored in event_log.read(first, first + limit - 1):
@@ -115,6 +116,7 @@ async def log(
 @get("/tasks/{task_id:str}/output", tags=["live"], summary="The output of a task", responses=READ_PROBLEM_RESPONSES)
 async def output(
     request: Request[Caller, Any, State],
+    *,
     task_id: FromPath[str],
     attempt: Annotated[int | None, QueryParameter(ge=1, le=1_000_000)] = None,
     stream: Annotated[Literal["stdout", "stderr", "both"], QueryParameter()] = "both",

@@ -1,6 +1,7 @@
 """Reading what is submitted: one task or many, each accepted or refused by itself, each with an id afterwards."""
 
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 
 import msgspec
@@ -107,9 +108,7 @@ def envelope(command: str, items: list[Item]) -> bytes:
     return b'{"id":"%s","tasks":[%s]}' % (command.encode(), b",".join(item.data for item in items))
 
 
-def _read_batch(
-    fields: dict[str, Raw], *, pool: str | None, limits: Limits, make_id: Callable[[], str]
-) -> Submission:
+def _read_batch(fields: dict[str, Raw], *, pool: str | None, limits: Limits, make_id: Callable[[], str]) -> Submission:
     faults = [FieldError(path=name, message="unknown field") for name in fields if name not in _BATCH_FIELDS]
     command = _text(fields, "id")
     if command is not None and not is_uuid7(command):
@@ -127,11 +126,7 @@ def _read_batch(
     if faults:
         raise invalid(*faults)
     entries = tuple(
-        _read_task(
-            raw,
-            pool=pool or named,
-            make_id=make_id if command is None else lambda index=index: derive_id(command, str(index)),
-        )
+        _read_task(raw, pool=pool or named, make_id=partial(derive_id, command, str(index)) if command else make_id)
         for index, raw in enumerate(raws)
     )
     return Submission(entries=entries, is_batch=True, command=None if command is None else CommandId(command))
@@ -151,7 +146,7 @@ def _read_task(data: bytes | Raw, *, pool: str | None, make_id: Callable[[], str
 
 
 def _entry(spec: TaskSpec, pool: str, make_id: Callable[[], str]) -> Entry:
-    id = TaskId(spec.id or make_id())  # noqa: A001 - the field's name
+    id = TaskId(spec.id or make_id())
     data = msgspec.json.encode(msgspec.structs.replace(spec, id=id, pool=None))
     if len(data) > ITEM_BYTES_MAX:
         return Entry(id=id, refusal=too_large(ITEM_BYTES_MAX))

@@ -4,7 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -51,17 +51,17 @@ class Api:
         except (httpx.InvalidURL, ValueError) as error:
             raise Unreachable(f"{connection.http_url!r} is no address: {error}") from error
 
-    def __enter__(self) -> "Api":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def get(self, path: str, **parameters: str | int | list[str] | None) -> bytes:
+    def get(self, path: str, /, **parameters: str | int | list[str] | None) -> bytes:
         """The body of an answer."""
         return self._ask("GET", path, parameters, None)
 
-    def read(self, path: str, kind: type[T], **parameters: str | int | list[str] | None) -> T:
+    def read(self, path: str, kind: type[T], /, **parameters: str | int | list[str] | None) -> T:
         """An answer as `kind`."""
         return decode(self.get(path, **parameters), kind)
 
@@ -70,7 +70,7 @@ class Api:
         return self._ask("POST", path, {}, msgspec.json.encode(body))
 
     @contextmanager
-    def stream(self, path: str, **parameters: str | int | list[str] | None) -> Iterator[Iterator[bytes]]:
+    def stream(self, path: str, /, **parameters: str | int | list[str] | None) -> Iterator[Iterator[bytes]]:
         """The body of an answer piece by piece, for as long as it goes on."""
         timeout = httpx.Timeout(ANSWER_SECONDS_MAX, connect=CONNECT_SECONDS_MAX, read=SILENCE_SECONDS_MAX)
         try:
@@ -91,9 +91,7 @@ class Api:
         headers = {} if content is None else {"Content-Type": "application/json"}
         for attempt in range(1, TRIES_MAX + 1):
             try:
-                response = self._http.request(
-                    method, path, params=_given(parameters), content=content, headers=headers
-                )
+                response = self._http.request(method, path, params=_given(parameters), content=content, headers=headers)
                 break
             except httpx.TransportError as error:
                 if attempt == TRIES_MAX:

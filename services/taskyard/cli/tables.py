@@ -48,7 +48,9 @@ class Column:
 def layout(columns: Sequence[Column], rows: Iterable[Sequence[str]], width: int | None) -> list[Text]:
     """The lines of a table, its head first, within `width` cells; None for as wide as it is."""
     cells = [tuple(row) for row in rows]
-    natural = [max(cell_len(text) for text in (column.title, *(row[i] for row in cells))) for i, column in enumerate(columns)]
+    natural = [
+        max(cell_len(text) for text in (column.title, *(row[i] for row in cells))) for i, column in enumerate(columns)
+    ]
     widths = _fit(columns, natural, width)
     # A column without any content says nothing.
     widths = {i: w for i, w in widths.items() if columns[i].leaves == 0 or not cells or any(row[i] for row in cells)}

@@ -50,7 +50,9 @@ def _live(task: Task, blocker: Task | None, now: float) -> list[str]:
 
 def _describe(task: Task, now: float) -> str:
     waits = f": {task.pending_reason.message}" if task.pending_reason else ""
-    return f"{task.id} ({task.kind} by {task.submitted_by}, {task.status}, {texts.age(task.submitted_at, now)} old){waits}"
+    return (
+        f"{task.id} ({task.kind} by {task.submitted_by}, {task.status}, {texts.age(task.submitted_at, now)} old){waits}"
+    )
 
 
 def _ended(task: Task, history: Sequence[HistoryItem]) -> list[str]:
@@ -86,5 +88,10 @@ def _setback(item: HistoryItem) -> str:
     told = f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else ""
     told = told or str(item.data.get("message") or item.data.get("reason") or "")
     attempt = f"attempt {item.data['attempt']}" if "attempt" in item.data else f"worker {item.data.get('worker', '')}"
-    words = {"AttemptFailed": "failed", "AttemptLost": "was lost", "NotDelivered": "was not delivered", "WorkerLost": "was lost"}
+    words = {
+        "AttemptFailed": "failed",
+        "AttemptLost": "was lost",
+        "NotDelivered": "was not delivered",
+        "WorkerLost": "was lost",
+    }
     return f"{texts.moment(item.at)} {attempt} {words[item.type]}" + (f": {told}" if told else "")

@@ -26,11 +26,3 @@ class LogMismatch(ProjectorError):
 
 class SchemaTooNew(ProjectorError):
     """A newer version of this program has migrated the tables. Remedy: run that version."""
-
-
-class DigestMismatch(ProjectorError):
-    """The rows made again from the log differ from the live ones. `tables` names where."""
-
-    def __init__(self, tables: tuple[str, ...]) -> None:
-        super().__init__(f"rebuilt rows differ from the live ones in {', '.join(tables)}")
-        self.tables = tables

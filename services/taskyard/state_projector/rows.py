@@ -18,8 +18,8 @@ TASK_FIXED_COLUMNS = (
     "id", "submitted", "kind", "pool", "queue", "exclusive", "submitted_by", "submitted_at", "retry_of", "labels",
 )  # fmt: skip
 TASK_CHANGING_COLUMNS = (
-    "priority", "phase", "status", "due", "attempt", "worker", "slot", "confirmed", "progress", "scheduled_at",
-    "started_at", "finished_at", "error", "result", "changes", "position", "record",
+    "priority", "phase", "status", "due", "attempt", "worker", "slot", "confirmed", "holds_slot", "progress",
+    "scheduled_at", "started_at", "finished_at", "error", "result", "changes", "position", "record",
 )  # fmt: skip
 TASK_COLUMNS = TASK_FIXED_COLUMNS + TASK_CHANGING_COLUMNS
 ATTEMPT_COLUMNS = ("task", "attempt", "worker", "slot", "assigned_at", "started_at", "finished_at", "outcome")
@@ -149,7 +149,8 @@ def changing_values(record: TaskRecord, position: Position) -> Row:
     error, result, changes = record.error, record.result, record.changes
     return (
         record.priority, record.phase.value, record.status.value, record.due, record.attempt, record.worker,
-        record.slot, record.confirmed, record.progress, record.scheduled_at, record.started_at, record.finished_at,
+        record.slot, record.confirmed, record.holds_slot, record.progress, record.scheduled_at, record.started_at,
+        record.finished_at,
         None if error is None else json_text(error),
         None if result == NULL else str(result, "utf-8"),
         None if changes is None else json_text(changes),

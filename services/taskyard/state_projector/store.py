@@ -34,8 +34,8 @@ _LEADER_LOCK = 0x7A5C_0002
 
 _TYPES = {
     "tasks": (
-        "text", "smallint", "text", "text", "bigint", "integer", "text", "integer", "boolean", "smallint", "bigint",
-        "bigint", "bigint", "text", "text", "text", "bigint", "text",
+        "text", "smallint", "text", "text", "bigint", "integer", "text", "integer", "boolean", "boolean", "smallint",
+        "bigint", "bigint", "bigint", "text", "text", "text", "bigint", "text",
     ),
     "attempts": ("text", "integer", "text", "integer", "bigint", "bigint", "bigint", "text"),
     "queues": (

@@ -5,8 +5,7 @@ FROM taskyard.workers w
 CROSS JOIN LATERAL (
     SELECT json_agg(json_build_array(t.slot, t.id, t.phase IN ('apply_pending', 'scheduled')))::text AS held
     FROM taskyard.tasks t
-    WHERE t.worker = w.worker AND t.finished_at IS NULL AND t.phase <> 'pending'
-        AND (t.phase <> 'scheduled' OR t.confirmed)
+    WHERE t.worker = w.worker AND t.holds_slot
 ) h
 WHERE NOT w.lost OR h.held IS NOT NULL OR w.changed_at > $1
 ORDER BY w.worker

@@ -30,6 +30,7 @@ CREATE TABLE tasks (
     worker text COLLATE "C",
     slot integer,
     confirmed boolean NOT NULL,
+    holds_slot boolean NOT NULL,       -- slot `slot` of `worker` is this task's now, running or reserved
     progress smallint NOT NULL,
     scheduled_at bigint,
     started_at bigint,
@@ -42,10 +43,12 @@ CREATE TABLE tasks (
 );
 CREATE INDEX tasks_status ON tasks (status, submitted);
 CREATE INDEX tasks_queue ON tasks (queue, submitted);
+CREATE INDEX tasks_submitted_by ON tasks (submitted_by, submitted);
+CREATE INDEX tasks_priority ON tasks (priority, submitted);
 CREATE INDEX tasks_finished ON tasks (coalesce(finished_at, 9223372036854775807), submitted);
 CREATE INDEX tasks_labels ON tasks USING gin (labels jsonb_path_ops) WHERE labels <> '{}';
 CREATE INDEX tasks_live ON tasks (submitted) WHERE finished_at IS NULL;
-CREATE INDEX tasks_on_worker ON tasks (worker, slot) WHERE finished_at IS NULL AND worker IS NOT NULL;
+CREATE INDEX tasks_on_worker ON tasks (worker, slot) WHERE holds_slot;
 CREATE INDEX tasks_waiting ON tasks (pool, queue, priority, submitted) INCLUDE (due)
     WHERE phase IN ('pending', 'scheduled') AND NOT confirmed;
 CREATE INDEX tasks_workspace ON tasks (pool, queue)

@@ -1,0 +1,135 @@
+"""Bodies of submissions, made from what people type or keep in files. Pure."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from taskyard.cli.errors import WrongUsage
+
+TERRAFORM_KINDS = ("plan", "plan_and_apply")
+TASKS_PER_REQUEST_MAX = 500
+REQUEST_BYTES_MAX = 512 * 1024
+"""Half of what the server takes as one body."""
+
+Body = dict[str, Any]
+
+
+class InputOptions(Struct, frozen=True, kw_only=True):
+    """What the options say about a task's input; None or empty where nothing was said."""
+
+    json: str | None = None
+    directory: str | None = None
+    variables: tuple[str, ...] = ()
+    auto_confirm: bool = False
+    script: str | None = None
+    argv: tuple[str, ...] = ()
+    environment: tuple[tuple[str, str], ...] = ()
+
+
+def make_input(kind: str, options: InputOptions) -> object:
+    """The input of a task of this kind. Raises `WrongUsage` where the options do not fit it."""
+    if options.json is not None:
+        if options != InputOptions(json=options.json):
+            raise WrongUsage("--input tells the whole input: leave out the other options that make one")
+        return _decode(options.json.encode(), "--input")
+    if kind in TERRAFORM_KINDS:
+        return _terraform_input(kind, options)
+    if kind == "command":
+        return _command_input(options)
+    if options != InputOptions():
+        raise WrongUsage(f"a {kind} takes its input from --input JSON")
+    if kind != "noop":
+        raise WrongUsage(f"a {kind} needs --input JSON")
+    return None
+
+
+def parse_variable(text: str) -> object:
+    """The value of `--var name=value`: JSON where it is plainly that, otherwise the text itself.
+
+    A number counts as one only if it would be written just so: `1.10` or `007` is a text, as for Terraform.
+    """
+    try:
+        value = msgspec.json.decode(text.encode())
+    except (msgspec.DecodeError, UnicodeEncodeError):
+        return text
+    if isinstance(value, int | float) and msgspec.json.encode(value).decode() != text:
+        return text
+    return value
+
+
+def read_tasks(data: bytes, source: str) -> list[Body]:
+    """The tasks of a file: a JSON array, `{"tasks": […]}`, one task, or a task on each line. Raises `WrongUsage`."""
+    try:
+        content = msgspec.json.decode(data)
+    except msgspec.DecodeError:
+        content = [_decode(line, f"{source} line {n}") for n, line in enumerate(data.splitlines(), 1) if line.strip()]
+    if isinstance(content, dict):
+        content = content.get("tasks", [content])
+    if not isinstance(content, list) or not content or not all(isinstance(task, dict) for task in content):
+        raise WrongUsage(f"{source} holds no tasks: a JSON array of objects, or an object on each line, is needed")
+    return content
+
+
+def in_requests(tasks: Iterable[Mapping[str, object]]) -> Iterator[list[Mapping[str, object]]]:
+    """The tasks in as few requests as their limits allow, in order."""
+    gathered: list[Mapping[str, object]] = []
+    size = 0
+    for task in tasks:
+        length = len(msgspec.json.encode(task))
+        if gathered and (len(gathered) == TASKS_PER_REQUEST_MAX or size + length > REQUEST_BYTES_MAX):
+            yield gathered
+            gathered, size = [], 0
+        gathered.append(task)
+        size += length
+    if gathered:
+        yield gathered
+
+
+def _terraform_input(kind: str, options: InputOptions) -> Body:
+    if options.directory is None:
+        raise WrongUsage(f"a {kind} needs --directory: the configuration's absolute path on the worker")
+    _forbid(
+        "argv" if options.argv else "", "--script" if options.script else "", "--env" if options.environment else ""
+    )
+    body: Body = {"directory": options.directory}
+    if options.variables:
+        body["variables"] = {name: parse_variable(value) for name, value in map(_variable, options.variables)}
+    if options.auto_confirm:
+        body["auto_confirm"] = True
+    return body
+
+
+def _command_input(options: InputOptions) -> Body:
+    _forbid(
+        "--directory" if options.directory else "",
+        "--var" if options.variables else "",
+        "--auto-confirm" if options.auto_confirm else "",
+    )
+    if bool(options.argv) == (options.script is not None):
+        raise WrongUsage("a command needs either its arguments after `--` or --script TEXT")
+    body: Body = {"argv": list(options.argv)} if options.argv else {"script": options.script}
+    if options.environment:
+        body["env"] = dict(options.environment)
+    return body
+
+
+def _forbid(*options: str) -> None:
+    named = [option for option in options if option]
+    if named:
+        raise WrongUsage(f"{named[0]} does not belong to this kind of task")
+
+
+def _variable(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (name and sign):
+        raise WrongUsage(f"--var {text!r}: must be NAME=VALUE")
+    return name, value
+
+
+def _decode(data: bytes, source: str) -> Any:
+    try:
+        return msgspec.json.decode(data)
+    except msgspec.DecodeError as error:
+        raise WrongUsage(f"{source} is not valid JSON: {error}") from error

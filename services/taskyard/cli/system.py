@@ -1,0 +1,55 @@
+"""Reading the system: `workers`, `queues`, `pools`, `stats`."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from msgspec import Raw
+from rich.text import Text
+
+from taskyard.cli.client import decode
+from taskyard.cli.session import AsJson, ConnectionFile, session
+from taskyard.cli.system_tables import pool_table, queue_table, stats_tables, worker_table
+from taskyard.cli.views import Page, Pool, Queue, Stats, Worker
+
+T = TypeVar("T")
+
+
+def workers(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """List workers and what each of their slots does."""
+    _list("/workers", Worker, worker_table, connection, as_json=as_json)
+
+
+def queues(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """List queues: what waits and runs, limits, pauses and locks."""
+    _list("/queues", Queue, queue_table, connection, as_json=as_json)
+
+
+def pools(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """List pools: what waits and runs, workers and settings."""
+    _list("/pools", Pool, pool_table, connection, as_json=as_json)
+
+
+def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Show numbers of tasks, and how long they wait and run."""
+    with session(connection, as_json=as_json) as s:
+        answer = s.api.get("/stats")
+        s.show(answer, iter(stats_tables(decode(answer, Stats), s.screen.width)))
+
+
+def _list(
+    path: str,
+    kind: type[T],
+    table: Callable[[Iterable[T], int | None], list[Text]],
+    connection: Path | None,
+    *,
+    as_json: bool,
+) -> None:
+    with session(connection, as_json=as_json) as s:
+        items = s.api.read(path, Page[Raw]).items
+        if as_json:
+            for raw in items:
+                s.screen.json(raw)
+        else:
+            s.screen.lines(table([msgspec.json.decode(raw, type=kind) for raw in items], s.screen.width))

@@ -1,0 +1,189 @@
+"""Reading tasks: `tasks`, `show`, `history`, `why`, `logs`."""
+
+import codecs
+import sys
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import msgspec
+import typer
+from msgspec import Raw
+
+from taskyard.cli import texts
+from taskyard.cli.client import decode
+from taskyard.cli.errors import Refused, Unreachable
+from taskyard.cli.session import (
+    AsJson,
+    ConnectionFile,
+    Session,
+    TaskIdArgument,
+    parse_pair,
+    seconds_now,
+    session,
+    task_id,
+)
+from taskyard.cli.task_tables import history_table, task_card, task_table
+from taskyard.cli.views import HistoryItem, Page, Task
+from taskyard.cli.why import explain
+from taskyard.contracts.values import is_uuid7
+
+PAGE_MAX = 500
+
+
+def tasks(
+    *,
+    status: Annotated[list[str] | None, typer.Option(help="Only of this status; may be repeated.")] = None,
+    kind: Annotated[list[str] | None, typer.Option(help="Only of this kind; may be repeated.")] = None,
+    queue: Annotated[list[str] | None, typer.Option(help="Only of this queue; may be repeated.")] = None,
+    pool: Annotated[list[str] | None, typer.Option(help="Only of this pool; may be repeated.")] = None,
+    by: Annotated[list[str] | None, typer.Option(help="Only of this submitter; may be repeated.")] = None,
+    worker: Annotated[list[str] | None, typer.Option(help="Only of this worker; may be repeated.")] = None,
+    label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with this label.")] = None,
+    sort: Annotated[
+        str | None, typer.Option(help="submitted_at, priority or finished_at; - before it reverses.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
+    all: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,  # noqa: A002
+    connection: ConnectionFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """List tasks, the latest first."""
+    labels = [":".join(parse_pair(text, "=", "--label")) for text in label or ()]
+    filters: dict[str, Any] = {
+        "status": status,
+        "kind": kind,
+        "queue": queue,
+        "pool": pool,
+        "submitted_by": by,
+        "worker": worker,
+        "label": labels,
+        "sort": sort,
+    }
+    with session(connection, as_json=as_json) as s:
+        found = list_tasks(s, filters, None if all else limit)
+        if as_json:
+            for raw in found:
+                s.screen.json(raw)
+        else:
+            shown = [msgspec.json.decode(raw, type=Task) for raw in found]
+            s.screen.lines(task_table(shown, s.screen.width, seconds_now()))
+
+
+def list_tasks(s: Session, filters: dict[str, Any], limit: int | None) -> Iterator[Raw]:
+    """Tasks as the server gives them, page by page, up to `limit`."""
+    left = limit
+    cursor: str | None = None
+    while left is None or left > 0:
+        size = PAGE_MAX if left is None else min(left, PAGE_MAX)
+        page = s.api.read("/tasks", Page[Raw], **filters, limit=size, cursor=cursor)
+        yield from page.items
+        cursor = page.next_cursor
+        if cursor is None or not page.items:
+            return
+        left = None if left is None else left - len(page.items)
+
+
+def show(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Show everything about a task."""
+    with session(connection, as_json=as_json) as s:
+        answer = s.api.get(f"/tasks/{task_id(id)}")
+        s.show(answer, iter(task_card(decode(answer, Task), s.screen.width, seconds_now())))
+
+
+def history(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Show what happened to a task, event by event."""
+    with session(connection, as_json=as_json) as s:
+        items = s.api.read(f"/tasks/{task_id(id)}/history", Page[Raw]).items
+        if as_json:
+            for raw in items:
+                s.screen.json(raw)
+        else:
+            s.screen.lines(history_table([_item(raw) for raw in items], s.screen.width))
+
+
+def why(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Say in plain words why a task waits, or how it ended."""
+    with session(connection, as_json=as_json) as s:
+        answer = s.api.get(f"/tasks/{task_id(id)}")
+        task = decode(answer, Task)
+        items = [_item(raw) for raw in s.api.read(f"/tasks/{task.id}/history", Page[Raw]).items]
+        blocker = _blocker(s, task)
+        lines = explain(task, items, decode(blocker, Task) if blocker else None, seconds_now())
+        if as_json:
+            found = {"task": Raw(answer), "blocker": Raw(blocker) if blocker else None, "text": lines}
+            s.screen.json(msgspec.json.encode(found))
+        else:
+            for line in lines:
+                s.screen.text(texts.one_line(line))
+
+
+def logs(
+    id: TaskIdArgument,
+    *,
+    follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on until the task has ended.")] = False,
+    attempt: Annotated[int | None, typer.Option(min=1, help="Only of this attempt. Default: the last.")] = None,
+    stream: Annotated[str, typer.Option(help="stdout, stderr or both.")] = "both",
+    connection: ConnectionFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show the output of a task. With --json an object {"line": …} for each line."""
+    with session(connection, as_json=as_json) as s:
+        pieces = _output(s, task_id(id), attempt, stream, follow=follow)
+        if as_json:
+            for line in _lines(pieces):
+                s.screen.json({"line": line})
+        else:
+            _write(pieces)
+
+
+def _output(s: Session, id: str, attempt: int | None, stream: str, *, follow: bool) -> Iterator[bytes]:
+    """The output; a stream that was silent for long, or broke, goes on where it was."""
+    received = 0
+    shown_attempt = 0
+    while True:
+        # Bytes are counted from the attempt that is shown first.
+        latest = s.api.read(f"/tasks/{id}", Task).attempt if follow and attempt is None else 0
+        received = received if latest == shown_attempt else 0
+        shown_attempt = latest
+        place: dict[str, Any] = {"attempt": attempt, "stream": stream, "from": received, "follow": int(follow)}
+        try:
+            with s.api.stream(f"/tasks/{id}/output", **place) as pieces:
+                for piece in pieces:
+                    received += len(piece)
+                    yield piece
+            return
+        except Unreachable:
+            if not follow:
+                raise
+
+
+def _lines(pieces: Iterator[bytes]) -> Iterator[str]:
+    decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+    rest = ""
+    for piece in pieces:
+        *lines, rest = (rest + decoder.decode(piece)).split("\n")
+        yield from lines
+    rest += decoder.decode(b"", final=True)
+    if rest:
+        yield rest
+
+
+def _write(pieces: Iterator[bytes]) -> None:
+    for piece in pieces:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+
+
+def _blocker(s: Session, task: Task) -> bytes | None:
+    """The task that this one waits for, if it is one that the caller may see."""
+    blocker = task.pending_reason.blocker if task.pending_reason else None
+    if blocker is None or not is_uuid7(blocker):
+        return None
+    try:
+        return s.api.get(f"/tasks/{blocker}")
+    except Refused:
+        return None
+
+
+def _item(raw: Raw) -> HistoryItem:
+    return msgspec.json.decode(raw, type=HistoryItem)

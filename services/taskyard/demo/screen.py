@@ -1,0 +1,108 @@
+"""Draws the tasks of the story as a live table; where there is no terminal, notes and the last table."""
+
+import asyncio
+from collections import Counter
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from taskyard.demo.yard import Yard
+
+REFRESH_SECONDS = 0.25
+OTHER_COLUMNS_WIDTH = 72
+WHAT_WIDTH_MIN, WHAT_WIDTH_MAX = 8, 60
+HEADINGS = ("task", "kind", "queue", "status", "try", "slot")
+STYLES = {
+    "completed": "green",
+    "failed": "red",
+    "timeout": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+    "apply_pending": "magenta",
+    "cancelling": "yellow",
+}
+
+
+class Screen:
+    """The live table."""
+
+    def __init__(self, console: Console, yard: Yard) -> None:
+        self._console = console
+        self._yard = yard
+        self._note = ""
+        self._seen: dict[str, dict[str, Any]] = {}
+        self._live = Live(console=console, auto_refresh=False, transient=False)
+        self._drawing: asyncio.Task[None] | None = None
+
+    def note(self, text: str) -> None:
+        """Say what the story does now."""
+        self._note = text
+        self._console.print(f"[bold]·[/bold] {text}")
+
+    async def __aenter__(self) -> Self:
+        self._live.start()
+        self._drawing = asyncio.create_task(self._draw())
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._drawing is not None:
+            self._drawing.cancel()
+            await asyncio.gather(self._drawing, return_exceptions=True)
+        await self._look()
+        self._live.update(self._table(), refresh=True)
+        self._live.stop()
+        self._console.print()
+
+    async def _draw(self) -> None:
+        while True:
+            await self._look()
+            self._live.update(Group(Text(self._note, style="bold"), self._table()), refresh=True)
+            await asyncio.sleep(REFRESH_SECONDS)
+
+    async def _look(self) -> None:
+        for name in list(self._yard.tasks):
+            if self._seen.get(name, {}).get("finished_at") is None:
+                self._seen[name] = await self._yard.see(name)
+
+    def _table(self) -> Table:
+        table = Table(expand=False, pad_edge=False)
+        for heading in HEADINGS:
+            table.add_column(heading, no_wrap=True)
+        width = min(max(self._console.width - OTHER_COLUMNS_WIDTH, WHAT_WIDTH_MIN), WHAT_WIDTH_MAX)
+        table.add_column("what", no_wrap=True, overflow="ellipsis", max_width=width)
+        for name, task in self._seen.items():
+            if task.get("kind") != "noop":
+                table.add_row(*_row(name, task))
+        noops = Counter(task["status"] for task in self._seen.values() if task.get("kind") == "noop")
+        for status, count in sorted(noops.items()):
+            table.add_row(f"noop × {count}", "noop", "default", Text(status, style=STYLES.get(status, "")))
+        return table
+
+
+def _row(name: str, task: dict[str, Any]) -> tuple[str | Text, ...]:
+    status, slot = task["status"], task.get("slot")
+    return (
+        name,
+        task.get("kind", ""),
+        task.get("queue", ""),
+        Text(status, style=STYLES.get(status, "")),
+        str(task.get("attempt", "")),
+        "" if slot is None else str(slot),
+        _what(task),
+    )
+
+
+def _what(task: dict[str, Any]) -> str:
+    """Why it waits, why it failed, or what came of it."""
+    if task.get("error"):
+        return task["error"]["message"].split("\n")[0]
+    if task.get("pending_reason"):
+        return task["pending_reason"]["message"]
+    changes = (task.get("result") or {}).get("changes") if isinstance(task.get("result"), dict) else None
+    return ", ".join(f"{count} to {verb}" for verb, count in changes.items()) if changes else ""

@@ -1,0 +1,124 @@
+"""A running system, talked to as any program from outside would."""
+
+import asyncio
+import json
+import os
+import signal
+import sysconfig
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+START_SECONDS_MAX = 60.0
+STOP_SECONDS_MAX = 30.0
+STEP_SECONDS_MAX = 60.0
+REQUEST_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.1
+ENDED = frozenset({"completed", "failed", "timeout", "cancelled"})
+
+
+class Unexpected(Exception):
+    """A step did not come about; the message says what was seen."""
+
+
+class Yard:
+    """The system's doors. `tasks` are the tasks of the story by the name that the story gives them."""
+
+    def __init__(self, folder: Path, http: httpx.AsyncClient) -> None:
+        self.tasks: dict[str, str] = {}
+        self._folder = folder
+        self._http = http
+
+    async def submit(self, name: str, kind: str, task_input: dict[str, Any], **fields: Any) -> None:
+        """Submit a task under a name of the story."""
+        answer = await self._http.post("/tasks", json={"kind": kind, "input": task_input, **fields})
+        self.tasks[name] = answer.raise_for_status().json()["id"]
+
+    async def act(self, name: str, verb: str, **body: str) -> None:
+        """Command a task."""
+        (await self._http.post(f"/tasks/{self.tasks[name]}/{verb}", json=body)).raise_for_status()
+
+    async def see(self, name: str) -> dict[str, Any]:
+        """The task as it is now; only its status `unknown` while nobody can tell."""
+        try:
+            answer = await self._http.get(f"/tasks/{self.tasks[name]}")
+        except httpx.TransportError:
+            return {"status": "unknown"}
+        return answer.json() if answer.status_code == httpx.codes.OK else {"status": "unknown"}
+
+    async def reach(self, name: str, status: str) -> dict[str, Any]:
+        """Wait until the task has the status.
+
+        Raises:
+            Unexpected: it ended with another, or did not come about in time.
+        """
+        async with asyncio.timeout(STEP_SECONDS_MAX):
+            while True:
+                task = await self.see(name)
+                if task["status"] == status:
+                    return task
+                if task["status"] in ENDED:
+                    raise Unexpected(f"{name} should be {status}, but is {json.dumps(task)}")
+                await asyncio.sleep(POLL_SECONDS)
+
+    async def history(self, name: str) -> list[dict[str, Any]]:
+        """The events of a task."""
+        answer = await self._http.get(f"/tasks/{self.tasks[name]}/history")
+        return answer.raise_for_status().json()["items"]
+
+    async def output(self, name: str) -> str:
+        """What the task has said until now."""
+        return (await self._http.get(f"/tasks/{self.tasks[name]}/output")).text
+
+    async def kill(self, process: str) -> None:
+        """`kill -9` of one process; the supervisor starts it again."""
+        os.kill(_connection(self._folder)["processes"][process], signal.SIGKILL)
+
+    def configuration(self, name: str, text: str) -> str:
+        """A Terraform configuration in a folder of its own."""
+        folder = self._folder / "terraform" / name
+        folder.mkdir(parents=True)
+        (folder / "main.tf").write_text(text, encoding="utf-8")
+        return str(folder)
+
+
+@asynccontextmanager
+async def yard() -> AsyncIterator[Yard]:
+    """A system with one worker, each service a process of its own, in a temporary folder.
+
+    Raises:
+        Unexpected: it did not start, or did not end cleanly.
+    """
+    with tempfile.TemporaryDirectory(prefix="taskyard-demo-") as name:
+        folder = Path(name)
+        program = Path(sysconfig.get_path("scripts")) / "taskyard"
+        arguments = ("dev", "--data", name, "--http-port", "0", "--nats-port", "0", "--separate")
+        child = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE)
+        try:
+            assert child.stdout is not None
+            async with asyncio.timeout(START_SECONDS_MAX):
+                if await child.stdout.readline() != b"ready\n":
+                    raise Unexpected("the system ended before it was ready")
+            connection = _connection(folder)
+            async with httpx.AsyncClient(
+                base_url=f"{connection['http_url']}/api/v1",
+                headers={"Authorization": f"Bearer {connection['admin_token']}"},
+                timeout=REQUEST_SECONDS_MAX,
+                trust_env=False,
+            ) as http:
+                yield Yard(folder, http)
+        finally:
+            if child.returncode is None:
+                child.send_signal(signal.SIGTERM)
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                status = await child.wait()
+        if status:
+            raise Unexpected(f"the system ended with {status}")
+
+
+def _connection(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "connection.json").read_text(encoding="utf-8"))

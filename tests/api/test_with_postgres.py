@@ -1,0 +1,99 @@
+"""The program as it runs: real PostgreSQL, the real projector beside it, and a log that a test writes."""
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from conftest import World, settings_for, until_ready
+
+from taskyard.api.app import run
+from taskyard.api.clock import make_id
+from taskyard.contracts.events import TaskScheduled, TaskSubmitted
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.postgres import Postgres
+from taskyard.service import linked
+from taskyard.state_projector.app import run as run_projector
+
+pytestmark = pytest.mark.anyio
+
+SECONDS_MAX = 30.0
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> Iterator[Postgres]:
+    server = Postgres(tmp_path / "postgres")
+    server.start()
+    yield server
+    server.stop()
+
+
+async def until(check, seconds_max: float = SECONDS_MAX) -> None:
+    """Poll until the check holds."""
+    async with asyncio.timeout(seconds_max):
+        while not await check():
+            await asyncio.sleep(0.05)
+
+
+def submitted(task: str, **fields) -> TaskSubmitted:
+    common = {"kind": "noop", "pool": "default", "queue": "q", "by": "admin", "digest": "d", "timeout_seconds": 1.0}
+    return TaskSubmitted(task=task, input=msgspec.Raw(b"{}"), **{**common, **fields})
+
+
+async def test_what_the_log_tells_is_read_over_http(tmp_path: Path, postgres: Postgres):
+    server = NatsServer(tmp_path / "nats", clients=["admin", "oscar"], viewers=["vera"])
+    server.start()
+    settings = settings_for(server, postgres_dsn=postgres.dsn)
+    stop = asyncio.Event()
+    try:
+        async with linked("test", settings) as links, asyncio.TaskGroup() as group:
+            serving = group.create_task(run(settings, stop))
+            world = World(server, links.control_client, links, f"http://127.0.0.1:{settings.http_port}")
+            await until_ready(world, serving)
+            async with world.http() as http, world.http("oscar") as oscar:
+                # The tables are made by the projector: until then reading is 503 and says so.
+                assert (await http.get("/api/v1/tasks")).status_code == 503
+                group.create_task(run_projector(settings, stop))
+
+                async def is_read() -> bool:
+                    return (await http.get("/api/v1/tasks")).status_code == 200
+
+                await until(is_read)
+                await read_everything(world, http, oscar)
+                postgres.stop()
+                assert (await http.get("/api/v1/tasks")).status_code == 503
+                assert (await http.get("/readyz")).status_code == 503
+                assert (await http.get("/healthz")).status_code == 200
+                postgres.start()
+                await until(is_read)
+            stop.set()
+    finally:
+        server.stop()
+
+
+async def read_everything(world: World, http, oscar) -> None:
+    own, other = make_id(), make_id()
+    sequence = await world.append(submitted(other, labels={"team": "net"}), submitted(own, by="oscar", priority=2))
+    sequence = await world.append(TaskScheduled(task=other))
+    task = await http.get(f"/api/v1/tasks/{other}?after={sequence}.0")
+    assert task.status_code == 200
+    assert task.json()["status"] == "scheduled"
+    assert int(task.headers["Taskyard-Position"].partition(".")[0]) >= sequence
+    history = (await http.get(f"/api/v1/tasks/{other}/history")).json()["items"]
+    assert [item["type"] for item in history] == ["TaskSubmitted", "TaskScheduled"]
+    listed = (await http.get("/api/v1/tasks?label=team:net&status=scheduled")).json()["items"]
+    assert [item["id"] for item in listed] == [other]
+    first = (await http.get("/api/v1/tasks?limit=1&sort=priority")).json()
+    assert first["items"][0]["id"] == own
+    second = (await http.get(f"/api/v1/tasks?limit=1&sort=priority&cursor={first['next_cursor']}")).json()
+    assert second["items"][0]["id"] == other
+    assert [item["id"] for item in (await oscar.get("/api/v1/tasks")).json()["items"]] == [own]
+    assert (await oscar.get(f"/api/v1/tasks/{other}")).status_code == 404
+    for path in ("workers", "queues", "pools", "stats"):
+        assert (await http.get(f"/api/v1/{path}")).status_code == 200
+    assert (await http.get("/readyz")).json()["ready"] is True
+    for query in ("sort=colour", "cursor=nonsense", "cursor=%F0%9F%98%80", "cursor=" + "A" * 500):
+        assert (await http.get(f"/api/v1/tasks?{query}")).status_code == 422
+    strange = await http.get("/api/v1/tasks?queue=%F0%9F%98%80&worker=%27;--&label=%22:%5C&submitted_by=%ff")
+    assert (strange.status_code, strange.json()["items"]) == (200, [])
