@@ -22,7 +22,6 @@ from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from taskyard.contracts.events import AnyEvent, UnknownEvent, decode_event
 from taskyard.contracts.subjects import (
@@ -40,6 +39,9 @@ from taskyard.eventlog.leases import ensure_leases
 from taskyard.eventlog.snapshots import ensure_snapshots
 from taskyard.eventlog.streams import ensure_streams
 from taskyard.settings import Settings, from_arguments
+from taskyard.telemetry.logs import name_service, set_up_logs
+from taskyard.telemetry.metrics import CONTENT_TYPE, MetricsScope
+from taskyard.telemetry.spans import Spans, exporting_spans
 
 CONNECT_SECONDS_MAX = 60.0
 CONNECT_RETRY_SECONDS = 0.2
@@ -57,11 +59,17 @@ class NotDurable(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Links:
-    """The connections of one service: `control` is in the account of the log, `fleet` in that of the agents."""
+    """The connections of one service: `control` is in the account of the log, `fleet` in that of the agents.
 
+    `metrics` is what the service shows on `/metrics`; `spans` takes its part of traces, None where telemetry is off.
+    """
+
+    name: str
     control: NatsBroker
     fleet: NatsBroker
     log: JetStreamLog[LogEvent]
+    metrics: MetricsScope
+    spans: Spans | None
 
     @property
     def control_client(self) -> Client:
@@ -87,6 +95,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
     Raises:
         NotDurable: the server is not safe and the settings demand that it is.
     """
+    name_service(name)
     control = _broker(name, settings, settings.control_user, settings.control_password)
     fleet = _broker(name, settings, settings.fleet_user, settings.fleet_password)
     try:
@@ -96,13 +105,27 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
         partition = settings.partition
         codec = CommitCodec[LogEvent](AnyEvent, decode_event)
         log = JetStreamLog(control.connection, log_stream(partition), f"taskyard.log.{partition}", codec)
-        yield Links(control=control, fleet=fleet, log=log)
+        with MetricsScope() as metrics:
+            async with _telling_spans(name, settings) as spans:
+                yield Links(name=name, control=control, fleet=fleet, log=log, metrics=metrics, spans=spans)
     finally:
         for broker in (control, fleet):
             try:
                 await broker.stop()
             except (nats.errors.Error, OSError):  # the server may be gone before us
-                _logger.info("closed a connection that was gone", service=name)
+                _logger.info("closed a connection that was gone")
+
+
+@asynccontextmanager
+async def _telling_spans(name: str, settings: Settings) -> AsyncIterator[Spans | None]:
+    if not settings.telemetry or settings.otlp_endpoint is None:
+        yield None
+        return
+    spans = exporting_spans(settings.otlp_endpoint, name, make_instance_name())
+    try:
+        yield spans
+    finally:
+        await spans.close()
 
 
 @asynccontextmanager
@@ -120,11 +143,21 @@ async def serving(links: Links, settings: Settings, is_ready: Callable[[], bool]
 
     @get
     async def metrics(_: object) -> AsgiResponse:
-        return AsgiResponse(generate_latest(), 200, {"Content-Type": CONTENT_TYPE_LATEST})
+        return AsgiResponse(await links.metrics.metrics.scrape(), 200, {"Content-Type": CONTENT_TYPE})
 
     routes = [("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)]
-    app = AsgiFastStream(links.control, links.fleet, asgi_routes=routes)
+    app = AsgiFastStream(links.control, links.fleet, asgi_routes=routes, logger=None)
     await app.start()
+    _logger.info("started", pid=os.getpid(), health_port=settings.health_port)
+    try:
+        async with _health_served(app, settings):
+            yield
+    finally:
+        _logger.info("stopped")
+
+
+@asynccontextmanager
+async def _health_served(app: AsgiFastStream, settings: Settings) -> AsyncIterator[None]:
     if settings.health_port is None:
         yield
         return
@@ -159,6 +192,7 @@ class _Server(uvicorn.Server):
 def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
     """The program of a service: read settings from the command line, run until TERM or INT."""
     settings = from_arguments(Settings)
+    set_up_logs(settings.log_level)
 
     async def until_signalled() -> None:
         stop = asyncio.Event()

@@ -8,7 +8,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_type_hints
 
 import msgspec
 
@@ -37,7 +37,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands;
     `replicas` is of every stream. `health_port` serves
-    health and metrics over HTTP, `None` for nowhere. `otlp_endpoint` is where telemetry is sent, `None` for nowhere.
+    health and metrics over HTTP, `None` for nowhere. `telemetry` sends traces to the OTLP collector at `otlp_endpoint`
+    (a base address, `http://host:4318`), `None` for nowhere; metrics and logs are always there.
     """
 
     nats_urls: list[str]
@@ -59,6 +60,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     worker_lost_seconds: float = 30.0
     telemetry: bool = False
     otlp_endpoint: str | None = None
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -66,6 +68,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Each entry of `slots` lists the kinds that the slot accepts (`any` for all). `terraform` is the argument vector that
     Terraform's arguments are appended to; `None` means that the agent looks for one itself.
+    `telemetry` and `otlp_endpoint` are as for services; they need the packages of OpenTelemetry on the agent's host.
     """
 
     nats_urls: list[str]
@@ -76,6 +79,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slots: list[list[str]] = msgspec.field(default_factory=lambda: [list(kinds) for kinds in DEFAULT_SLOTS])
     labels: dict[str, str] = {}
     terraform: list[str] | None = None
+    telemetry: bool = False
+    otlp_endpoint: str | None = None
 
 
 def from_arguments(kind: type[Kind], arguments: Sequence[str] | None = None) -> Kind:

@@ -1,7 +1,11 @@
-"""One system that the scenarios share; those that break it start their own."""
+"""Two systems that scenarios share: one that stays whole, and one whose parts they freeze, kill and restart.
+
+After each scenario nothing of it is left: no live task and no slot that is not idle.
+"""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,6 +13,12 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from system import System, running
+
+SHARED = ("system", "pair")
+SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
+"""A silent worker is lost earlier than usual, so that scenarios need not wait for half a minute."""
+
+_failed = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
@@ -18,9 +28,39 @@ def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
         yield running_system
 
 
+@pytest.fixture(scope="session")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system with two workers, whose parts may be broken as long as they are whole again afterwards."""
+    with running(tmp_path_factory.mktemp("pair"), workers=2, environment=SOON_LOST) as running_system:
+        yield running_system
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note which scenarios fail: what they leave has to be cleared away."""
+    report = yield
+    item.stash[_failed] = item.stash.get(_failed, False) or report.failed
+    return report
+
+
 @pytest.fixture(autouse=True)
 def _idle(request: pytest.FixtureRequest) -> Iterator[None]:
-    """After each scenario on the shared system nothing is left."""
-    yield
-    if "system" in request.fixturenames:
-        request.getfixturevalue("system").all_idle()
+    """After each scenario on a shared system nothing is left."""
+    with ExitStack() as leaving:
+        for name in SHARED:
+            if name in request.fixturenames:
+                leaving.callback(_leave, request, request.getfixturevalue(name))
+        yield
+
+
+def _leave(request: pytest.FixtureRequest, system: System) -> None:
+    while system.gates:
+        system.gates.pop().open()
+    if request.node.stash.get(_failed, False):
+        for task in system.live():
+            system.act(task["id"], "force-stop", reason="the scenario failed")
+    system.until(lambda: not system.live(), lambda: f"every task has ended: {system.live()}")
+    system.until(lambda: system.workers_active() == system.workers, "every worker is active")
+    system.all_idle()

@@ -8,6 +8,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,22 @@ _SLOTS_FOR_PLANS = (1, 2)
 LogEvent = AnyEvent | UnknownEvent
 
 
+@dataclass(frozen=True, kw_only=True)
+class Takeover:
+    """An instance began to lead a writer, at this log time."""
+
+    writer: str
+    instance: str
+    epoch: int
+    at: Instant
+
+
 class Run:
-    """Folds a whole log, and collects what should not be. `records` are all tasks that were ever accepted."""
+    """Folds a whole log, and collects what should not be.
+
+    `records` are all tasks that were ever accepted, `ends` says how often each ended, `types` which events each has,
+    `voids` how many of them without effect.
+    """
 
     def __init__(self) -> None:
         self.faults: list[str] = []
@@ -55,6 +70,7 @@ class Run:
         self.ends: Counter[str] = Counter()
         self.voids: Counter[str] = Counter()
         self.types: dict[str, list[str]] = {}
+        self.takeovers: list[Takeover] = []
         self.head = 0
         self._table = TaskTable()
         self._at = Instant(0)
@@ -80,6 +96,9 @@ class Run:
         self._require(commit.epoch >= epoch, f"{where} has epoch {commit.epoch} after {epoch}")
         if commit.epoch > epoch:
             self._require(not commit.events, f"{where} takes over and decides at once")
+            self.takeovers.append(
+                Takeover(writer=commit.writer, instance=commit.instance, epoch=commit.epoch, at=stored.at)
+            )
         leader = self._leaders.setdefault((commit.writer, commit.epoch), commit.instance)
         self._require(leader == commit.instance, f"{where} is {commit.instance}'s in the epoch of {leader}")
         self._chains[commit.writer] = (commit.epoch, stored.hash)

@@ -10,18 +10,20 @@ import subprocess
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+from gates import Gate
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 40.0
 WAIT_SECONDS_MAX = 45.0
 POLL_SECONDS = 0.03
 ENDED = frozenset({"completed", "failed", "timeout", "cancelled"})
+LIVE = ("pending", "scheduled", "assigned", "dispatched", "running", "apply_pending", "cancelling")
 
 PASSES = """
 variable "n" { default = 1 }
@@ -29,11 +31,12 @@ resource "terraform_data" "it" { input = var.n }
 output "n" { value = terraform_data.it.output }
 """
 FAILS = """
+variable "n" { default = 1 }
 resource "terraform_data" "it" {
   input = 1
   lifecycle {
     precondition {
-      condition     = 1 == 2
+      condition     = var.n == 2
       error_message = "one is not two"
     }
   }
@@ -44,9 +47,19 @@ resource "terraform_data" "it" {
 class System:
     """One running system. `http` is authorised as `admin`."""
 
-    def __init__(self, folder: Path, *, workers: int = 1, arguments: tuple[str, ...] = ("--separate",)) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        workers: int = 1,
+        arguments: tuple[str, ...] = ("--separate",),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.folder = folder
         self.data = folder / "data"
+        self.gates: list[Gate] = []
+        self.workers = workers
+        self._environment = {**os.environ, **(environment or {})}
         self._arguments = ("--data", str(self.data), "--workers", str(workers), *arguments)
         self._child: subprocess.Popen[str] | None = None
         self.http = httpx.Client()
@@ -61,14 +74,22 @@ class System:
             stdout=subprocess.PIPE,
             stderr=sys.stderr,
             text=True,
+            env=self._environment,
         )
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         assert line == "ready\n", f"{line!r}\n{self.logs()}"
         self.http.close()
-        self.http = httpx.Client(
+        self.http = self._client(self.connection["admin_token"])
+
+    def as_operator(self) -> httpx.Client:
+        """A client of the principal `operator`, for whom `connection.json` has no token."""
+        return self._client(json.loads((self.data / "credentials.json").read_text())["tokens"]["operator"])
+
+    def _client(self, token: str) -> httpx.Client:
+        return httpx.Client(
             base_url=f"{self.connection['http_url']}/api/v1",
-            headers={"Authorization": f"Bearer {self.connection['admin_token']}"},
+            headers={"Authorization": f"Bearer {token}"},
             timeout=15,
             trust_env=False,
         )
@@ -100,6 +121,25 @@ class System:
         pid = self.connection["processes"][process]
         os.kill(pid, number)
         return pid
+
+    @contextmanager
+    def nobody_restarts(self) -> Iterator[None]:
+        """The supervisor stands still: what is killed stays away until the end of the block."""
+        assert self._child is not None
+        self._child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._child.send_signal(signal.SIGCONT)
+
+    @contextmanager
+    def frozen(self, process: str) -> Iterator[None]:
+        """A process stands still until the end of the block: to others it looks as if its host were gone."""
+        pid = self.kill(process, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
     def restarted(self, process: str, old_pid: int) -> None:
         """Wait until the supervisor has started a process anew."""
@@ -139,6 +179,26 @@ class System:
         (directory / "main.tf").write_text(text)
         return directory
 
+    def witnessed(self, name: str, before: str = "true") -> tuple[Path, Path]:
+        """A configuration whose apply does `before` and then writes a line into a file, and that file."""
+        witness = self.folder / f"{name}.applied"
+        witness.touch()
+        command = json.dumps(f"{before} && echo applied >> {witness}")
+        text = f'resource "terraform_data" "it" {{\n  provisioner "local-exec" {{ command = {command} }}\n}}\n'
+        return self.configuration(name, text), witness
+
+    def slow_plan(self, name: str) -> tuple[Path, Gate]:
+        """A configuration whose planning waits at a gate, and that gate."""
+        gate = self.gate(name)
+        text = f'resource "terraform_data" "it" {{ input = file("{gate.path}") }}\n'
+        return self.configuration(name, text), gate
+
+    def gate(self, name: str) -> Gate:
+        """A closed gate; after the test it is opened at the latest."""
+        gate = Gate(self.folder / f"{name}.gate")
+        self.gates.append(gate)
+        return gate
+
     def task(self, id: str) -> dict[str, Any]:
         """A task now; empty while the read model does not know it."""
         answer = self.http.get(f"/tasks/{id}")
@@ -163,6 +223,19 @@ class System:
         """The task once it has ended, however."""
         return self.wait(id, *ENDED)
 
+    def waits(self, id: str, code: str) -> dict[str, Any]:
+        """The task once it waits for the reason of that code."""
+        seen: dict[str, Any] = {}
+
+        def reached() -> bool:
+            nonlocal seen
+            seen = self.task(id)
+            assert seen.get("status") not in ENDED, f"{seen}\n{self.history(id)}"
+            return (seen.get("pending_reason") or {}).get("code") == code
+
+        self.until(reached, lambda: f"{id} waits because of {code}: {seen}")
+        return seen
+
     def act(self, id: str, verb: str, **body: Any) -> httpx.Response:
         """Command a task."""
         return self.http.post(f"/tasks/{id}/{verb}", json=body)
@@ -177,10 +250,35 @@ class System:
         """The types of the events of a task that took effect."""
         return [item["type"] for item in self.history(id) if not item["void"]]
 
+    def event(self, id: str, type: str) -> dict[str, Any]:
+        """The last event of a type of a task that took effect."""
+        return [item for item in self.history(id) if item["type"] == type and not item["void"]][-1]
+
+    def output(self, id: str, **parameters: Any) -> str:
+        """What a task has written so far."""
+        answer = self.http.get(f"/tasks/{id}/output", params=parameters)
+        assert answer.status_code == 200, answer.text
+        return answer.text
+
+    def written(self, id: str, lines: int = 1) -> list[str]:
+        """The lines that a task has written, once there are as many."""
+        self.until(lambda: self.output(id).count("\n") >= lines, f"{id} has written {lines} lines")
+        return self.output(id).splitlines()
+
+    def live(self) -> list[dict[str, Any]]:
+        """Tasks that have not ended."""
+        answer = self.http.get("/tasks", params={"status": ",".join(LIVE)})
+        assert answer.status_code == 200, answer.text
+        return answer.json()["items"]
+
     def slots(self) -> dict[tuple[str, int], dict[str, Any]]:
         """Every slot of the workers that are there."""
         workers = self.http.get("/workers").json()["items"]
         return {(worker["id"], slot["id"]): slot for worker in workers for slot in worker["slots"]}
+
+    def workers_active(self) -> int:
+        """How many workers take tasks now."""
+        return sum(worker["status"] == "active" for worker in self.http.get("/workers").json()["items"])
 
     def all_idle(self) -> None:
         """Wait until every slot is idle: nothing leaked."""

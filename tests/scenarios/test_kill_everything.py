@@ -19,7 +19,10 @@ def own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     system = System(tmp_path_factory.mktemp("everything"))
     system.start()
     yield system
-    system.stop()
+    # By the keyboard: as clean as by TERM.
+    assert system._child is not None
+    system._child.send_signal(signal.SIGINT)
+    assert system.stop() == 0
 
 
 def test_everything_killed_at_once_goes_on_from_the_folder(own: System) -> None:
@@ -63,15 +66,6 @@ def test_a_stop_under_load_is_clean_and_the_next_start_finishes_everything(own: 
     assert not [name for name, pid in processes.items() if Path(f"/proc/{pid}").exists()]
     own.start()
     load.finish()
-
-
-def test_a_stop_by_the_keyboard_is_clean_too(own: System) -> None:
-    assert own._child is not None
-    own._child.send_signal(signal.SIGINT)
-    assert own._child.wait(STOP_SECONDS_MAX) == 0
-    assert own._child.stdout is not None
-    own._child.stdout.close()
-    own.start()
 
 
 def test_a_second_dev_on_a_folder_in_use_is_refused_and_does_no_harm(own: System) -> None:

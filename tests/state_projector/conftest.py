@@ -3,6 +3,7 @@
 import asyncio
 import importlib.util
 import socket
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,11 +36,13 @@ def story() -> Any:
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
-    server = Postgres(tmp_path_factory.mktemp("postgres"))
-    server.start()
-    yield server
-    server.stop()
+def server() -> Iterator[Postgres]:
+    # Not in pytest's own folder: each pytest that starts closes that to other users, and as root PostgreSQL is one.
+    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory:
+        server = Postgres(Path(directory))
+        server.start()
+        yield server
+        server.stop()
 
 
 @pytest.fixture

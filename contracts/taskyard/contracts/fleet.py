@@ -21,6 +21,8 @@ from taskyard.contracts.values import TaskId
 
 ANY_KIND = "any"
 
+_OF_WORKERS = frozenset((WorkerJoined, WorkerSuspected, WorkerRecovered, WorkerLost, WorkerDrainRequested))
+
 Accepts = tuple[str, ...]
 """The kinds that a slot takes, sorted: what its template allows and its worker can run."""
 
@@ -69,6 +71,9 @@ class Fleet:
 
     def apply(self, event: AnyEvent | UnknownEvent, changes: Sequence[Change]) -> str | None:
         """Fold one event and what it did to tasks; the name of the worker that it concerned itself, if any."""
+        if type(event) not in _OF_WORKERS:  # most events: told apart at once
+            self._slots_changed(changes)
+            return None
         match event:
             case WorkerJoined():
                 self._joined(event)
@@ -77,7 +82,6 @@ class Fleet:
                 self._slots_changed(changes)
                 self._changed(event)
             case _:
-                self._slots_changed(changes)
                 return None
         return event.worker
 

@@ -40,7 +40,7 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.kinds import OnLost
-from taskyard.contracts.values import Instant, Position, Status, TaskId, seconds
+from taskyard.contracts.values import Instant, Position, Status, TaskId, bind_members, seconds
 
 DELIVERY_DELAYS_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
 """Waits after a delivery that failed; after as many failures in a row as there are waits, the next one ends the task."""
@@ -69,6 +69,8 @@ class Phase(StrEnum):
     CANCELLED = "cancelled"
 
 
+bind_members(Phase)
+
 ENDED = frozenset((Phase.COMPLETED, Phase.FAILED, Phase.TIMEOUT, Phase.CANCELLED))
 ON_WORKER = frozenset((Phase.ASSIGNED, Phase.DISPATCHED, Phase.RUNNING))
 """The attempt is with a worker that is believed to live."""
@@ -85,6 +87,9 @@ class Verdict(StrEnum):
     EFFECTIVE = "effective"
     ALREADY = "already"
     VOID = "void"
+
+
+bind_members(Verdict)
 
 
 class TaskRecord(Struct, kw_only=True):

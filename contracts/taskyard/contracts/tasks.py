@@ -10,7 +10,7 @@ from taskyard.contracts.events import AnyEvent, TaskSubmitted, UnknownEvent, Wor
 from taskyard.contracts.lifecycle import Phase, TaskEvent, TaskRecord, Verdict, fold, new_record
 from taskyard.contracts.values import Instant, Position, TaskId
 
-_TASK_EVENTS = get_args(TaskEvent)
+_TASK_EVENTS = frozenset(get_args(TaskEvent))
 
 
 class Change(NamedTuple):
@@ -44,7 +44,7 @@ class TaskTable:
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> list[Change]:
         """Fold one event; the changes of tasks that it meant, in the order of their submission."""
-        if isinstance(event, _TASK_EVENTS):
+        if type(event) in _TASK_EVENTS:
             task_event = cast("TaskEvent", event)
             record = self.live.get(task_event.task)
             if record is None:

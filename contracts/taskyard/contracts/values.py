@@ -7,7 +7,7 @@ the opaque text of `format_position`.
 
 import re
 from datetime import UTC, datetime
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Annotated, NewType
 from uuid import UUID
 
@@ -21,9 +21,10 @@ Position = NewType("Position", int)
 SECOND: int = 1_000_000
 """One second in the unit of `Instant`."""
 
-NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$"
-QUEUE_PATTERN = r"^[a-z0-9][a-z0-9_./-]{0,127}$"
-UUID7_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$"
+# `$` alone would let a line break through at the end, and with it a second line of the NATS protocol.
+NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)"
+QUEUE_PATTERN = r"^[a-z0-9][a-z0-9_./-]{0,127}$(?!\n)"
+UUID7_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$(?!\n)"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 """A pool, worker or principal: it becomes one token of a subject."""
@@ -70,6 +71,15 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+def bind_members(kind: type[Enum]) -> None:
+    """Make `kind.MEMBER` a plain attribute, as it is from Python 3.12 on: 3.11 calls a Python function each time.
+
+    For enumerations that the fold of every event looks at.
+    """
+    for name, member in kind.__members__.items():
+        type.__setattr__(kind, name, member)  # an Enum refuses to assign members by itself
+
+
 def is_name(text: str) -> bool:
     """Whether `text` may name a pool, worker or principal."""
     return _name.match(text) is not None
@@ -85,6 +95,16 @@ def make_uuid7(at: Instant, random: int) -> str:
     milliseconds = (at // 1000) & ((1 << 48) - 1)
     high, low = (random >> 62) & 0xFFF, random & ((1 << 62) - 1)
     return str(UUID(int=milliseconds << 80 | 0x7 << 76 | high << 64 | 0b10 << 62 | low))
+
+
+def digest_bits(text: str) -> int:
+    """74 bits that follow from a text: in place of random ones where the same id has to be made again."""
+    return int.from_bytes(blake2b(text.encode(), digest_size=10).digest()) >> 6
+
+
+def derive_uuid7(parent: str, part: str) -> str:
+    """The id of a part of something with an id, of the parent's time: the same whenever it is derived."""
+    return make_uuid7(uuid7_instant(parent), digest_bits(f"{parent}/{part}"))
 
 
 def uuid7_instant(text: str) -> Instant:

@@ -11,14 +11,14 @@ They are the protocol's safety:
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from itertools import islice
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from taskyard.contracts.values import Instant, make_position, seconds
+from taskyard.contracts.values import Instant, Position, make_position, seconds
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.machine.machine import Machine
 
@@ -29,6 +29,10 @@ INPUTS_WAITING_MAX = 20_000
 """Inputs that wait for a decision; whoever offers more has to wait."""
 INPUTS_OFFERED_MAX = 512
 """Inputs shown to one decision."""
+
+
+Apply = Callable[[Any, Instant, Position], None]
+"""Folds one event."""
 
 
 class ProtocolViolation(Exception):
@@ -69,8 +73,25 @@ class SavedLoop(Struct, frozen=True, kw_only=True):
     cursors: dict[str, int]
 
 
+class Observer(Protocol):
+    """Watches what a leader folds, to tell of it. It changes nothing, and it must not fail."""
+
+    def lead(self) -> None:
+        """This instance leads from now on."""
+        ...
+
+    def applying(self, apply: Apply, *, is_own: bool) -> Apply:
+        """What to fold the events of the next commit with: it calls `apply` once for each event, and looks before and
+        after. `is_own` says whether the commit is this machine's writer's.
+        """
+        ...
+
+
 class LoopCore(Generic[InputT, EffectT]):
-    """One instance of one machine. All times given to it are monotonic seconds of the caller."""
+    """One instance of one machine. All times given to it are monotonic seconds of the caller.
+
+    `observers` watch the fold while this instance leads.
+    """
 
     def __init__(self, machine: Machine[InputT, EffectT], codec: CommitCodec[Any], instance: str) -> None:
         self.machine = machine
@@ -80,7 +101,9 @@ class LoopCore(Generic[InputT, EffectT]):
         self.epoch = 0
         self.cursors: dict[str, int] = {}
         self.log_time = Instant(0)
+        self.commits_folded = 0
         self.events_folded = 0
+        self.observers: Sequence[Observer] = ()
         self._codec = codec
         self._writer_sequence = 0
         self._writer_hash = ""
@@ -106,12 +129,20 @@ class LoopCore(Generic[InputT, EffectT]):
         commit = stored.commit
         if commit.writer == self.machine.writer:
             self._fold_own(stored)
-        apply, at = self.machine.apply, self.log_time
+        apply, at = self._apply(commit.writer), self.log_time
         for index, event in enumerate(commit.events):
             apply(event, at, make_position(stored.sequence, index))
+        self.commits_folded += 1
         self.events_folded += len(commit.events)
         if self.role is Role.TAKING_OVER and stored.sequence == self._own_last:
             self._begin_to_lead(monotonic)
+
+    def _apply(self, writer: str) -> Apply:
+        apply: Apply = self.machine.apply
+        if self.observers and self.role is Role.LEADER:
+            for observer in self.observers:
+                apply = observer.applying(apply, is_own=writer == self.machine.writer)
+        return apply
 
     def _fold_own(self, stored: StoredCommit[Any]) -> None:
         commit = stored.commit
@@ -142,6 +173,8 @@ class LoopCore(Generic[InputT, EffectT]):
     def _begin_to_lead(self, monotonic: float) -> None:
         self.role = Role.LEADER
         self._taken = dict(self.cursors)
+        for observer in self.observers:
+            observer.lead()
         self.machine.lead(self.now(monotonic))
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -158,6 +191,11 @@ class LoopCore(Generic[InputT, EffectT]):
     def has_room(self) -> bool:
         """Whether more inputs may be offered."""
         return len(self._inputs) < INPUTS_WAITING_MAX
+
+    @property
+    def inputs_waiting(self) -> int:
+        """How many inputs wait for a decision."""
+        return len(self._inputs)
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,8 @@ class MachineLoop(Generic[InputT, EffectT]):
     ) -> None:
         self.core = core
         self.is_recovered = False
+        self.commits_appended = 0
+        self.snapshots_saved = 0
         self._log = log
         self._lease = lease
         self._renew_seconds = lease_seconds / RENEWALS_PER_LEASE
@@ -213,6 +215,7 @@ class MachineLoop(Generic[InputT, EffectT]):
             sequence = await self._log.append(append.data, writer=self.core.machine.writer, expected=append.expected)
         except (FenceMoved, LogUnavailable) as error:
             raise SteppedDown(str(error)) from error
+        self.commits_appended += 1
         self.core.appended(sequence)
         await self._until_folded(sequence)
 
@@ -261,6 +264,8 @@ class MachineLoop(Generic[InputT, EffectT]):
             await self._snapshots.save(machine.writer, machine.snapshot_version, self.core.folded, snapshot)
         except LogUnavailable:
             self._logger.warning("a snapshot was not saved", exc_info=True)
+        else:
+            self.snapshots_saved += 1
 
     async def _hand_over(self, campaign: asyncio.Task[None]) -> None:
         """Stop deciding, save what was folded, and let another instance lead at once."""

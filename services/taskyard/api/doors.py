@@ -15,12 +15,12 @@ from taskyard.api.outcomes import Outcome, Outcomes
 from taskyard.api.packing import Packer, answer_at, chunks
 from taskyard.api.principals import Caller
 from taskyard.api.replies import AcceptedBatch, BatchEntry, Reply
-from taskyard.api.submission import Entry, Item, Limits, Submission, derive_id, envelope, read_submission
+from taskyard.api.submission import Entry, Item, Limits, Submission, envelope, read_submission
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, Answer
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import command_subject
 from taskyard.contracts.validation import InvalidCommand, decode_body
-from taskyard.contracts.values import is_name
+from taskyard.contracts.values import derive_uuid7, is_name
 
 RETRY = "retry"
 
@@ -89,7 +89,7 @@ class Door:
             if submission.command is None:
                 found = await self._packer.submit(caller.name, pool, part)
             else:
-                first = submission.command if number == 0 else derive_id(submission.command, pool)
+                first = submission.command if number == 0 else derive_uuid7(submission.command, pool)
                 found = await self._submit_as(caller, first, pool, part)
             for index, answer in zip(chosen, found, strict=True):
                 answers[index] = answer
@@ -100,7 +100,7 @@ class Door:
         parts = chunks(items)
         outcomes: list[Outcome] = []
         for number, part in enumerate(parts):
-            id_of_part = command if number == 0 else derive_id(command, f"part {number}")
+            id_of_part = command if number == 0 else derive_uuid7(command, f"part {number}")
             outcomes.append(await self._post(caller.name, pool, SUBMIT, id_of_part, envelope(id_of_part, part)))
         answers: list[Answer | None] = []
         for part, outcome in zip(parts, outcomes, strict=True):

@@ -102,7 +102,9 @@ class EventFeed:
         finally:
             self.streams -= 1
 
-    async def _batches(self, batches: Batches[StoredCommit[LogEvent]]) -> AsyncGenerator[list[StoredCommit[LogEvent]], None]:
+    async def _batches(
+        self, batches: Batches[StoredCommit[LogEvent]]
+    ) -> AsyncGenerator[list[StoredCommit[LogEvent]], None]:
         """What arrives, an empty list where nothing did for a heartbeat, until the service stops."""
         closing = asyncio.ensure_future(self._closing.wait())
         arriving: asyncio.Future[list[StoredCommit[LogEvent]]] | None = None

@@ -15,7 +15,17 @@ POLL_SECONDS = 1.0
 """How often the position is read all the same: a notification may be lost with its connection."""
 RETRY_SECONDS = 0.5
 CONNECT_SECONDS_MAX = 5
-READ_SECONDS_MAX = 5.0
+READ_SECONDS_MAX = 3.0
+
+CONNECTION_ERRORS = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # A server that dies in the middle of a statement leaves asyncpg's protocol in a state that it reports as its own bug.
+    asyncpg.InternalClientError,
+)
+"""What using a connection may raise when PostgreSQL is away."""
 
 _POSITION = "SELECT sequence FROM taskyard.log_position"
 
@@ -50,12 +60,8 @@ class PositionFeed:
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
-            try:
+            with suppress(*CONNECTION_ERRORS):
                 await self._follow()
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                if self.is_connected:
-                    _log.warning("position of the read model is not heard of", extra={"error": str(error)})
-            self.is_connected = False
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -66,8 +72,14 @@ class PositionFeed:
                 self._reach(await connection.fetchval(_POSITION) or 0)
                 self.is_connected = True
                 await asyncio.sleep(POLL_SECONDS)
+        except CONNECTION_ERRORS as error:
+            # Told before closing: that waits for a server that stands still.
+            if self.is_connected:
+                _log.warning("position of the read model is not heard of", extra={"error": str(error)})
+            self.is_connected = False
+            raise
         finally:
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*CONNECTION_ERRORS):
                 await connection.close(timeout=CONNECT_SECONDS_MAX)
 
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:

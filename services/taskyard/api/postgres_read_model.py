@@ -2,9 +2,9 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import asyncpg
 
@@ -12,7 +12,7 @@ from taskyard.api import queries
 from taskyard.api.directory import Place
 from taskyard.api.errors import ReadModelUnavailable, invalid, not_found
 from taskyard.api.listing import FilterInvalid, make_listing
-from taskyard.api.position_feed import PositionFeed
+from taskyard.api.position_feed import CONNECTION_ERRORS, PositionFeed
 from taskyard.api.read_model import TaskFilter
 from taskyard.api.views import HistoryItem, PoolView, QueueView, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.events import FieldError
@@ -22,6 +22,8 @@ CONNECTIONS_MAX = 8
 CONNECT_SECONDS_MAX = 5
 QUERY_SECONDS_MAX = 10.0
 """How long one answer may take, waiting for a connection included."""
+AWAY_SECONDS_MAX = 1.0
+"""The same while PostgreSQL is known to be away: who asks is told soon, and it may be back."""
 
 T = TypeVar("T")
 
@@ -36,6 +38,7 @@ class PostgresReadModel:
         self._pool = pool
         self._feed = feed
         self._now = now
+        self._asking: set[asyncio.Task[Any]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -129,11 +132,28 @@ class PostgresReadModel:
         """Counts and times."""
         return await self._answer(queries.get_stats(self._pool))
 
-    async def _answer(self, query: Awaitable[T]) -> T:
+    async def _answer(self, query: Coroutine[Any, Any, T]) -> T:
+        task = asyncio.create_task(query)
+        self._asking.add(task)
+        task.add_done_callback(self._forget)
+        seconds_max = QUERY_SECONDS_MAX if self._feed.is_connected else AWAY_SECONDS_MAX
         try:
-            async with asyncio.timeout(QUERY_SECONDS_MAX):
-                return await query
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            # To cancel a query asyncpg asks the server, and waits. One that stands still must not keep us: no
+            # `asyncio.timeout`, which waits for the cancelled too.
+            done, _ = await asyncio.wait((task,), timeout=seconds_max)
+        finally:
+            task.cancel()
+        if not done:
+            _log.warning("read model gave no answer", extra={"error": "no answer in time"})
+            raise ReadModelUnavailable(f"no answer within {seconds_max:g} s")
+        try:
+            return task.result()
+        except CONNECTION_ERRORS as error:
             # Tables that are not there yet are as good as no PostgreSQL: the projector makes them.
             _log.warning("read model gave no answer", extra={"error": f"{type(error).__name__}: {error}"})
             raise ReadModelUnavailable(f"{type(error).__name__}: {error}") from error
+
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        self._asking.discard(task)
+        if not task.cancelled():
+            task.exception()  # Nobody asks any more for that of an answer which came too late.

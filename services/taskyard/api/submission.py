@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from hashlib import blake2b
 
 import msgspec
 from msgspec import Raw, Struct
@@ -11,7 +10,7 @@ from taskyard.api.errors import Refusal, invalid, too_large
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.validation import InvalidCommand, decode_spec
-from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, is_name, is_uuid7, make_uuid7, uuid7_instant
+from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, derive_uuid7, is_name, is_uuid7
 
 HTTP_BODY_BYTES_MAX = 1 << 20
 ENVELOPE_BYTES = 128
@@ -94,15 +93,6 @@ def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: C
     return Submission(entries=(entry,), is_batch=False)
 
 
-def derive_id(command: str, part: str) -> str:
-    """An id that follows from a command's id: a command that comes again makes the same tasks again.
-
-    The scheduler gives the same ids to tasks without one, so it makes no difference which way a batch comes.
-    """
-    random = int.from_bytes(blake2b(f"{command}/{part}".encode(), digest_size=10).digest()) >> 6
-    return make_uuid7(uuid7_instant(command), random)
-
-
 def envelope(command: str, items: list[Item]) -> bytes:
     """The stored form of several tasks as one command."""
     return b'{"id":"%s","tasks":[%s]}' % (command.encode(), b",".join(item.data for item in items))
@@ -126,7 +116,7 @@ def _read_batch(fields: dict[str, Raw], *, pool: str | None, limits: Limits, mak
     if faults:
         raise invalid(*faults)
     entries = tuple(
-        _read_task(raw, pool=pool or named, make_id=partial(derive_id, command, str(index)) if command else make_id)
+        _read_task(raw, pool=pool or named, make_id=partial(derive_uuid7, command, str(index)) if command else make_id)
         for index, raw in enumerate(raws)
     )
     return Submission(entries=entries, is_batch=True, command=None if command is None else CommandId(command))

@@ -104,7 +104,7 @@ class Api:
         return response.content
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        return Unreachable(f"{self._url} is not reachable: {error or type(error).__name__}")
+        return Unreachable(f"{self._url} is not reachable: {str(error) or type(error).__name__}")
 
 
 def make_id() -> str:

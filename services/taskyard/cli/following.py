@@ -20,6 +20,25 @@ LOOK_ALL_SECONDS = 2.0
 _OF_WORKERS = ("WorkerLost", "WorkerJoined")
 
 
+class Absence:
+    """How long the server has been away, and when that is too long."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+
+    def over(self) -> None:
+        """The server has answered."""
+        self._since = None
+
+    def bear(self, error: Unreachable) -> None:
+        """Wait a moment before the next try. Raises `error` once the server was away for longer than the limit."""
+        now = time.monotonic()
+        self._since = self._since or now
+        if now - self._since > UNREACHABLE_SECONDS_MAX:
+            raise error
+        time.sleep(RECONNECT_SECONDS)
+
+
 @dataclass(frozen=True)
 class Seen:
     """A task that has changed, and its JSON as the server gave it."""
@@ -44,18 +63,16 @@ class Follower:
             Unreachable: the server was away for longer than the limit.
             Refused: a task was refused after all, or the caller may not see it.
         """
-        away_since: float | None = None
+        absence = Absence()
         while self._open:
             try:
                 for seen in self._follow():
-                    away_since = None
+                    absence.over()
                     yield seen
-            except Unreachable:
-                away_since = away_since or time.monotonic()
-                if time.monotonic() - away_since > UNREACHABLE_SECONDS_MAX:
-                    raise
-            if self._open:
-                time.sleep(RECONNECT_SECONDS)
+                if self._open:
+                    time.sleep(RECONNECT_SECONDS)
+            except Unreachable as error:
+                absence.bear(error)
 
     def _follow(self) -> Iterator[Seen]:
         only = next(iter(self._open)) if len(self._open) == 1 else None

@@ -166,7 +166,7 @@ def _event_lines(stored: StoredCommit[Any], events: Iterable[tuple[Position, Any
         shown = [(str(stored.sequence), f"epoch {stored.commit.epoch}", f"instance={stored.commit.instance}")]
     lines: list[Text] = []
     for position, name, fields in shown:
-        line = Text(no_wrap=True, end="")
+        line = Text(no_wrap=True)
         line.append(f"{position:<10}  {texts.moment(format_instant(stored.at))}  ")
         line.append(f"{stored.commit.writer:<14}  ", style="bright_black")
         line.append(texts.one_line(name), style="bold")

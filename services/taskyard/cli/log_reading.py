@@ -51,13 +51,13 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
             )
     except (NatsError, OSError, TimeoutError) as error:
         where = ", ".join(settings.nats_urls)
-        raise Unreachable(f"NATS at {where} is not reachable: {error or type(error).__name__}") from error
+        raise Unreachable(f"NATS at {where} is not reachable: {str(error) or type(error).__name__}") from error
     try:
         yield nc
     except (CommitUnreadable, LogGap) as error:
         raise Broken(f"the log is broken, see `taskyard log verify`: {error}") from error
     except (EventLogError, NatsError, TimeoutError) as error:
-        raise Unreachable(f"the log gives no answer: {error or type(error).__name__}") from error
+        raise Unreachable(f"the log gives no answer: {str(error) or type(error).__name__}") from error
     finally:
         await nc.close()
 

@@ -83,7 +83,7 @@ async def _rebuild(path: Path, *, verify_only: bool) -> "RebuildReport":
     except CliError:
         raise
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Unreachable(f"PostgreSQL gives no answer: {error or type(error).__name__}") from error
+        raise Unreachable(f"PostgreSQL gives no answer: {str(error) or type(error).__name__}") from error
 
 
 def _progress(sequence: int) -> None:

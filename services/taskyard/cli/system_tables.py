@@ -14,7 +14,7 @@ SLOT_COLUMNS = (
     Column(title="POOL", narrow=7, leaves=2),
     Column(title="SLOT", align_right=True),
     Column(title="IS", styled=True),
-    Column(title="TASK", narrow=8),
+    Column(title="TASK"),
     Column(title="ACCEPTS", narrow=6, leaves=1),
     Column(title="LABELS", narrow=8, leaves=3, style="bright_black"),
 )

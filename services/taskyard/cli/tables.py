@@ -89,7 +89,7 @@ def _fit(columns: Sequence[Column], natural: Sequence[int], width: int | None) -
 
 
 def _line(cells: Sequence[tuple[str, str, int, bool]]) -> Text:
-    line = Text(no_wrap=True, end="")
+    line = Text(no_wrap=True)
     for number, (content, style, width, align_right) in enumerate(cells):
         text = Text(content, style=style)
         text.truncate(width, overflow="ellipsis")

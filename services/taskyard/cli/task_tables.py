@@ -15,7 +15,7 @@ FOLD_WIDTH_MIN = 20
 TASK_COLUMNS = (
     Column(title="ID"),
     Column(title="STATUS", styled=True),
-    Column(title="KIND", narrow=7),
+    Column(title="KIND"),
     Column(title="QUEUE", narrow=5),
     Column(title="PRI", align_right=True, leaves=3),
     Column(title="WORKER", narrow=8, leaves=2),
@@ -92,7 +92,7 @@ def fact(label: str, value: str, width: int | None, status: str = "") -> list[Te
     ]
     lines: list[Text] = []
     for number, part in enumerate(folded or [""]):
-        line = Text(no_wrap=True, end="")
+        line = Text(no_wrap=True)
         line.append((label if number == 0 else "").ljust(LABEL_WIDTH), style="bold")
         line.append(part, style=style)
         lines.append(line)

@@ -12,6 +12,7 @@ from msgspec import Raw
 from taskyard.cli import texts
 from taskyard.cli.client import decode
 from taskyard.cli.errors import Refused, Unreachable
+from taskyard.cli.following import Absence
 from taskyard.cli.session import (
     AsJson,
     ConnectionFile,
@@ -140,21 +141,24 @@ def _output(s: Session, id: str, attempt: int | None, stream: str, *, follow: bo
     """The output; a stream that was silent for long, or broke, goes on where it was."""
     received = 0
     shown_attempt = 0
+    absence = Absence()
     while True:
-        # Bytes are counted from the attempt that is shown first.
-        latest = s.api.read(f"/tasks/{id}", Task).attempt if follow and attempt is None else 0
-        received = received if latest == shown_attempt else 0
-        shown_attempt = latest
-        place: dict[str, Any] = {"attempt": attempt, "stream": stream, "from": received, "follow": int(follow)}
         try:
+            # Bytes are counted from the attempt that is shown first.
+            latest = s.api.read(f"/tasks/{id}", Task).attempt if follow and attempt is None else 0
+            received = received if latest == shown_attempt else 0
+            shown_attempt = latest
+            place: dict[str, Any] = {"attempt": attempt, "stream": stream, "from": received, "follow": int(follow)}
             with s.api.stream(f"/tasks/{id}/output", **place) as pieces:
+                absence.over()
                 for piece in pieces:
                     received += len(piece)
                     yield piece
             return
-        except Unreachable:
+        except Unreachable as error:
             if not follow:
                 raise
+            absence.bear(error)
 
 
 def _lines(pieces: Iterator[bytes]) -> Iterator[str]:

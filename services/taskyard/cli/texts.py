@@ -50,9 +50,9 @@ def short(duration_seconds: float) -> str:
 
 
 def duration(duration_seconds: float) -> str:
-    """A duration as people say it: `0.42s`, `12.3s`, `3m12s`, `2h05m`."""
+    """A duration as people say it: `420ms`, `12.3s`, `3m12s`, `2h05m`."""
     if duration_seconds < 0.9995:
-        return f"{max(duration_seconds, 0):.3g}s"
+        return f"{max(round(duration_seconds * 1000), 0)}ms"
     if duration_seconds < 59.95:
         return f"{duration_seconds:.1f}s"
     whole = round(duration_seconds)

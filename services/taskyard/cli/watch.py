@@ -12,7 +12,7 @@ from rich.live import Live
 
 from taskyard.cli.client import decode
 from taskyard.cli.errors import NOT_COMPLETED, Unreachable
-from taskyard.cli.following import RECONNECT_SECONDS, UNREACHABLE_SECONDS_MAX, Follower
+from taskyard.cli.following import RECONNECT_SECONDS, Absence, Follower
 from taskyard.cli.session import AsJson, ConnectionFile, Session, seconds_now, session, task_id
 from taskyard.cli.submit import progress_line
 from taskyard.cli.task_tables import task_card, task_table
@@ -93,17 +93,15 @@ def _watch_lines(s: Session, filters: dict[str, Any]) -> None:
 
 def _lists(s: Session, filters: dict[str, Any], rows: int) -> Iterator[list[Raw]]:
     """The list, now and each time that something has happened; restarts of the server pass unnoticed."""
-    away_since: float | None = None
+    absence = Absence()
     while True:
         try:
             with s.api.events() as arrivals:
                 yield s.api.read("/tasks", Page[Raw], **filters, limit=rows).items
-                away_since = None
+                absence.over()
                 for _ in arrivals:
                     yield s.api.read("/tasks", Page[Raw], **filters, limit=rows).items
                     time.sleep(REFRESH_SECONDS)
-        except Unreachable:
-            away_since = away_since or time.monotonic()
-            if time.monotonic() - away_since > UNREACHABLE_SECONDS_MAX:
-                raise
-        time.sleep(RECONNECT_SECONDS)
+            time.sleep(RECONNECT_SECONDS)
+        except Unreachable as error:
+            absence.bear(error)

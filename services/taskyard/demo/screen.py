@@ -13,9 +13,9 @@ from rich.text import Text
 from taskyard.demo.yard import Yard
 
 REFRESH_SECONDS = 0.25
-OTHER_COLUMNS_WIDTH = 72
+OTHER_COLUMNS_WIDTH = 62
 WHAT_WIDTH_MIN, WHAT_WIDTH_MAX = 8, 60
-HEADINGS = ("task", "kind", "queue", "status", "try", "slot")
+HEADINGS = ("task", "kind", "status", "try", "slot")
 STYLES = {
     "completed": "green",
     "failed": "red",
@@ -81,7 +81,7 @@ class Screen:
                 table.add_row(*_row(name, task))
         noops = Counter(task["status"] for task in self._seen.values() if task.get("kind") == "noop")
         for status, count in sorted(noops.items()):
-            table.add_row(f"noop × {count}", "noop", "default", Text(status, style=STYLES.get(status, "")))
+            table.add_row(f"noop × {count}", "noop", Text(status, style=STYLES.get(status, "")))
         return table
 
 
@@ -90,7 +90,6 @@ def _row(name: str, task: dict[str, Any]) -> tuple[str | Text, ...]:
     return (
         name,
         task.get("kind", ""),
-        task.get("queue", ""),
         Text(status, style=STYLES.get(status, "")),
         str(task.get("attempt", "")),
         "" if slot is None else str(slot),

@@ -79,7 +79,7 @@ async def _troubles(yard: Yard, note: Note) -> None:
     await yard.reach("talker", "running")
     while not (said := await yard.output("talker")):
         await asyncio.sleep(0.1)
-    note(f"Live output while it runs: {said.split(chr(10))[0]!r}")
+    note(f"Live output while it runs: {said.splitlines()[0]!r}")
     await yard.reach("talker", "completed")
     await yard.reach("broken plan", "failed")
     await yard.reach("too slow", "timeout")

@@ -48,7 +48,7 @@ class Yard:
             answer = await self._http.get(f"/tasks/{self.tasks[name]}")
         except httpx.TransportError:
             return {"status": "unknown"}
-        return answer.json() if answer.status_code == httpx.codes.OK else {"status": "unknown"}
+        return answer.json() if answer.is_success else {"status": "unknown"}
 
     async def reach(self, name: str, status: str) -> dict[str, Any]:
         """Wait until the task has the status.

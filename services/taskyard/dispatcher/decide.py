@@ -10,6 +10,8 @@ from taskyard.contracts.agent_protocol import (
     REPORT_BATCH_MAX,
     AnyReport,
     AssignAnswer,
+    Assignment,
+    Cancel,
     Failed,
     Lost,
     Planned,
@@ -100,8 +102,7 @@ class _Attempts:
                 for report in each.batch.reports[:REPORT_BATCH_MAX] if each.batch is not None else ():
                     self._report(each.agent, report)
             case Answered():
-                for answer in each.answers:
-                    self._answer(each.request, answer)
+                self._answers(each)
             case NobodyListened(request=SendAssignments() as request):
                 for assignment in request.assignments:
                     self._not_listened(assignment.task, assignment.attempt)
@@ -161,9 +162,16 @@ class _Attempts:
 
     # -- answers -------------------------------------------------------------------------------------------------------
 
-    def _answer(self, request: SendAssignments | SendCancels, answer: AssignAnswer) -> None:
+    def _answers(self, each: Answered) -> None:
+        request = each.request
         sent = request.assignments if isinstance(request, SendAssignments) else request.cancels
-        message = next((each for each in sent if each.position == answer.position), None)
+        by_position = {message.position: message for message in sent}
+        for answer in each.answers:
+            self._answer(request, by_position.get(answer.position), answer)
+
+    def _answer(
+        self, request: SendAssignments | SendCancels, message: Assignment | Cancel | None, answer: AssignAnswer
+    ) -> None:
         record = self._state.tasks.live.get(message.task) if message is not None else None
         if message is None or record is None or record.attempt != message.attempt:
             return

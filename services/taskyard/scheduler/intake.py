@@ -5,7 +5,6 @@ race is settled by the order of the log and by nothing else.
 """
 
 from collections.abc import Mapping
-from hashlib import blake2b
 from typing import Any
 
 import msgspec
@@ -56,7 +55,10 @@ from taskyard.contracts.values import (
     Role,
     Status,
     TaskId,
+    derive_uuid7,
+    digest_bits,
     from_datetime,
+    is_name,
     make_uuid7,
 )
 from taskyard.scheduler.state import SchedulerState
@@ -88,8 +90,11 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
 class Refused(Exception):
     """The command is refused; raised inside a decision only, and told as a `CommandRejected`."""
 
-    def __init__(self, status: int, code: str, message: str, *errors: FieldError) -> None:
+    def __init__(
+        self, status: int, code: str, message: str, *errors: FieldError, task_status: Status | None = None
+    ) -> None:
         super().__init__(message)
+        self.task_status = task_status
         self.status, self.code, self.message = status, code, message[:TEXT_CHARACTERS_MAX]
         # What is refused is stored, and a commit is small: cut what a stranger may have made long.
         self.errors = tuple(
@@ -99,7 +104,9 @@ class Refused(Exception):
 
     def answer(self) -> Answer:
         """What the door is told."""
-        return Answer(code=self.status, error=self.code, message=self.message, errors=self.errors)
+        return Answer(
+            code=self.status, error=self.code, message=self.message, errors=self.errors, status=self.task_status
+        )
 
     def faults(self, path: str) -> list[FieldError]:
         """The faults as they are told below `path` of a batch."""
@@ -120,6 +127,9 @@ class Intake:
     def take(self, message: CommandMessage) -> None:
         """Decide on one command."""
         try:
+            # A subject may hold any text. What is no name here would become a pool, and some of it nobody could store.
+            if not is_name(message.pool):
+                raise Refused(422, "invalid", "pool: must be a name", FieldError(path="pool", message="must be a name"))
             if not may_command(self._roles.get(message.principal, Role.VIEWER), message.verb):
                 raise Refused(403, "forbidden", f"{message.principal} may not {message.verb}")
             if message.verb == SUBMIT:
@@ -150,7 +160,7 @@ class Intake:
         for index, raw in enumerate(batch.tasks):
             try:
                 spec = decode_spec(raw, message.pool)
-                id = spec.id or (_id_below(batch.id, index) if batch.id else _derived_id(message, index))
+                id = spec.id or (derive_uuid7(batch.id, str(index)) if batch.id else _derived_id(message, index))
                 outcomes.append(self._submit(message, spec, TaskId(id), command=command))
             except (InvalidCommand, Refused) as error:
                 refused = _as_refused(error)
@@ -275,7 +285,7 @@ class Intake:
 
     def _retry(self, message: CommandMessage, body: TaskCommand, id: CommandId) -> Answer | TaskId:
         """A new task like the old one; its id follows from the command's, so that it is made once."""
-        new_id = TaskId(_id_below(id, 0))
+        new_id = TaskId(derive_uuid7(id, "retry"))
         made = self._state.known.tasks.get(new_id)
         if made is not None:
             return Answer(code=202, id=new_id, position=made.position)
@@ -285,7 +295,9 @@ class Intake:
         status = record.status if record is not None else known.ended if known is not None else None
         if status not in RETRYABLE:
             allowed = ", ".join(sorted(RETRYABLE))
-            raise Refused(409, "status_forbids", f"the task is {status}; only {allowed} can be retried")
+            raise Refused(
+                409, "status_forbids", f"the task is {status}; only {allowed} can be retried", task_status=status
+            )
         if message.original is None:
             raise Refused(404, "not_found", f"the log no longer has the submission of {task}")
         if new_id not in self._accepted:
@@ -312,7 +324,7 @@ class Intake:
                 command=command,
                 verb=message.verb[:64],
                 by=message.principal,
-                pool=message.pool,
+                pool=message.pool[:64],
                 status=refused.status,
                 code=refused.code,
                 message=refused.message,
@@ -371,16 +383,7 @@ def _given_id(message: CommandMessage) -> CommandId:
 
 def _derived_id(message: CommandMessage, index: int) -> str:
     """The id of what came without one: the same whenever the stored message is read again."""
-    return make_uuid7(message.at, _random(f"{message.sequence}/{index}/{message.at}"))
-
-
-def _id_below(id: str, index: int) -> str:
-    """The id of the part `index` of a command that has an id: the same however often the command is sent."""
-    return id[:13] + make_uuid7(Instant(0), _random(f"{id}/{index}"))[13:]
-
-
-def _random(seed: str) -> int:
-    return int.from_bytes(blake2b(seed.encode(), digest_size=10).digest()) >> 6
+    return make_uuid7(message.at, digest_bits(f"{message.sequence}/{index}/{message.at}"))
 
 
 def _required(path: str) -> FieldError:

@@ -20,7 +20,7 @@ from taskyard.contracts.events import (
     UnknownEvent,
 )
 from taskyard.contracts.fleet import Fleet, Worker
-from taskyard.contracts.lifecycle import Phase, TaskRecord, Verdict
+from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
@@ -29,6 +29,8 @@ from taskyard.scheduler.known import KnownIds, KnownTask, SavedIds
 
 APPROVAL_TIMEOUT_SECONDS = 24 * 3600.0
 WAITING_MAX = 1_000_000
+
+_SETTINGS = frozenset((PoolConfigured, QueueConfigured, QueuePaused, QueueResumed, QueueLocked, QueueUnlocked))
 
 
 class Pool(Struct, kw_only=True):
@@ -94,11 +96,14 @@ class SchedulerState:
             if change.record is not None and change.verdict is Verdict.EFFECTIVE:
                 self._task_changed(change, change.record)
         self._remember(event, changes, at, position)
-        self._configure(event)
+        if type(event) in _SETTINGS:
+            self._configure(event)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def _task_changed(self, change: Change, record: TaskRecord) -> None:
+        if change.before in ON_WORKER and record.phase in ON_WORKER:
+            return  # delivered or started: it changes nothing of what may run
         pool, queue = self.pool(record.pool), self.queue(record.pool, record.queue)
         self._count(pool, queue, record, change)
         if change.before is None:

@@ -15,7 +15,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
 )
 from taskyard.contracts.fleet import Fleet, Worker
-from taskyard.contracts.lifecycle import Phase, TaskRecord, Verdict
+from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.slot_allocator.placement import FIRST_FIT, IdleSlots
@@ -79,6 +79,8 @@ class AllocatorState:
             self._slot_freed(event.worker, event.slot)  # it was never taken
         if record is None or change.verdict is not Verdict.EFFECTIVE:
             return
+        if change.before in ON_WORKER and record.phase in ON_WORKER:
+            return  # delivered or started: nothing waits for a slot or gives one back
         if isinstance(event, NotDelivered) and event.reason == NO_RESPONDERS and record.worker is not None:
             self.not_reached[record.worker] = record.incarnation
         if change.before is Phase.SCHEDULED:

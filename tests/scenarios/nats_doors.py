@@ -1,0 +1,63 @@
+"""The doors over NATS as a client uses them: with what `connection.json` says, and nothing else."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import nats
+from nats.aio.client import Client
+from system import System
+
+ANSWER_SECONDS_MAX = 10.0
+CONNECT_SECONDS_MAX = 5.0
+
+
+@asynccontextmanager
+async def connected(system: System, **options: Any) -> AsyncIterator[Client]:
+    """A client with the credentials of `connection.json`."""
+    connection = system.connection
+    client = await nats.connect(
+        connection["nats_url"],
+        user=connection["nats_user"],
+        password=connection["nats_password"],
+        inbox_prefix=connection["nats_inbox_prefix"],
+        connect_timeout=CONNECT_SECONDS_MAX,
+        allow_reconnect=False,
+        **options,
+    )
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def ask(system: System, verb: str, *, pool: str = "default", **body: Any) -> dict[str, Any]:
+    """Request, and the answer."""
+
+    async def request() -> dict[str, Any]:
+        async with connected(system) as client:
+            subject = f"taskyard.request.{system.connection['nats_user']}.{pool}.{verb}"
+            reply = await client.request(subject, json.dumps(body).encode(), timeout=ANSWER_SECONDS_MAX)
+            return json.loads(reply.data)
+
+    return asyncio.run(request())
+
+
+def command(system: System, verb: str, *, pool: str = "default", **body: Any) -> None:
+    """Request something that is to be accepted."""
+    answer = ask(system, verb, pool=pool, **body)
+    assert answer["code"] == 202, answer
+
+
+def store(system: System, verb: str, body: dict[str, Any], *, pool: str = "default") -> int:
+    """Publish a command; the sequence by which it is stored."""
+
+    async def publish() -> int:
+        async with connected(system) as client:
+            subject = f"taskyard.command.{system.connection['nats_user']}.{pool}.{verb}"
+            stored = await client.jetstream().publish(subject, json.dumps(body).encode(), timeout=ANSWER_SECONDS_MAX)
+            return stored.seq
+
+    return asyncio.run(publish())
