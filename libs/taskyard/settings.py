@@ -8,7 +8,7 @@ import argparse
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
@@ -125,7 +125,8 @@ def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]
             continue
         text = environment[variable]
         try:
-            value = text if declared in (str, str | None) else msgspec.json.decode(text)
+            is_text = declared in (str, str | None) or get_origin(declared) is Literal
+            value = text if is_text else msgspec.json.decode(text)
             values[name] = msgspec.convert(value, type=declared)
         except msgspec.DecodeError as error:  # of which ValidationError is one
             message = f"{variable}: {error}"

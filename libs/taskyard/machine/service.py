@@ -8,24 +8,30 @@ from msgspec import Struct
 
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import LEASES_BUCKET, SNAPSHOTS_BUCKET
+from taskyard.contracts.tasks import TaskTable
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.leases import JetStreamLease
 from taskyard.eventlog.snapshots import JetStreamSnapshots
-from taskyard.machine.core import LoopCore
+from taskyard.machine.core import LoopCore, Observer
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.machine import Machine
+from taskyard.machine.metrics import show_loop
 from taskyard.service import Links, LogEvent, linked, make_instance_name, serving
 from taskyard.settings import Settings
+from taskyard.telemetry.event_lines import EventLines
+from taskyard.telemetry.logs import is_debugging
+from taskyard.telemetry.task_spans import TaskSpans
 
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
 
 
 class Wiring(Struct, Generic[InputT, EffectT], frozen=True, kw_only=True):
-    """What a service adds to its machine: where inputs come from, and how an effect is carried out."""
+    """What a service adds to its machine: where inputs come from, how an effect is carried out, and who watches."""
 
     sources: Sequence[Source[InputT]]
     perform: Callable[[EffectT], Awaitable[None]]
+    observers: Sequence[Observer] = ()
 
 
 async def run_machine(
@@ -45,5 +51,17 @@ async def run_machine(
             snapshots=JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET),
         )
         wiring = wire(links, loop)
+        show_loop(links.metrics, loop)
+        loop.core.observers = wiring.observers
         async with serving(links, settings, lambda: loop.is_recovered):
             await loop.run(stop, wiring.sources, wiring.perform)
+
+
+def task_observers(links: Links, tasks: Callable[[], TaskTable]) -> list[Observer]:
+    """Who watches the fold of a service: nobody, unless traces are sent or somebody debugs."""
+    observers: list[Observer] = []
+    if links.spans is not None:
+        observers.append(TaskSpans(links.spans, links.name, tasks))
+    if is_debugging():
+        observers.append(EventLines(links.name))
+    return observers

@@ -1,7 +1,6 @@
 """All services in one process, for `taskyard dev`: `python -m taskyard.dev.services --config FILE`."""
 
 import asyncio
-import logging
 import signal
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -14,6 +13,7 @@ import taskyard.scheduler.app
 import taskyard.slot_allocator.app
 import taskyard.state_projector.app
 from taskyard.settings import Settings, from_arguments
+from taskyard.telemetry.logs import set_up_logs
 
 SERVICES: tuple[Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]], ...] = (
     taskyard.scheduler.app.run,
@@ -35,5 +35,6 @@ async def run(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    uvloop.run(run(from_arguments(Settings)))
+    _settings = from_arguments(Settings)
+    set_up_logs(_settings.log_level)
+    uvloop.run(run(_settings))

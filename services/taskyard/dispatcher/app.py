@@ -9,11 +9,12 @@ from taskyard.contracts.subjects import REPORTS
 from taskyard.dispatcher.decide import Input, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
 from taskyard.dispatcher.requests import Requests
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
-from taskyard.machine.service import Wiring, run_machine
+from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.service import Links
 from taskyard.settings import Settings
 
@@ -25,13 +26,17 @@ _decode = msgspec.json.Decoder(ReportBatch).decode
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
     """Run one instance of the dispatcher until `stop` is set."""
+    machine = Dispatcher()
 
     def wire(links: Links, loop: Loop) -> Wiring[Input, Effect]:
         requests = Requests(links.fleet_client, loop.post)
         reports = JetStreamInput(links.fleet_client, REPORTS)
-        return Wiring(sources=[Source(reports, read_reports)], perform=requests.send)
+        counts = AttemptCounts(lambda: machine.state)
+        show_attempts(links.metrics, counts, lambda: machine.state)
+        observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
+        return Wiring(sources=[Source(reports, read_reports)], perform=requests.send, observers=observers)
 
-    await run_machine(Dispatcher(), settings, stop, wire)
+    await run_machine(machine, settings, stop, wire)
 
 
 async def read_reports(message: StreamMessage) -> ReportsRead:

@@ -13,12 +13,15 @@ from taskyard.contracts.values import TaskId, commit_sequence, is_name
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
-from taskyard.machine.service import Wiring, run_machine
+from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.scheduler.answers import AnswerDoor
 from taskyard.scheduler.intake import CommandMessage
 from taskyard.scheduler.machine import Scheduler
+from taskyard.scheduler.metrics import TaskCounts, show_tasks
 from taskyard.service import Links
 from taskyard.settings import Settings
+from taskyard.telemetry.context import valid_traceparent
+from taskyard.telemetry.event_lines import RejectionLines
 
 Loop = MachineLoop[CommandMessage, AnswerDoor]
 
@@ -34,7 +37,10 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             await links.control_client.publish(answer_subject(effect.door), msgspec.json.encode(effect.batch))
 
         commands = JetStreamInput(links.control_client, COMMANDS)
-        return Wiring(sources=[Source(commands, reader.read)], perform=answer)
+        counts = TaskCounts(lambda: machine.state, RejectionLines(machine.writer))
+        show_tasks(links.metrics, counts, lambda: machine.state)
+        observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
+        return Wiring(sources=[Source(commands, reader.read)], perform=answer, observers=observers)
 
     await run_machine(machine, settings, stop, wire)
 
@@ -59,7 +65,7 @@ class CommandReader:
             verb=verb,
             data=message.data,
             door=door if door is not None and is_name(door) else None,
-            traceparent=headers.get(HEADER_TRACEPARENT),
+            traceparent=valid_traceparent(headers.get(HEADER_TRACEPARENT)),
             original=await self._original(message.data, pool) if verb == "retry" else None,
         )
 

@@ -9,12 +9,13 @@ from faststream.nats.annotations import NatsMessage
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
 from taskyard.machine.loop import MachineLoop
-from taskyard.machine.service import Wiring, run_machine
+from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.service import Links
 from taskyard.settings import Settings
 from taskyard.slot_allocator.decide import Observation
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
+from taskyard.slot_allocator.metrics import show_slots
 
 CONNECTION_CHECK_SECONDS = 0.5
 
@@ -33,7 +34,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         ears = _Ears(links, loop)
         links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=_as_it_is)(ears.hear)
         watch = asyncio.create_task(ears.watch_connection())
-        return Wiring(sources=(), perform=_nothing)
+        show_slots(links.metrics, lambda: machine.state)
+        observers = task_observers(links, lambda: machine.state.tasks)
+        return Wiring(sources=(), perform=_nothing, observers=observers)
 
     try:
         await run_machine(machine, settings, stop, wire)

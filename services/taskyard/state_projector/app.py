@@ -2,14 +2,10 @@
 
 import asyncio
 
-from prometheus_client import Counter, Gauge
-
-from taskyard.service import linked, serving
+from taskyard.eventlog.errors import EventLogError
+from taskyard.service import Links, linked, serving
 from taskyard.settings import Settings
 from taskyard.state_projector.projector import Projector
-
-EVENTS_PROJECTED = Counter("taskyard_projected_events", "Events whose rows were written.")
-COMMIT_PROJECTED = Gauge("taskyard_projected_commit", "Sequence of the last commit whose rows were written.")
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -19,7 +15,41 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         SchemaTooNew: a newer version has migrated the tables.
     """
     async with linked("state_projector", settings) as links:
-        projector = Projector(links.log, settings.postgres_dsn, count_events=EVENTS_PROJECTED.inc)
-        COMMIT_PROJECTED.set_function(lambda: projector.folded)
+        shown = _Shown()
+        projector = Projector(links.log, settings.postgres_dsn, count_events=shown.count)
+        shown.show(links, projector)
         async with serving(links, settings, lambda: projector.is_ready):
             await projector.run(stop)
+
+
+class _Shown:
+    """What the projector shows of itself."""
+
+    def __init__(self) -> None:
+        self._events = 0
+        self._head: int | None = None
+
+    def count(self, events: int) -> None:
+        """The rows of so many more events were written."""
+        self._events += events
+
+    def show(self, links: Links, projector: Projector) -> None:
+        """Show what was written, and what is still to be."""
+
+        async def ask_head() -> None:
+            try:
+                self._head = await links.log.head()
+            except EventLogError:
+                self._head = None  # how far the log goes is not known, and so is not shown
+
+        metrics = links.metrics
+        metrics.refresh(ask_head)
+        metrics.counter("taskyard_projected_events", "Events whose rows were written.", lambda: self._events)
+        metrics.gauge(
+            "taskyard_projected_commit", "Sequence of the last commit whose rows were written.", lambda: projector.folded
+        )
+        metrics.gauge(
+            "taskyard_projector_lag_commits",
+            "Commits whose rows are not written yet.",
+            lambda: () if self._head is None else (({}, float(max(self._head - projector.folded, 0))),),
+        )
