@@ -74,7 +74,13 @@ requirements *ARGS:
     trap 'rm -rf "$tools"' EXIT
     {{ python }} -m venv "$tools"
     "$tools/bin/pip" install --quiet --disable-pip-version-check uv
+    compile() {
+        "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url "$@"
+    }
     for name in dev terraform; do
-        "$tools/bin/uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
-            "requirements/$name.in" -o "requirements/$name.txt" "$@"
+        compile "requirements/$name.in" -o "requirements/$name.txt" "$@"
+    done
+    # What images hold is what was tested: the versions of dev.
+    for name in runtime agent; do
+        compile "requirements/$name.in" -o "requirements/$name.txt" --constraint requirements/dev.txt
     done

@@ -262,6 +262,8 @@ class System:
 
     def written(self, id: str, lines: int = 1) -> list[str]:
         """The lines that a task has written, once there are as many."""
+        # Its output may be asked for before the read model knows the task.
+        self.until(lambda: bool(self.task(id)), f"{id} is known")
         self.until(lambda: self.output(id).count("\n") >= lines, f"{id} has written {lines} lines")
         return self.output(id).splitlines()
 

@@ -2,15 +2,15 @@
 
 import asyncio
 import json
+import socket
+from urllib.parse import urlsplit
 
-import nats
-import nats.errors
 import pytest
 from nats_doors import ask, connected, store
 from system import System
 from test_submitting import fresh_id
 
-DENIED_SECONDS = 0.5
+DENIED_SECONDS_MAX = 5.0
 
 
 def test_a_stored_command_is_acknowledged_and_its_outcome_shows(system: System) -> None:
@@ -83,7 +83,7 @@ def test_a_client_publishes_only_under_its_own_name(system: System, subject: str
         async with connected(system, error_cb=on_error) as client:
             await client.publish(subject, json.dumps({"kind": "noop", "input": {}}).encode())
             await client.flush()
-            return str(await asyncio.wait_for(denied, 5))
+            return str(await asyncio.wait_for(denied, DENIED_SECONDS_MAX))
 
     assert "permissions violation" in asyncio.run(attempt()).lower()
 
@@ -99,14 +99,15 @@ def test_a_client_listens_only_below_its_inbox_prefix(system: System) -> None:
         async with connected(system, error_cb=on_error) as client:
             await client.subscribe("taskyard.>")
             await client.flush()
-            return str(await asyncio.wait_for(denied, 5))
+            return str(await asyncio.wait_for(denied, DENIED_SECONDS_MAX))
 
     assert "permissions violation" in asyncio.run(attempt()).lower()
 
 
 def test_nobody_connects_without_credentials(system: System) -> None:
-    async def attempt() -> None:
-        await nats.connect(system.connection["nats_url"], allow_reconnect=False, connect_timeout=5)
-
-    with pytest.raises(nats.errors.Error, match="(?i)authorization"):
-        asyncio.run(attempt())
+    address = urlsplit(system.connection["nats_url"])
+    with socket.create_connection((address.hostname, address.port), timeout=5) as connection:
+        connection.sendall(b'CONNECT {"verbose":false}\r\nPING\r\n')
+        with connection.makefile("rb") as answers:
+            assert answers.readline().startswith(b"INFO ")
+            assert b"authorization violation" in answers.readline().lower()

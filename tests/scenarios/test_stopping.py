@@ -1,10 +1,9 @@
 """Stopping: a cancel or a deadline reaches the process, and the end is told once the process is gone."""
 
 import os
+import time
 
 from system import System
-
-DEADLINE_GRACE_SECONDS = 10
 
 
 def is_alive(pid: str) -> bool:
@@ -83,13 +82,12 @@ def test_a_deadline_ends_a_process_that_ignores_it_and_its_child(system: System)
 def test_a_deadline_counts_from_the_start_and_not_from_the_submission(system: System) -> None:
     gate = system.gate("not-counted")
     holder = system.command(gate.wait)
-    waiting = system.command("true", timeout_seconds=0.3)
-    submitted = system.waits(waiting, "no_free_slot")
-    timed_out = system.terraform("plan", system.slow_plan("deadline")[0], "deadline", timeout_seconds=1)
-    assert system.wait(timed_out, "timeout")["error"]["message"] == "execution timeout"
+    waiting = system.command("true", timeout_seconds=0.5)
+    system.waits(waiting, "no_free_slot")
+    asked = time.monotonic()
+    system.until(lambda: time.monotonic() - asked > 0.6, "it has waited for longer than it may run")
     gate.open()
-    completed = system.wait(waiting, "completed")
-    assert completed["submitted_at"] == submitted["submitted_at"]
+    system.wait(waiting, "completed")
     system.wait(holder, "completed")
 
 

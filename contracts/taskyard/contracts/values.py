@@ -8,6 +8,7 @@ the opaque text of `format_position`.
 import re
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
+from hashlib import blake2b
 from typing import Annotated, NewType
 from uuid import UUID
 

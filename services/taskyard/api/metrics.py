@@ -1,51 +1,73 @@
-"""What the service counts, in the text format of Prometheus."""
+"""What the service counts: requests, commands, and how far the read model is behind."""
 
+from collections import Counter
 from collections.abc import Callable
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from taskyard.telemetry.metrics import Histogram, MetricsScope
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 
 class Metrics:
-    """The metrics of one instance; it has a registry of its own, so that several fit one process."""
+    """The metrics of one instance, shown with those of its process for as long as `scope` is open."""
 
-    def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "taskyard_http_requests", "HTTP requests answered.", ("method", "route", "status"), registry=self._registry
-        )
-        self._seconds = Histogram(
-            "taskyard_http_request_seconds",
-            "Time to the start of an HTTP answer.",
-            ("method", "route"),
-            buckets=DURATION_BUCKETS_SECONDS,
-            registry=self._registry,
-        )
-        self._commands = Counter(
-            "taskyard_commands", "Commands answered at the doors.", ("door", "verb", "code"), registry=self._registry
-        )
-        self._lag = Gauge(
-            "taskyard_projection_lag_commits", "Commits that the read model lacks.", registry=self._registry
-        )
+    def __init__(self, scope: MetricsScope | None = None) -> None:
+        self._scope = scope or MetricsScope()
+        self._requests: Counter[tuple[str, str, str]] = Counter()
+        self._seconds: dict[tuple[str, str], Histogram] = {}
+        self._commands: Counter[tuple[str, str, str]] = Counter()
+        self._lag: int | None = None
+        self._show()
 
     def http(self, method: str, route: str, status: int, duration_seconds: float) -> None:
         """Count one HTTP request. `route` is the pattern, never the path: its values would be without bound."""
-        self._requests.labels(method, route, str(status)).inc()
-        self._seconds.labels(method, route).observe(duration_seconds)
+        self._requests[method, route, str(status)] += 1
+        histogram = self._seconds.get((method, route))
+        if histogram is None:
+            histogram = self._seconds[method, route] = Histogram(DURATION_BUCKETS_SECONDS)
+        histogram.observe(duration_seconds)
 
     def command(self, door: str, verb: str, code: int) -> None:
         """Count one command. `verb` must be a known one."""
-        self._commands.labels(door, verb, str(code)).inc()
+        self._commands[door, verb, str(code)] += 1
 
     def projection_lag(self, commits: int) -> None:
         """Note how far the read model is behind."""
-        self._lag.set(commits)
+        self._lag = commits
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that is read when somebody asks."""
-        Gauge(name, text, registry=self._registry).set_function(read)
+        self._scope.gauge(name, text, read)
 
-    def text(self) -> bytes:
-        """All of it."""
-        return generate_latest(self._registry)
+    async def text(self) -> bytes:
+        """The metrics of the whole process."""
+        return await self._scope.metrics.scrape()
+
+    def _show(self) -> None:
+        scope = self._scope
+        scope.counter(
+            "taskyard_http_requests",
+            "HTTP requests answered.",
+            lambda: [
+                ({"method": method, "route": route, "status": status}, float(count))
+                for (method, route, status), count in self._requests.items()
+            ],
+        )
+        scope.histograms(
+            "taskyard_http_request_seconds",
+            "Time to the start of an HTTP answer.",
+            lambda: [({"method": method, "route": route}, each) for (method, route), each in self._seconds.items()],
+        )
+        scope.counter(
+            "taskyard_commands",
+            "Commands answered at the doors.",
+            lambda: [
+                ({"door": door, "verb": verb, "code": code}, float(count))
+                for (door, verb, code), count in self._commands.items()
+            ],
+        )
+        scope.gauge(
+            "taskyard_projection_lag_commits",
+            "Commits that the read model lacked when readiness was last asked for.",
+            lambda: () if self._lag is None else (({}, float(self._lag)),),
+        )
