@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import nats
 from msgspec import Struct
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
@@ -29,6 +28,7 @@ from taskyard.contracts.subjects import command_subject, request_subject
 from taskyard.contracts.values import POOL_DEFAULT, PRIORITY_DEFAULT, Instant, make_uuid7
 
 CONNECT_SECONDS_MAX = 5.0
+"""How long to try until the first connection stands; one that is lost later is sought for ever."""
 REQUEST_SECONDS_MAX = 10.0
 """Longer than a door waits for the verdict (5 s)."""
 STORE_SECONDS_MAX = 5.0
@@ -90,24 +90,13 @@ async def connect(connection_file: str | Path) -> AsyncIterator["Client"]:
     """Connect as the principal of a `connection.json`.
 
     Raises:
-        NotAnswered: nobody listens there.
+        NotAnswered: nobody listens there, or does not let this principal in.
+        OSError: the file cannot be read.
     """
     connection = msgspec.json.decode(Path(connection_file).read_bytes(), type=Connection)
+    nc = NatsClient()
     try:
-        nc = await nats.connect(
-            connection.nats_url,
-            user=connection.nats_user,
-            password=connection.nats_password,
-            inbox_prefix=connection.nats_inbox_prefix.encode(),
-            connect_timeout=CONNECT_SECONDS_MAX,
-            allow_reconnect=True,
-            max_reconnect_attempts=-1,
-            error_cb=_on_error,
-            name=f"taskyard client {connection.nats_user}",
-        )
-    except (NatsError, OSError) as error:
-        raise NotAnswered(f"{connection.nats_url}: {error}") from error
-    try:
+        await _open(nc, connection)
         yield Client(nc, connection.nats_user)
     finally:
         await nc.close()
@@ -233,12 +222,35 @@ class Client:
         try:
             return await self._nc.request(subject, data, timeout=seconds_max)
         except (NatsError, TimeoutError, OSError) as error:
-            raise NotAnswered(f"{subject}: {error or type(error).__name__}") from error
+            raise NotAnswered(f"{subject}: {_text(error)}") from error
 
 
 def make_id() -> str:
     """A fresh UUIDv7."""
     return make_uuid7(Instant(time.time_ns() // 1_000), secrets.randbits(74))
+
+
+async def _open(nc: NatsClient, connection: Connection) -> None:
+    try:
+        # nats-py tries for ever where it may reconnect for ever, also before it was ever connected.
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            await nc.connect(
+                connection.nats_url,
+                user=connection.nats_user,
+                password=connection.nats_password,
+                inbox_prefix=connection.nats_inbox_prefix.encode(),
+                allow_reconnect=True,
+                max_reconnect_attempts=-1,
+                error_cb=_on_error,
+                name=f"taskyard client {connection.nats_user}",
+            )
+    except (NatsError, TimeoutError, OSError) as error:
+        cause = nc.last_error or error
+        raise NotAnswered(f"{connection.nats_url}: {_text(cause)}") from error
+
+
+def _text(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _approval(task: str, attempt: int | None, comment: str) -> dict[str, object]:

@@ -37,7 +37,7 @@ class FakeStore:
         self.decide = decide
         self._outcomes = outcomes
 
-    async def store(self, subject: str, data: bytes) -> None:
+    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> None:
         """Store one command and let it be answered."""
         await self.gate.wait()
         if self.is_away:

@@ -34,11 +34,16 @@ async def connected(system: System, **options: Any) -> AsyncIterator[Client]:
 
 
 def ask(system: System, verb: str, *, pool: str = "default", **body: Any) -> dict[str, Any]:
-    """Request, and the answer."""
+    """Request something in a pool, and the answer."""
+    return ask_with(system, f"{pool}.{verb}", body)
+
+
+def ask_with(system: System, pool_and_verb: str, body: dict[str, Any]) -> dict[str, Any]:
+    """Request with a body as it is, and the answer."""
 
     async def request() -> dict[str, Any]:
         async with connected(system) as client:
-            subject = f"taskyard.request.{system.connection['nats_user']}.{pool}.{verb}"
+            subject = f"taskyard.request.{system.connection['nats_user']}.{pool_and_verb}"
             reply = await client.request(subject, json.dumps(body).encode(), timeout=ANSWER_SECONDS_MAX)
             return json.loads(reply.data)
 
@@ -46,9 +51,10 @@ def ask(system: System, verb: str, *, pool: str = "default", **body: Any) -> dic
 
 
 def command(system: System, verb: str, *, pool: str = "default", **body: Any) -> None:
-    """Request something that is to be accepted."""
+    """Request something that is to be accepted, and wait until it can be read."""
     answer = ask(system, verb, pool=pool, **body)
     assert answer["code"] == 202, answer
+    assert system.http.get("/stats", params={"after": answer["position"]}).status_code == 200
 
 
 def store(system: System, verb: str, body: dict[str, Any], *, pool: str = "default") -> int:

@@ -11,7 +11,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -268,8 +268,8 @@ class System:
         return self.output(id).splitlines()
 
     def live(self) -> list[dict[str, Any]]:
-        """Tasks that have not ended."""
-        answer = self.http.get("/tasks", params={"status": ",".join(LIVE)})
+        """Tasks of the workers' pool that have not ended."""
+        answer = self.http.get("/tasks", params={"status": ",".join(LIVE), "pool": "default"})
         assert answer.status_code == 200, answer.text
         return answer.json()["items"]
 
@@ -313,8 +313,15 @@ def running(folder: Path, **options: Any) -> Iterator[System]:
     assert status == 0
 
 
-def _kill(pid: int, number: int) -> None:
+def is_running(pid: int) -> bool:
+    """Whether the process lives: one that nobody has waited for yet does not."""
     try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return text.rpartition(")")[2].split()[0] not in "ZX"
+
+
+def _kill(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
         os.kill(pid, number)
-    except ProcessLookupError:
-        pass

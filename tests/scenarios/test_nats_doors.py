@@ -6,7 +6,7 @@ import socket
 from urllib.parse import urlsplit
 
 import pytest
-from nats_doors import ask, connected, store
+from nats_doors import ask, ask_with, connected, store
 from system import System
 from test_submitting import fresh_id
 
@@ -45,7 +45,7 @@ def test_a_batch_by_request_answers_for_each_task(system: System) -> None:
 
 
 def test_a_body_may_not_name_another_pool_than_its_subject(system: System) -> None:
-    answer = ask(system, "submit", kind="noop", input={}, pool="other")
+    answer = ask_with(system, "default.submit", {"kind": "noop", "input": {}, "pool": "other"})
     assert answer["code"] == 422
     assert [error["path"] for error in answer["errors"]] == ["pool"]
 

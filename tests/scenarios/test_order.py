@@ -22,6 +22,11 @@ def slot_0_taken(system: System, name: str) -> Iterator[None]:
     system.wait(holder, "completed")
 
 
+def queue_position(system: System, id: str) -> int:
+    """The place of a waiting task in its queue."""
+    return system.task(id)["pending_reason"]["queue_position"]
+
+
 def test_tasks_run_by_priority_and_then_in_order_of_submission(system: System) -> None:
     witness = system.folder / "by-priority"
     with slot_0_taken(system, "by-priority"):
@@ -29,9 +34,10 @@ def test_tasks_run_by_priority_and_then_in_order_of_submission(system: System) -
             system.command(f"echo {name} >> {witness}", priority=priority)
             for name, priority in (("a", 10), ("b", 5), ("c", 5), ("d", 1), ("e", 5))
         ]
-        assert system.waits(ids[0], "queue_order")["pending_reason"]["queue_position"] == 5
-        first = system.waits(ids[3], "no_free_slot")
-        assert first["pending_reason"]["queue_position"] == 1
+        for place, id in enumerate((ids[3], ids[1], ids[2], ids[4], ids[0]), start=1):
+            system.until(lambda id=id, place=place: queue_position(system, id) == place, f"{id} is the {place}. to go")
+        assert system.waits(ids[0], "queue_order")["pending_reason"]["blocker"] == ids[4]
+        system.waits(ids[3], "no_free_slot")
     for id in ids:
         system.wait(id, "completed")
     assert witness.read_text().split() == ["d", "b", "c", "e", "a"]
@@ -64,7 +70,9 @@ def test_a_task_does_not_start_before_its_time(system: System) -> None:
     at = datetime.now(UTC) + timedelta(seconds=1.5)
     later = system.command("true", not_before=at.isoformat())
     system.waits(later, "not_before")
-    assert system.wait(system.command("true"), "completed")["started_at"] < system.wait(later, "completed")["started_at"]
+    assert (
+        system.wait(system.command("true"), "completed")["started_at"] < system.wait(later, "completed")["started_at"]
+    )
     assert datetime.fromisoformat(system.task(later)["started_at"]) >= at.replace(microsecond=0)
 
 

@@ -49,7 +49,12 @@ def test_a_retry_is_a_new_task_and_leaves_the_old_one_as_it_ended(system: System
     task = system.wait(new, "completed")
     assert new != id
     assert task["retry_of"] == id
-    assert [task[name] for name in ("kind", "queue", "priority", "labels")] == ["command", "retried", 3, {"team": "net"}]
+    assert [task[name] for name in ("kind", "queue", "priority", "labels")] == [
+        "command",
+        "retried",
+        3,
+        {"team": "net"},
+    ]
     assert system.task(id) == before
     assert system.act(new, "retry").status_code == 409
 

@@ -90,7 +90,9 @@ def test_a_finished_task_does_not_block_its_workspace(pair: System) -> None:
         pair.wait(following, "completed")
 
 
-@pytest.mark.parametrize(("verb", "at"), [("force-stop", "running"), ("cancel", "apply_pending"), ("cancel", "running")])
+@pytest.mark.parametrize(
+    ("verb", "at"), [("force-stop", "running"), ("cancel", "apply_pending"), ("cancel", "running")]
+)
 def test_the_workspace_is_free_when_its_holder_is_stopped(pair: System, verb: str, at: str) -> None:
     name = f"freed-{verb}-{at}"
     slow, gate = pair.slow_plan(name)
@@ -101,5 +103,6 @@ def test_the_workspace_is_free_when_its_holder_is_stopped(pair: System, verb: st
     follower = pair.terraform("plan_and_apply", pair.configuration(f"{name}-next"), name, auto_confirm=True)
     pair.waits(follower, "workspace_busy")
     assert pair.act(holder, verb, reason="in the way").status_code == 202
+    gate.open()  # Terraform waits for what it reads, and only then obeys
     pair.wait(holder, "cancelled")
     pair.wait(follower, "completed")

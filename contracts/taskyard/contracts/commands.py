@@ -29,6 +29,9 @@ COMMAND_BYTES_MAX = 128 * 1024
 TASKS_PER_COMMAND_MAX = 500
 ID_AGE_SECONDS_MAX = 24 * 3600
 ID_AHEAD_SECONDS_MAX = 5 * 60
+SETTING_MAX = 1_000_000_000
+SETTING_SECONDS_MAX = 10 * 366 * 86_400
+"""What a setting may be at most: a time that no `Instant` can bear would stop the fold of every service."""
 
 _Timestamp = Annotated[datetime, Meta(tz=True)]
 
@@ -85,16 +88,16 @@ class ReprioritiseCommand(Command):
 class ConfigurePoolCommand(Command):
     """`configure-pool`: the settings to change."""
 
-    max_waiting: Annotated[int, Meta(ge=0)] | None = None
-    approval_timeout_seconds: Annotated[float, Meta(gt=0)] | None = None
-    placement: Annotated[str, Meta(pattern=r"^(first-fit|keep-slot-0)$")] | None = None
+    max_waiting: Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None = None
+    approval_timeout_seconds: Annotated[float, Meta(gt=0, le=SETTING_SECONDS_MAX)] | None = None
+    placement: Annotated[str, Meta(pattern=r"^(first-fit|keep-slot-0)$(?!\n)")] | None = None
 
 
 class ConfigureQueueCommand(Command):
     """`configure-queue`: the settings to change; `max_running` 0 lifts the limit."""
 
     queue: QueueName
-    max_running: Annotated[int, Meta(ge=0)] | None = None
+    max_running: Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None = None
 
 
 class QueueCommand(Command):

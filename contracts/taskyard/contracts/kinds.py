@@ -27,7 +27,7 @@ class TerraformInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Input of `plan` and `plan_and_apply`: a configuration's directory on the worker and its variables."""
 
     directory: Annotated[str, Meta(pattern=r"^/[^\x00]*$", max_length=4096)]
-    variables: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$", max_length=255)], Any] = {}
+    variables: dict[Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_-]*$(?!\n)", max_length=255)], Any] = {}
     auto_confirm: bool = False
 
 
@@ -37,7 +37,7 @@ class CommandInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     argv: Annotated[list[Annotated[str, Meta(pattern=r"^[^\x00]*$")]], Meta(min_length=1)] | None = None
     script: Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*$")] | None = None
     env: dict[
-        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], Annotated[str, Meta(pattern=r"^[^\x00]*$")]
+        Annotated[str, Meta(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$(?!\n)")], Annotated[str, Meta(pattern=r"^[^\x00]*$")]
     ] = {}
 
     def __post_init__(self) -> None:

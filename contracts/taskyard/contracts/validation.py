@@ -13,7 +13,7 @@ from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Comma
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
 
-_PATH = re.compile(r"^(?P<message>.*?)(?: - at `\$(?P<path>[^`]*)`)?$", re.DOTALL)
+_PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`$")
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)

@@ -103,7 +103,7 @@ async def request(
     except MaxPayloadError as error:
         raise CommitTooLarge(f"{subject}: {len(payload)} bytes") from error
     except (Error, TimeoutError, OSError) as error:
-        raise Unanswered(f"{subject}: {error or type(error).__name__}") from error
+        raise Unanswered(f"{subject}: {str(error) or type(error).__name__}") from error
     if task and task.cancelling() > cancels:
         # The client waits by `wait_for`, which on Python 3.11 loses a cancellation that meets the answer.
         raise asyncio.CancelledError

@@ -22,9 +22,15 @@ def show_loop(metrics: MetricsScope, loop: MachineLoop[Any, Any]) -> None:
     metrics.counter(
         "taskyard_commits_folded", "Commits of all writers that were folded.", labelled(lambda: core.commits_folded)
     )
-    metrics.counter("taskyard_events_folded", "Events of all writers that were folded.", labelled(lambda: core.events_folded))
-    metrics.counter("taskyard_snapshots_saved", "Snapshots that this instance saved.", labelled(lambda: loop.snapshots_saved))
+    metrics.counter(
+        "taskyard_events_folded", "Events of all writers that were folded.", labelled(lambda: core.events_folded)
+    )
+    metrics.counter(
+        "taskyard_snapshots_saved", "Snapshots that this instance saved.", labelled(lambda: loop.snapshots_saved)
+    )
     metrics.gauge("taskyard_inputs_waiting", "Inputs that wait for a decision.", labelled(lambda: core.inputs_waiting))
     metrics.gauge("taskyard_leader", "1 for the instance that decides.", labelled(lambda: core.role is Role.LEADER))
     metrics.gauge("taskyard_epoch", "The writer's epoch as folded here.", labelled(lambda: core.epoch))
-    metrics.gauge("taskyard_folded_sequence", "Sequence of the last commit that was folded.", labelled(lambda: core.folded))
+    metrics.gauge(
+        "taskyard_folded_sequence", "Sequence of the last commit that was folded.", labelled(lambda: core.folded)
+    )

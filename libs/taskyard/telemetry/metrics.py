@@ -15,7 +15,7 @@ from contextlib import suppress
 from functools import cache, partial
 from itertools import accumulate
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from opentelemetry.exporter.prometheus import PrometheusMetricReader
 from opentelemetry.metrics import CallbackOptions, Observation
@@ -27,7 +27,24 @@ from prometheus_client.process_collector import ProcessCollector
 
 REFRESH_SECONDS_MAX = 2.0
 CONTENT_TYPE = CONTENT_TYPE_LATEST
-LATENCY_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
+LATENCY_BUCKETS_SECONDS = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+)
 EXECUTION_BUCKETS_SECONDS = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 1_800.0, 3_600.0, 14_400.0)
 
 Sample = tuple[Mapping[str, str], float]
@@ -64,7 +81,7 @@ class ProcessMetrics:
         self._reads: dict[str, list[Read]] = {}
         self._histograms: dict[str, tuple[str, list[HistogramRead]]] = {}
         self._refreshes: list[Callable[[], Awaitable[None]]] = []
-        self._registry.register(self)  # pyright: ignore[reportArgumentType] - `collect` is all that is called
+        self._registry.register(self)
         ProcessCollector(registry=self._registry)
 
     async def scrape(self) -> bytes:
@@ -82,7 +99,9 @@ class ProcessMetrics:
     @property
     def names(self) -> list[str]:
         """The names of what is shown now, as the instruments are called."""
-        return sorted([*(n for n, reads in self._reads.items() if reads), *(n for n, h in self._histograms.items() if h[1])])
+        return sorted(
+            [*(n for n, reads in self._reads.items() if reads), *(n for n, h in self._histograms.items() if h[1])]
+        )
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """The histograms, as a collector of Prometheus gives them."""
@@ -111,8 +130,10 @@ class ProcessMetrics:
 
     def remove(self, reads: Sequence[object]) -> None:
         """Take away what was added."""
-        for added in (*self._reads.values(), *(h[1] for h in self._histograms.values()), self._refreshes):
-            added[:] = [read for read in added if not any(read is gone for gone in reads)]  # pyright: ignore
+        gone = {id(read) for read in reads}
+        added: list[list[Any]] = [*self._reads.values(), *(h[1] for h in self._histograms.values()), self._refreshes]
+        for each in added:
+            each[:] = [read for read in each if id(read) not in gone]
 
     def _observe(self, name: str, _: CallbackOptions) -> Iterable[Observation]:
         for read in self._reads[name]:

@@ -19,6 +19,7 @@ from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import AttemptOutput
 from taskyard.agent.process import stop_orphan
 from taskyard.agent.slots import Decision, Live, SlotMemory, Stop
+from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
     Assignment,
@@ -81,6 +82,7 @@ class Agent:
         self._contact_at = asyncio.get_running_loop().time()
         self._executors = _make_executors(settings)
         self._lost = left.live
+        self._tracing = make_tracing(settings)
         self._link = Link(
             urls=settings.nats_urls,
             name=settings.name,
@@ -111,6 +113,7 @@ class Agent:
             outbox=self._outbox,
             executors=self._executors,
             make_output=self._make_output,
+            tracing=self._tracing,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -167,6 +170,8 @@ class Agent:
         started, ended = noop.complete(assignment, now=clock.now())
         self._memory.ended(assignment.position, ended)
         self._outbox.add((started, ended))
+        if self._tracing is not None:
+            self._tracing.ran(assignment, started.at, ended.at, None)
         return True
 
     async def _beat(self) -> None:
@@ -209,6 +214,8 @@ class Agent:
             _log.warning("left with unsent reports; they are kept for the next start")
         await self._journal.sync()
         await self._link.close()
+        if self._tracing is not None:
+            await self._tracing.close()
 
     async def _tell_heartbeat(self) -> None:
         heartbeat = Heartbeat(

@@ -17,6 +17,7 @@ from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import OUTPUT_CLOSE_SECONDS, AttemptOutput
 from taskyard.agent.process import ENV_ATTEMPT, ENV_TASK, LEFTOVER_GRACE_SECONDS, Program, spawn, stop_group
 from taskyard.agent.slots import SlotMemory
+from taskyard.agent.tracing import Tracing
 from taskyard.contracts.agent_protocol import (
     MESSAGE_CHARACTERS_MAX,
     PROGRESS_SECONDS_MIN,
@@ -33,6 +34,7 @@ from taskyard.contracts.kinds import KINDS, OnLost
 from taskyard.contracts.values import Position, TaskId, is_uuid7
 
 TIMEOUT_GRACE_SECONDS = 10.0
+
 _log = logging.getLogger(__name__)
 
 
@@ -158,6 +160,7 @@ class Attempts:
         outbox: Outbox,
         executors: Mapping[str, Executor],
         make_output: Callable[[TaskId, int], AttemptOutput],
+        tracing: Tracing | None = None,
     ) -> None:
         self._group = group
         self._memory = memory
@@ -165,6 +168,7 @@ class Attempts:
         self._outbox = outbox
         self._executors = executors
         self._make_output = make_output
+        self._tracing = tracing
         self._running: dict[Position, Attempt] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -216,6 +220,7 @@ class Attempts:
             code="timeout", message="execution timeout", retryable=False, grace_seconds=TIMEOUT_GRACE_SECONDS
         )
         timer = asyncio.get_running_loop().call_later(assignment.timeout_seconds, attempt.stop, timeout)
+        began = clock.now()
         _log.info("an attempt began", extra=_fields(assignment))
         try:
             report = _report(assignment, await self._execute(attempt))
@@ -232,6 +237,8 @@ class Attempts:
         if not self._running:
             self._idle.set()
         error = report.error.code if isinstance(report, Failed) else None
+        if self._tracing is not None:
+            self._tracing.ran(assignment, began, clock.now(), error)
         _log.info("an attempt ended", extra=_fields(assignment, outcome=type(report).__name__, error=error))
 
     async def _execute(self, attempt: Attempt) -> Outcome:

@@ -25,6 +25,7 @@ from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
+from taskyard.api.tracing import DoorSpans
 from taskyard.contracts.subjects import answer_subject
 from taskyard.service import Links, linked, serving
 from taskyard.settings import Settings
@@ -59,10 +60,11 @@ async def serve(
     # The name is fresh in each run: what the scheduler answers to an earlier run must not be taken for ours.
     name = f"api-{secrets.token_hex(8)}"
     closing = asyncio.Event()
-    metrics = Metrics()
+    metrics = Metrics(links.metrics)
     outcomes = Outcomes(answer_seconds=answer_seconds)
     principals = Principals(settings.principals)
-    door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id)
+    spans = DoorSpans(links.spans) if links.spans is not None else None
+    door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id, spans=spans)
     parts = _parts(links, door=door, principals=principals, metrics=metrics, read_model=read_model, closing=closing)
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
     metrics.watch("taskyard_event_streams", "Open event streams.", lambda: parts.feed.streams)
@@ -122,7 +124,11 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> 
         log_config=None,
         access_log=False,
         lifespan="off",
+        # Faster than the ones in plain Python, and not left to what happens to be installed.
+        http="httptools",
         server_header=False,
+        # Nothing here asks for the client's address.
+        proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )

@@ -4,7 +4,7 @@ What the role, the names and the body already refuse is refused here and not sto
 and then decided by the scheduler alone; a repeated command is decided once, by its id.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
@@ -16,11 +16,13 @@ from taskyard.api.packing import Packer, answer_at, chunks
 from taskyard.api.principals import Caller
 from taskyard.api.replies import AcceptedBatch, BatchEntry, Reply
 from taskyard.api.submission import Entry, Item, Limits, Submission, envelope, read_submission
+from taskyard.api.tracing import DoorSpans
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, Answer
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import command_subject
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import derive_uuid7, is_name
+from taskyard.telemetry.context import valid_traceparent
 
 RETRY = "retry"
 
@@ -28,21 +30,29 @@ RETRY = "retry"
 class CommandStore(Protocol):
     """Where commands are stored."""
 
-    async def store(self, subject: str, data: bytes) -> None:
-        """Store a command for ever-once processing. Raises `StoreUnavailable`."""
+    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> None:
+        """Store a command for ever-once processing, with its trace context. Raises `StoreUnavailable`."""
         ...
 
 
 class Door:
-    """Takes commands of recognised callers. `make_id` makes a fresh UUIDv7."""
+    """Takes commands of recognised callers. `make_id` makes a fresh UUIDv7; `spans` tells traces, if anybody does.
 
-    def __init__(self, store: CommandStore, outcomes: Outcomes, *, make_id: Callable[[], str]) -> None:
+    The `traceparent` of a command is the W3C trace context of who asks; what is no such thing is passed over.
+    """
+
+    def __init__(
+        self, store: CommandStore, outcomes: Outcomes, *, make_id: Callable[[], str], spans: DoorSpans | None = None
+    ) -> None:
         self._store = store
+        self._spans = spans
         self._outcomes = outcomes
         self._make_id = make_id
         self._packer = Packer(self._post_tasks)
 
-    async def submit(self, caller: Caller, data: bytes, *, pool: str | None, limits: Limits) -> Reply:
+    async def submit(
+        self, caller: Caller, data: bytes, *, pool: str | None, limits: Limits, traceparent: str | None = None
+    ) -> Reply:
         """Submit one task or many. `pool` is what the way in has fixed, `None` where tasks name theirs.
 
         Raises:
@@ -51,14 +61,16 @@ class Door:
         caller.require(SUBMIT)
         submission = read_submission(data, pool=pool, limits=limits, make_id=self._make_id)
         try:
-            answers = await self._submit_all(caller, submission)
+            answers = await self._submit_all(caller, submission, valid_traceparent(traceparent))
         except StoreUnavailable as error:
             raise _not_stored() from error
         if submission.is_batch:
             return _batch_reply(submission, answers)
         return replies.of_submission(submission.items[0].id, answers[0])
 
-    async def command(self, caller: Caller, verb: str, data: bytes, *, pool: str) -> Reply:
+    async def command(
+        self, caller: Caller, verb: str, data: bytes, *, pool: str, traceparent: str | None = None
+    ) -> Reply:
         """Any verb but `submit`.
 
         Raises:
@@ -74,54 +86,101 @@ class Door:
         command = body.id or self._make_id()
         encoded = msgspec.json.encode(msgspec.structs.replace(body, id=command, pool=None))
         try:
-            outcome = await self._post(caller.name, pool, verb, command, encoded)
+            task = getattr(body, "task", None)
+            outcome = await self._post(
+                caller.name,
+                pool,
+                verb,
+                command,
+                encoded,
+                tasks=() if task is None else (task,),
+                traceparent=valid_traceparent(traceparent),
+            )
         except StoreUnavailable as error:
             raise _not_stored() from error
         return replies.of_command(answer_at(await outcome, 0), makes_task=verb == RETRY)
 
-    async def _submit_all(self, caller: Caller, submission: Submission) -> list[Answer | None]:
+    async def _submit_all(self, caller: Caller, submission: Submission, traceparent: str | None) -> list[Answer | None]:
         """The answers to the submission's items, in their order."""
         items = submission.items
         answers: list[Answer | None] = [None] * len(items)
         for number, pool in enumerate(sorted({item.pool for item in items})):
             chosen = [index for index, item in enumerate(items) if item.pool == pool]
             part = [items[index] for index in chosen]
-            if submission.command is None:
-                found = await self._packer.submit(caller.name, pool, part)
-            else:
+            if submission.command is not None:
                 first = submission.command if number == 0 else derive_uuid7(submission.command, pool)
-                found = await self._submit_as(caller, first, pool, part)
+                found = await self._submit_as(caller, first, pool, part, traceparent)
+            elif traceparent is not None:  # a stored command has one trace context, so this is not packed with others
+                found = await self._submit_traced(caller, pool, part, traceparent)
+            else:
+                found = await self._packer.submit(caller.name, pool, part)
             for index, answer in zip(chosen, found, strict=True):
                 answers[index] = answer
         return answers
 
-    async def _submit_as(self, caller: Caller, command: str, pool: str, items: list[Item]) -> list[Answer | None]:
+    async def _submit_traced(
+        self, caller: Caller, pool: str, items: list[Item], traceparent: str
+    ) -> list[Answer | None]:
+        if len(items) > 1:
+            return await self._submit_as(caller, self._make_id(), pool, items, traceparent)
+        outcome = await self._post_tasks(caller.name, pool, items, traceparent)
+        return [answer_at(await outcome, 0)]
+
+    async def _submit_as(
+        self, caller: Caller, command: str, pool: str, items: list[Item], traceparent: str | None
+    ) -> list[Answer | None]:
         """Store a batch that bears an id of its own; parts after the first get ids that follow from it."""
         parts = chunks(items)
         outcomes: list[Outcome] = []
         for number, part in enumerate(parts):
             id_of_part = command if number == 0 else derive_uuid7(command, f"part {number}")
-            outcomes.append(await self._post(caller.name, pool, SUBMIT, id_of_part, envelope(id_of_part, part)))
+            data, tasks = envelope(id_of_part, part), [item.id for item in part]
+            outcomes.append(
+                await self._post(caller.name, pool, SUBMIT, id_of_part, data, tasks=tasks, traceparent=traceparent)
+            )
         answers: list[Answer | None] = []
         for part, outcome in zip(parts, outcomes, strict=True):
             given = await outcome
             answers += [answer_at(given, index) for index in range(len(part))]
         return answers
 
-    async def _post_tasks(self, principal: str, pool: str, items: list[Item]) -> Outcome:
-        if len(items) == 1:
-            return await self._post(principal, pool, SUBMIT, items[0].id, items[0].data)
-        command = self._make_id()
-        return await self._post(principal, pool, SUBMIT, command, envelope(command, items))
+    async def _post_tasks(
+        self, principal: str, pool: str, items: list[Item], traceparent: str | None = None
+    ) -> Outcome:
+        alone = len(items) == 1
+        command = items[0].id if alone else self._make_id()
+        data = items[0].data if alone else envelope(command, items)
+        tasks = [item.id for item in items]
+        return await self._post(principal, pool, SUBMIT, command, data, tasks=tasks, traceparent=traceparent)
 
-    async def _post(self, principal: str, pool: str, verb: str, command: str, data: bytes) -> Outcome:
-        """Store one command and return its outcome, for which the clock runs."""
+    async def _post(
+        self,
+        principal: str,
+        pool: str,
+        verb: str,
+        command: str,
+        data: bytes,
+        *,
+        tasks: Sequence[str],
+        traceparent: str | None,
+    ) -> Outcome:
+        """Store one command about these tasks and return its outcome, for which the clock runs."""
         if not is_plain(pool):
             raise invalid(FieldError(path="pool", message="must be a name"))
         subject = command_subject(principal, pool, verb)
         outcome = self._outcomes.expect(command)
+        if self._spans is not None:
+            traceparent = self._spans.begin(
+                outcome,
+                verb=verb,
+                principal=principal,
+                pool=pool,
+                command=command,
+                tasks=tasks,
+                traceparent=traceparent,
+            )
         try:
-            await self._store.store(subject, data)
+            await self._store.store(subject, data, traceparent=traceparent)
         except BaseException:
             outcome.cancel()
             raise

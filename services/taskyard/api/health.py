@@ -70,7 +70,7 @@ class Health:
             async with asyncio.timeout(self._check_seconds_max):
                 return await self._log.head()
         except (EventLogError, TimeoutError) as error:
-            reasons["nats"] = f"the log gives no answer: {error or 'time is up'}"
+            reasons["nats"] = f"the log gives no answer: {str(error) or 'time is up'}"
             return None
 
     async def _lag(self, head: int | None, reasons: dict[str, str]) -> int | None:
@@ -80,7 +80,7 @@ class Health:
                     await self._read_model.wait_for(make_position(head, 0), self._check_seconds_max)
                 reached = commit_sequence(await self._read_model.position())
         except (ReadModelUnavailable, TimeoutError) as error:
-            reasons["postgres"] = f"no answer: {error or 'time is up'}"
+            reasons["postgres"] = f"no answer: {str(error) or 'time is up'}"
             return None
         if head is None:
             return None

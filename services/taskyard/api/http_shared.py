@@ -75,8 +75,8 @@ def parts_of(request: ASGIConnection[Any, Any, Any, Any]) -> Parts:
     return parts
 
 
-def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-    """Recognise the caller, or answer 401 (a guard of routes)."""
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:  # noqa: RUF029
+    """Recognise the caller, or answer 401 (a guard of routes; one that is not async would run in a thread)."""
     connection.scope["user"] = parts_of(connection).principals.bearing(connection.headers.get("authorization"))
 
 

@@ -14,7 +14,7 @@ from taskyard.api.replies import Reply
 from taskyard.api.submission import NATS_LIMITS
 from taskyard.contracts.commands import SUBMIT, VERBS
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.subjects import REQUEST_SUBJECTS
+from taskyard.contracts.subjects import HEADER_TRACEPARENT, REQUEST_SUBJECTS
 from taskyard.contracts.values import is_name
 
 QUEUE = "api"
@@ -47,10 +47,10 @@ class NatsDoor:
         )
         subscriber(self._on_request)
 
-    async def answer(self, subject: str, data: bytes) -> bytes:
+    async def answer(self, subject: str, data: bytes, traceparent: str | None = None) -> bytes:
         """The reply to one request; it never raises."""
         try:
-            reply = await self._decide(subject, data)
+            reply = await self._decide(subject, data, traceparent)
         except Refusal as refusal:
             reply = replies.refused(refusal)
         except Exception:  # noqa: BLE001 - one request must not end the others
@@ -60,7 +60,7 @@ class NatsDoor:
         self._metrics.command(DOOR, verb if verb in VERBS else "unknown", reply.code)
         return replies.with_code(reply)
 
-    async def _decide(self, subject: str, data: bytes) -> Reply:
+    async def _decide(self, subject: str, data: bytes, traceparent: str | None) -> Reply:
         tokens = subject.split(".")
         if len(tokens) != 5:
             raise invalid(FieldError(path="", message="the subject must be taskyard.request.<principal>.<pool>.<verb>"))
@@ -69,12 +69,13 @@ class NatsDoor:
         if not is_name(pool):
             raise invalid(FieldError(path="pool", message="must be a name"))
         if verb == SUBMIT:
-            return await self._door.submit(caller, data, pool=pool, limits=NATS_LIMITS)
-        return await self._door.command(caller, verb, data, pool=pool)
+            return await self._door.submit(caller, data, pool=pool, limits=NATS_LIMITS, traceparent=traceparent)
+        return await self._door.command(caller, verb, data, pool=pool, traceparent=traceparent)
 
     async def _on_request(self, message: NatsMessage) -> None:
         raw = message.raw_message
-        answer = await self.answer(raw.subject, raw.data)
+        traceparent = raw.headers.get(HEADER_TRACEPARENT) if raw.headers else None
+        answer = await self.answer(raw.subject, raw.data, traceparent)
         if raw.reply and not raw.reply.startswith(_INTERNAL_REPLIES):
             await raw.respond(answer)
 

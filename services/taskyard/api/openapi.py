@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 from litestar.openapi import OpenAPIConfig, ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin, YamlRenderPlugin
 from litestar.openapi.spec import (
     Components,
     OpenAPIMediaType,
@@ -15,6 +16,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
+from taskyard.api.docs_viewer import DOCS_PATH, SwaggerViewer
 from taskyard.api.replies import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -61,7 +63,8 @@ def openapi_config(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Taskyard",
         version=version,
-        path="/docs",
+        path=DOCS_PATH,
+        render_plugins=[SwaggerViewer(), JsonRenderPlugin(), YamlRenderPlugin()],
         description="A durable control plane for infrastructure tasks on one append-only event log.",
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
         security=[{"bearer": []}],

@@ -25,6 +25,7 @@ from taskyard.contracts.commands import (
     may_touch,
 )
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.subjects import HEADER_TRACEPARENT
 from taskyard.contracts.values import POOL_DEFAULT, is_name, is_uuid7
 
 TASK_VERBS = ("cancel", "force-stop", "confirm", "discard", "retry", "reprioritise")
@@ -58,7 +59,9 @@ async def submit(request: Request[Caller, Any, State]) -> Response[Accepted | Ac
     """
     parts = parts_of(request)
     data = await read_body(request)
-    reply = await _counted(parts, SUBMIT, parts.door.submit(request.user, data, pool=None, limits=HTTP_LIMITS))
+    traceparent = request.headers.get(HEADER_TRACEPARENT)
+    answering = parts.door.submit(request.user, data, pool=None, limits=HTTP_LIMITS, traceparent=traceparent)
+    reply = await _counted(parts, SUBMIT, answering)
     return respond(request, reply)
 
 
@@ -157,7 +160,9 @@ COMMAND_ROUTES: list[HTTPRouteHandler] = [
 async def _send(request: HttpRequest, verb: str, pool: str, fields: dict[str, Raw]) -> Response[Any]:
     parts = parts_of(request)
     data = msgspec.json.encode(fields)
-    reply = await _counted(parts, verb, parts.door.command(request.user, verb, data, pool=pool))
+    traceparent = request.headers.get(HEADER_TRACEPARENT)
+    answering = parts.door.command(request.user, verb, data, pool=pool, traceparent=traceparent)
+    reply = await _counted(parts, verb, answering)
     return respond(request, reply)
 
 

@@ -34,8 +34,8 @@ async def readyz(request: Request[Any, Any, State]) -> Response[Readiness]:
 
 @get("/metrics", tags=["system"], summary="Metrics for Prometheus", security=[], include_in_schema=False)
 async def metrics(request: Request[Any, Any, State]) -> Response[bytes]:
-    """Counters, gauges and histograms of this instance."""
-    return Response(parts_of(request).metrics.text(), media_type=METRICS_MEDIA_TYPE)
+    """Counters, gauges and histograms of this process."""
+    return Response(await parts_of(request).metrics.text(), media_type=METRICS_MEDIA_TYPE)
 
 
 SYSTEM_ROUTES: list[HTTPRouteHandler] = [healthz, readyz, metrics]

@@ -8,10 +8,13 @@ from collections.abc import Sequence
 
 from taskyard.api.clock import now
 from taskyard.api.outcomes import Outcome
-from taskyard.contracts.commands import SUBMIT
+from taskyard.contracts.commands import SUBMIT, Answer
 from taskyard.contracts.values import Instant
 from taskyard.telemetry.context import COMMAND, TASK, parse_traceparent, span_id_of, trace_of
 from taskyard.telemetry.spans import Spans, SpanTold
+
+UNANSWERED = "unanswered"
+"""The error of a command whose outcome the door did not learn; it may be stored all the same."""
 
 
 class DoorSpans:
@@ -21,9 +24,17 @@ class DoorSpans:
         self._spans = spans
 
     def begin(
-        self, *, verb: str, principal: str, pool: str, command: str, tasks: Sequence[str], traceparent: str | None
-    ) -> tuple[list[SpanTold], str | None]:
-        """The spans of a command that is about to be stored, and the header to store with it. Give them to `answered`."""
+        self,
+        outcome: Outcome,
+        *,
+        verb: str,
+        principal: str,
+        pool: str,
+        command: str,
+        tasks: Sequence[str],
+        traceparent: str | None,
+    ) -> str | None:
+        """A command about these tasks is about to be stored; the header to store with it. Its spans end with `outcome`."""
         name = f"{COMMAND}.{verb}"
         given = parse_traceparent(traceparent)
         alone = given is None and verb == SUBMIT
@@ -47,19 +58,19 @@ class DoorSpans:
             )
             for id in (tasks if alone else (command,))
         ]
-        return spans, given.traceparent(spans[0].id) if given is not None else None
+        outcome.add_done_callback(lambda done: self._answered(spans, done))
+        return given.traceparent(spans[0].id) if given is not None else None
 
-    def answered(self, spans: Sequence[SpanTold], outcome: Outcome) -> None:
-        """The command was answered, or nobody waits for its answer any more."""
+    def _answered(self, spans: Sequence[SpanTold], outcome: Outcome) -> None:
         ended = now()
-        answers = None if outcome.cancelled() or outcome.exception() is not None else outcome.result()
+        answers = None if outcome.cancelled() else outcome.result()
         for index, span in enumerate(spans):
             answer = answers[min(index, len(answers) - 1)] if answers else None
-            self._spans.tell(_ended(span, ended, answer.code if answer else None, answer.error if answer else None))
+            self._spans.tell(_ended(span, ended, answer))
 
 
-def _ended(span: SpanTold, ended: Instant, code: int | None, error: str | None) -> SpanTold:
-    attributes = span.attributes if code is None else {**span.attributes, "taskyard.code": code}
+def _ended(span: SpanTold, ended: Instant, answer: Answer | None) -> SpanTold:
+    attributes = span.attributes if answer is None else {**span.attributes, "taskyard.code": answer.code}
     return SpanTold(
         name=span.name,
         id=span.id,
@@ -68,5 +79,5 @@ def _ended(span: SpanTold, ended: Instant, code: int | None, error: str | None) 
         began=span.began,
         ended=ended,
         attributes=attributes,
-        error=error,
+        error=UNANSWERED if answer is None else answer.error,
     )

@@ -53,6 +53,7 @@ class Deliveries:
         self._is_open = is_open
         self._began = began
         self._owed: dict[TaskId, Delivery] = {}
+        self._given_up: list[tuple[str, Cancel]] = []
 
     def owe_assignment(self, record: TaskRecord) -> None:
         """The attempt was just given its slot and has to be sent to its worker."""
@@ -68,6 +69,14 @@ class Deliveries:
         """The attempt has to be stopped."""
         if self._is_open:
             self._owed[record.id] = Delivery(is_stop=True, attempt=record.attempt)
+
+    def give_up(self, record: TaskRecord) -> None:
+        """The task was ended over the head of its worker, which is told once: what it may still run is nobody's.
+
+        If that is lost, the next assignment of the slot stops it.
+        """
+        if self._is_open and record.worker is not None:
+            self._given_up.append((record.worker, _cancel(record)))
 
     def settle(self, task: TaskId) -> None:
         """Nothing is owed for the task any more."""
@@ -94,6 +103,9 @@ class Deliveries:
         """What to send now, together per agent; it counts as sent."""
         assigns: dict[tuple[str, int], list[Assignment]] = {}
         cancels: dict[str, list[Cancel]] = {}
+        for agent, cancel in self._given_up:
+            cancels.setdefault(agent, []).append(cancel)
+        self._given_up.clear()
         for task, owed in self._owed.items():
             record = tasks.live.get(task)
             if owed.next_send > now or record is None or record.worker is None or record.slot is None:
@@ -116,6 +128,8 @@ class Deliveries:
     @property
     def next_deadline(self) -> Instant | None:
         """When the next message has to be sent."""
+        if self._given_up:
+            return Instant(0)
         return min((owed.next_send for owed in self._owed.values()), default=None)
 
 

@@ -7,7 +7,7 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from taskyard.contracts.events import AnyEvent, UnknownEvent, WorkerJoined
+from taskyard.contracts.events import AnyEvent, ForceStopped, UnknownEvent, WorkerJoined
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
@@ -44,6 +44,8 @@ class DispatcherState:
                 self._ask(record)
             elif record.phase is not change.before:
                 self._phase_changed(record)
+                if isinstance(event, ForceStopped) and change.before in ATTEMPT_OPEN:
+                    self.deliveries.give_up(record)
 
     def _phase_changed(self, record: TaskRecord) -> None:
         match record.phase:

@@ -15,8 +15,8 @@ from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.scheduler.answers import AnswerDoor
-from taskyard.scheduler.intake import CommandMessage
 from taskyard.scheduler.machine import Scheduler
+from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.metrics import TaskCounts, show_tasks
 from taskyard.service import Links
 from taskyard.settings import Settings

@@ -11,7 +11,8 @@ from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRec
 from taskyard.contracts.values import Instant, Role, TaskId, seconds
 from taskyard.machine.machine import Decision
 from taskyard.scheduler.agenda import ANSWER_BY, Agenda, Head
-from taskyard.scheduler.intake import CommandMessage, Intake
+from taskyard.scheduler.intake import Intake
+from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.state import Pool, Queue, SchedulerState
 
 TIMERS_PER_DECISION_MAX = 100

@@ -10,7 +10,7 @@ from taskyard.contracts.values import Instant, Position, Role
 from taskyard.machine.machine import Decision
 from taskyard.scheduler.answers import AnswerDoor
 from taskyard.scheduler.decide import decide
-from taskyard.scheduler.intake import CommandMessage
+from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.state import Saved, SchedulerState
 
 

@@ -29,9 +29,7 @@ def _slots(state: AllocatorState) -> Iterable[Sample]:
 
 
 def _active(state: AllocatorState) -> Iterable[Sample]:
-    return [
-        ({"pool": labels["pool"]}, count) for labels, count in _slots(state) if labels["status"] == RUNNING
-    ]
+    return [({"pool": labels["pool"]}, count) for labels, count in _slots(state) if labels["status"] == RUNNING]
 
 
 def _all(state: AllocatorState) -> Iterable[Sample]:

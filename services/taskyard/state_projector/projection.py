@@ -116,7 +116,7 @@ class Projection:
                     record = change.record
                     verdict = change.verdict
                     task = record.id if record is not None else _named_task(event)
-                    history.append((task, position, at, writer, name, by, verdict is Verdict.VOID, text))
+                    history.append((task, position, at, writer, name, by, verdict is not Verdict.EFFECTIVE, text))
                     if record is not None:
                         touched[task] = (record, position)
                         if verdict is Verdict.EFFECTIVE:

@@ -1,0 +1,96 @@
+"""A command on its way to a decision: as it was read, and how it is refused."""
+
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from taskyard.contracts.commands import Answer
+from taskyard.contracts.events import CommandRejected, FieldError, TaskSubmitted
+from taskyard.contracts.validation import InvalidCommand
+from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
+
+TEXT_CHARACTERS_MAX = 200
+ERRORS_MAX = 100
+"""What is stored of a refusal: so many characters of a text, so many faults."""
+
+
+class CommandMessage(Struct, frozen=True, kw_only=True):
+    """A stored command as it was read: who asks for what, when it was stored, and which door waits for the outcome.
+
+    `original` is the submission of the task that a `retry` names, where the log still has it.
+    """
+
+    sequence: int
+    at: Instant
+    principal: str
+    pool: str
+    verb: str
+    data: bytes
+    door: str | None = None
+    traceparent: str | None = None
+    original: TaskSubmitted | None = None
+
+
+class Refused(Exception):
+    """The command is refused; raised inside a decision only, and told as a `CommandRejected`."""
+
+    def __init__(
+        self, status: int, code: str, message: str, *errors: FieldError, task_status: Status | None = None
+    ) -> None:
+        super().__init__(message)
+        self.task_status = task_status
+        self.status, self.code, self.message = status, code, message[:TEXT_CHARACTERS_MAX]
+        # What is refused is stored, and a commit is small: cut what a stranger may have made long.
+        self.errors = tuple(
+            FieldError(path=error.path[:TEXT_CHARACTERS_MAX], message=error.message[:TEXT_CHARACTERS_MAX])
+            for error in errors[:ERRORS_MAX]
+        )
+
+    def answer(self) -> Answer:
+        """What the door is told."""
+        return Answer(
+            code=self.status, error=self.code, message=self.message, errors=self.errors, status=self.task_status
+        )
+
+    def faults(self, path: str) -> list[FieldError]:
+        """The faults as they are told below `path` of a batch."""
+        errors = self.errors or (FieldError(path="", message=self.message),)
+        return [FieldError(path=f"{path}.{e.path}" if e.path else path, message=e.message) for e in errors]
+
+
+def as_refused(error: InvalidCommand | Refused) -> Refused:
+    """A command that could not be read is refused as one that could."""
+    return error if isinstance(error, Refused) else Refused(422, "invalid", str(error), *error.errors)
+
+
+def rejection(message: CommandMessage, command: CommandId, refused: Refused) -> CommandRejected:
+    """The event that tells of a refusal."""
+    return CommandRejected(
+        command=command,
+        verb=message.verb[:64],
+        by=message.principal,
+        pool=message.pool[:64],
+        status=refused.status,
+        code=refused.code,
+        message=refused.message,
+        errors=refused.errors,
+    )
+
+
+class _GivenId(Struct):
+    id: Any = None
+
+
+def given_id(message: CommandMessage) -> CommandId:
+    """The id that a refused command bears, as far as it can be read, so that who sent it finds the refusal."""
+    try:
+        given = msgspec.json.decode(message.data, type=_GivenId).id
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        given = None
+    return CommandId(given if isinstance(given, str) and len(given) <= 64 else derived_id(message, -1))
+
+
+def derived_id(message: CommandMessage, index: int) -> str:
+    """The id of what came without one: the same whenever the stored message is read again."""
+    return make_uuid7(message.at, digest_bits(f"{message.sequence}/{index}/{message.at}"))

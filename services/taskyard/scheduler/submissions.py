@@ -1,0 +1,172 @@
+"""Deciding on submissions: ids, room, and what a new task is. A retry is a submission like that of the old task."""
+
+import msgspec
+from msgspec import Struct
+
+from taskyard.contracts.commands import Answer, TaskBatch, TaskSpec
+from taskyard.contracts.events import Event, FieldError, TaskSubmitted
+from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.validation import InvalidCommand, content_digest, decode_spec, decode_submission
+from taskyard.contracts.values import (
+    QUEUE_DEFAULT,
+    CommandId,
+    Instant,
+    Status,
+    TaskId,
+    derive_uuid7,
+    from_datetime,
+)
+from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection
+from taskyard.scheduler.state import SchedulerState
+
+RETRYABLE = frozenset((Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
+
+
+class Submissions:
+    """One decision's new tasks. `_accepted` and `_waiting` are its overlay: what its own events submit."""
+
+    def __init__(self, state: SchedulerState, events: list[Event]) -> None:
+        self._state = state
+        self._events = events
+        self._accepted: dict[TaskId, str] = {}
+        self._waiting: dict[str, int] = {}
+
+    # -- submissions ---------------------------------------------------------------------------------------------------
+
+    def submit(self, message: CommandMessage) -> None:
+        """Decide on a `submit`.
+
+        Raises:
+            InvalidCommand: it cannot be read as a whole.
+            Refused: its one task is refused.
+        """
+        body = decode_submission(message.data, message.pool)
+        if isinstance(body, TaskSpec):
+            id = TaskId(body.id or derived_id(message, 0))
+            outcome = self._submit(message, body, id, command=None)
+            self._state.answers.expect(message.door, CommandId(id), [outcome])
+        else:
+            self._batch(message, body)
+
+    def _batch(self, message: CommandMessage, batch: TaskBatch) -> None:
+        """Each task is accepted or refused by itself; one event tells of all that were refused."""
+        command = CommandId(batch.id or derived_id(message, -1))
+        outcomes: list[Answer | CommandId | TaskId] = []
+        faults: list[FieldError] = []
+        for index, raw in enumerate(batch.tasks):
+            try:
+                spec = decode_spec(raw, message.pool)
+                id = spec.id or (derive_uuid7(batch.id, str(index)) if batch.id else derived_id(message, index))
+                outcomes.append(self._submit(message, spec, TaskId(id), command=command))
+            except (InvalidCommand, Refused) as error:
+                refused = as_refused(error)
+                outcomes.append(refused.answer())
+                faults += refused.faults(f"tasks[{index}]")
+        if faults:
+            count = sum(isinstance(outcome, Answer) and outcome.code >= 300 for outcome in outcomes)
+            refused = Refused(422, "invalid", f"{count} tasks were refused", *faults)
+            self._events.append(rejection(message, command, refused))
+        self._state.answers.expect(message.door, command, outcomes)
+
+    def _submit(
+        self, message: CommandMessage, spec: TaskSpec, id: TaskId, *, command: CommandId | None
+    ) -> Answer | TaskId:
+        """The outcome that is already known, or the id by which it will be settled."""
+        digest = content_digest(spec)
+        known = self._state.known.tasks.get(id)
+        earlier = known.digest if known is not None else self._accepted.get(id)
+        if earlier == digest:
+            return id if known is None else Answer(code=202, id=id, position=known.position)
+        if earlier is not None:
+            raise Refused(409, "id_conflict", "this id is another task's", FieldError(path="id", message="is taken"))
+        self.check_age(id, message.at)
+        self._check_room(message.pool)
+        self._accept(id, digest, message.pool)
+        self._events.append(_submitted(message, spec, id, digest, command))
+        return id
+
+    def check_age(self, id: str, at: Instant) -> None:
+        """An id of a command or task that came at log time `at` must be of about that time.
+
+        Raises:
+            Refused: it is too old, or ahead.
+        """
+        fault = self._state.known.age_fault(id, at)
+        if fault is not None:
+            raise Refused(422, "invalid", f"id: {fault}", FieldError(path="id", message=fault))
+
+    def retry(self, message: CommandMessage, task: TaskId, id: CommandId) -> Answer | TaskId:
+        """A new task like the old one; its id follows from the command's, so that it is made once.
+
+        Raises:
+            Refused: the old task cannot be retried.
+        """
+        new_id = TaskId(derive_uuid7(id, "retry"))
+        made = self._state.known.tasks.get(new_id)
+        if made is not None:
+            return Answer(code=202, id=new_id, position=made.position)
+        known = self._state.known.tasks.get(task)
+        record = self._state.tasks.live.get(task)
+        status = record.status if record is not None else known.ended if known is not None else None
+        if status not in RETRYABLE:
+            allowed = ", ".join(sorted(RETRYABLE))
+            raise Refused(
+                409, "status_forbids", f"the task is {status}; only {allowed} can be retried", task_status=status
+            )
+        if message.original is None:
+            raise Refused(404, "not_found", f"the log no longer has the submission of {task}")
+        if new_id not in self._accepted:
+            self._check_room(message.pool)
+            self._accept(new_id, message.original.digest, message.pool)
+            self._events.append(
+                msgspec.structs.replace(
+                    message.original,
+                    task=new_id,
+                    by=message.principal,
+                    retry_of=task,
+                    command=id,
+                    not_before=None,
+                    traceparent=message.traceparent,
+                )
+            )
+        return new_id
+
+    def _accept(self, id: TaskId, digest: str, pool: str) -> None:
+        self._accepted[id] = digest
+        self._waiting[pool] = self._waiting.get(pool, 0) + 1
+
+    def _check_room(self, name: str) -> None:
+        pool = self._state.pool(name)
+        if pool.waiting + self._waiting.get(name, 0) >= pool.max_waiting:
+            raise Refused(429, "pool_full", f"the pool {name} has {pool.max_waiting} waiting tasks, its limit")
+
+
+def _submitted(
+    message: CommandMessage, spec: TaskSpec, id: TaskId, digest: str, command: CommandId | None
+) -> TaskSubmitted:
+    kind = KINDS[spec.kind]
+    return TaskSubmitted(
+        task=id,
+        kind=spec.kind,
+        pool=message.pool,
+        queue=spec.queue or QUEUE_DEFAULT,
+        by=message.principal,
+        input=spec.input,
+        digest=digest,
+        timeout_seconds=spec.timeout_seconds or kind.timeout_seconds,
+        priority=spec.priority,
+        max_attempts=spec.max_attempts or kind.max_attempts,
+        retry_delays_seconds=kind.retry_delays_seconds,
+        exclusive=kind.exclusive,
+        on_lost=kind.on_lost,
+        auto_confirm=kind.exclusive and bool(msgspec.json.decode(spec.input, type=_AutoConfirm).auto_confirm),
+        labels=spec.labels,
+        not_before=from_datetime(spec.not_before) if spec.not_before is not None else None,
+        schedule_to_start_timeout_seconds=spec.schedule_to_start_timeout_seconds,
+        command=command,
+        traceparent=message.traceparent,
+    )
+
+
+class _AutoConfirm(Struct):
+    auto_confirm: bool = False
