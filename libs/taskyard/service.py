@@ -32,6 +32,7 @@ from taskyard.contracts.subjects import (
     log_stream,
     streams,
 )
+from taskyard.eventlog.any_message import survive_any_message
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.durability import is_sync_always
 from taskyard.eventlog.jetstream import JetStreamLog
@@ -101,6 +102,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
     try:
         for broker in (control, fleet):
             await _connect(broker)
+            survive_any_message(broker.connection)
         await _prepare(control.connection, fleet.connection, settings)
         partition = settings.partition
         codec = CommitCodec[LogEvent](AnyEvent, decode_event)

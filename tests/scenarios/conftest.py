@@ -12,6 +12,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from log_checks import check
 from system import System, running
 
 SHARED = ("system", "pair")
@@ -22,17 +23,19 @@ _failed = pytest.StashKey[bool]()
 
 
 @pytest.fixture(scope="session")
-def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with one worker of three slots."""
     with running(tmp_path_factory.mktemp("system")) as running_system:
         yield running_system
+        _check_log(request, running_system)
 
 
 @pytest.fixture(scope="session")
-def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with two workers, whose parts may be broken as long as they are whole again afterwards."""
     with running(tmp_path_factory.mktemp("pair"), workers=2, environment=SOON_LOST) as running_system:
         yield running_system
+        _check_log(request, running_system)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -53,6 +56,12 @@ def _idle(request: pytest.FixtureRequest) -> Iterator[None]:
             if name in request.fixturenames:
                 leaving.callback(_leave, request, request.getfixturevalue(name))
         yield
+
+
+def _check_log(request: pytest.FixtureRequest, system: System) -> None:
+    """What must be true of every run: no apply without a confirmation before it, no slot with two tasks, and so on."""
+    if not request.session.testsfailed:
+        check(system.data, system.http)
 
 
 def _leave(request: pytest.FixtureRequest, system: System) -> None:

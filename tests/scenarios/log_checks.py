@@ -124,10 +124,13 @@ class Run:
                 self._changed(event, change, change.record, where)
 
     def _decided_once(self, event: LogEvent, where: str) -> None:
-        """A command bears one id and is decided once; a submission is told by its tasks' ids."""
+        """A command bears one id and is decided once; a submission is told by its tasks' ids.
+
+        What cannot be read is refused as often as it comes: whether its id is one is not known.
+        """
         command = getattr(event, "command", None)
         is_submission = (isinstance(event, TaskSubmitted) and event.retry_of is None) or (
-            isinstance(event, CommandRejected) and event.verb == "submit"
+            isinstance(event, CommandRejected) and (event.verb == "submit" or event.status == 422)
         )
         if command is None or is_submission:
             return

@@ -133,6 +133,10 @@ def test_what_is_hardly_nats_at_all_does_no_harm(system: System) -> None:
         b"taskyard.command.admin.\xc3\x28.submit",
         b"taskyard.command.admin.default.\x00\x01\x02",
         b"taskyard.command.admin.default." + b"v" * 3000,
+        b"taskyard.command.admin.default.submit\x0c1",
+        b"taskyard.command.admin.default.\x0b\x0c\x1c",
+        b"taskyard.command.admin.default.a\rb",
+        *(b"taskyard.request.admin.default.submit\x0c%d" % sid for sid in range(1, 12)),
         b"taskyard.request.admin.default.\xff\xfe",
         b"taskyard.request.admin.\xff.submit",
     ]
@@ -145,6 +149,9 @@ def test_what_is_hardly_nats_at_all_does_no_harm(system: System) -> None:
         b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 99\r\n\r\n",
         b"NATS/1.0\r\n" + b"a: b\r\n" * 2000 + b"\r\n",
         b"NATS/1.0\r\ntraceparent: \x00\r\n\r\n",
+        b"NATS/1.0",
+        b"NATS/1.0 \xff\xff\xff\r\n\r\n",
+        b"NATS/1.0\r\ncontent-type: nonsense/x\r\ncorrelation_id: \x01\r\nreply_to: >\r\n\r\n",
         b"NONSENSE\r\n\r\n",
         b"\x00\r\n\r\n",
     ]

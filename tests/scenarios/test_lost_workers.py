@@ -1,5 +1,7 @@
 """Workers that fail, and restarts: slots go back, and an apply keeps what it waits for or asks again."""
 
+import shutil
+
 from nats_doors import command
 from system import System, is_running
 
@@ -103,6 +105,26 @@ def test_an_apply_whose_worker_is_lost_plans_again_and_asks_again(pair: System) 
         pair.wait(id, "completed")
     assert witness.read_text() == "applied\n"
     assert pair.types(id).count("ApplyConfirmed") == 1
+
+
+def test_an_apply_whose_worker_comes_back_without_its_plan_plans_again_and_asks_again(pair: System) -> None:
+    directory, witness = pair.witnessed("plan-gone")
+    id = pair.terraform("plan_and_apply", directory, "plan-gone")
+    planned = pair.wait(id, "apply_pending")
+    with pair.nobody_restarts():
+        old = pair.kill(planned["worker"])
+        pair.until(lambda: not is_running(old), "the worker is gone")
+        # As if its host had been made anew.
+        shutil.rmtree(pair.data / "workers" / planned["worker"])
+    pair.restarted(planned["worker"], old)
+    pair.until(lambda: pair.act(id, "confirm", attempt=1).status_code == 202, "the plan that was seen is confirmed")
+    pair.until(lambda: pair.types(id).count("TaskPlanned") == 2, "it is planned again")
+    replanned = pair.wait(id, "apply_pending")
+    assert witness.read_text() == ""
+    assert pair.act(id, "confirm", attempt=1).status_code == 409
+    assert pair.act(id, "confirm", attempt=replanned["attempt"]).status_code == 202
+    pair.wait(id, "completed")
+    assert witness.read_text() == "applied\n"
 
 
 def test_an_apply_that_runs_on_a_lost_worker_is_held_and_never_repeated(pair: System) -> None:

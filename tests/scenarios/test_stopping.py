@@ -96,4 +96,4 @@ def test_a_force_stop_ends_the_task_at_once_and_needs_a_reason(system: System) -
     # Its process is stopped all the same, and the slot of the worker with it.
     gate.open()
     system.until(lambda: not is_running(int(pid)), "the process is gone")
-    assert system.wait(system.command("true"), "completed")["attempt"] == 1
+    system.wait(system.command("true"), "completed")

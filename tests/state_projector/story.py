@@ -93,6 +93,9 @@ class Story:
         self.commit(submitted(task, **fields))
         return task
 
+    def submit_again(self, task: TaskId, **fields: Any) -> None:
+        self.commit(submitted(task, **fields))
+
     def join(self, worker: str = "worker-1", incarnation: int = 1, pool: str = "default") -> None:
         slots = (("any",), ("plan",), ("plan",))
         event = WorkerJoined(worker=worker, incarnation=incarnation, pool=pool, slots=slots, kinds=tuple(KINDS))

@@ -38,7 +38,8 @@ from taskyard.eventlog.leases import MemoryLease, MemoryLeases
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
 from taskyard.eventlog.snapshots import MemorySnapshots
-from taskyard.machine.core import LoopCore, Role as LoopRole
+from taskyard.machine.core import LoopCore
+from taskyard.machine.core import Role as LoopRole
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.scheduler.intake import CommandMessage
 from taskyard.scheduler.machine import Scheduler

@@ -37,7 +37,7 @@ class Collector:
                 self.send_response(200)
                 self.end_headers()
 
-            def log_message(self, format: str, *arguments: object) -> None:
+            def log_message(self, *arguments: object) -> None:
                 """What a test provokes is no news."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
@@ -158,7 +158,7 @@ def test_metrics_bear_every_documented_name(system: System) -> None:
     assert numbers['taskyard_max_workers{pool="default"}'] == "3.0"
     assert numbers['taskyard_active_workers{pool="default"}'] == "0.0"
     assert numbers['taskyard_queued_tasks{pool="default"}'] == "0.0"
-    assert numbers["taskyard_projector_lag_commits"] == "0.0"
+    until(lambda: "\ntaskyard_projector_lag_commits 0.0\n" in system.http.get("/metrics").text)
     for service in ("scheduler", "slot_allocator", "dispatcher"):
         assert numbers[f'taskyard_leader{{service="{service}"}}'] == "1.0"
         assert float(numbers[f'taskyard_commits_appended_total{{service="{service}"}}']) > 0

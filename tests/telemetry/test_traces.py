@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 
 import msgspec
 import pytest
@@ -11,6 +12,7 @@ from telemetry_world import WORKER, World, until
 
 from taskyard.api.principals import Caller
 from taskyard.api.submission import HTTP_LIMITS
+from taskyard.contracts.events import AttemptFailed, AttemptSucceeded
 from taskyard.contracts.values import Role, parse_position
 from taskyard.telemetry.context import parse_traceparent, trace_of, valid_traceparent
 from taskyard.telemetry.task_spans import TaskSpans
@@ -89,7 +91,7 @@ def test_spans_bear_log_times_and_positions_that_follow_each_other() -> None:
     life = spans["task"]
     steps = [spans[name] for name in ("task.queued", "task.placed", "task.dispatched", "task.attempt")]
     assert life.start_time == steps[0].start_time
-    for before, after in zip(steps, steps[1:], strict=False):
+    for before, after in pairwise(steps):
         assert before.end_time <= after.start_time or before.name == "task.dispatched"
         positions = [parse_position(step.attributes["taskyard.position"]) for step in (before, after)]
         assert positions == sorted(positions)
@@ -158,10 +160,10 @@ def test_counts_tell_what_happened_while_leading() -> None:
 
     world = in_world(story, is_traced=False)
     assert world.task_counts.submitted == 2
-    assert world.task_counts.ended == {"completed": 1, "failed": 1}
+    assert world.task_counts.ended == {"completed": 1, "failed": 1, "timeout": 0, "cancelled": 0}
     assert sum(world.task_counts.scheduling.counts) == 2
-    assert world.attempt_counts.effective["AttemptSucceeded"] == 1
-    assert world.attempt_counts.effective["AttemptFailed"] == 1
+    assert world.attempt_counts.effective[AttemptSucceeded] == 1
+    assert world.attempt_counts.effective[AttemptFailed] == 1
     assert sum(world.attempt_counts.execution.counts) == 2
     assert world.attempt_counts.void == 0
 

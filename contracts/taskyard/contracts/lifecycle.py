@@ -49,6 +49,9 @@ CAUSE_CANCEL = "cancel"
 CAUSE_TIMEOUT = "timeout"
 CAUSE_SCHEDULE_TO_START = "schedule_to_start"
 
+PLAN_MISSING = "plan_missing"
+"""The error code of an apply that did not begin, since its worker no longer has the plan."""
+
 NO_INSTANT = Instant(0)
 
 
@@ -402,6 +405,8 @@ def _failed(record: TaskRecord, event: AttemptFailed | AttemptLost, at: Instant)
         return _stopped(record, at)
     if error.code == "timeout":
         return _end(record, Phase.TIMEOUT, at, error)
+    if error.code == PLAN_MISSING and record.confirmed:  # nothing was applied
+        return _plan_again(record)
     return _try_again_or_fail(record, at, error, delay_seconds=_retry_delay_seconds(record))
 
 

@@ -23,8 +23,8 @@ InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
 
 EFFECTS_AT_ONCE_MAX = 1_024
-SNAPSHOT_EVENTS = 50_000
-"""Events folded since the last snapshot after which a leader saves one."""
+SNAPSHOT_EVENTS = 200_000
+"""Events folded since the last snapshot after which a leader saves one: to fold so many takes about two seconds."""
 SNAPSHOT_ON_STOP_EVENTS = 1_000
 STOP_SECONDS_MAX = 5.0
 RENEWALS_PER_LEASE = 3
@@ -70,6 +70,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         self._perform: Callable[[EffectT], Awaitable[None]] = _do_nothing
         self._wake = asyncio.Event()
         self._folded = asyncio.Event()
+        self._room = asyncio.Event()
         self._effects: set[asyncio.Task[None]] = set()
         self._saved_events = 0
         self._logger = structlog.get_logger(service=core.machine.writer, instance=core.instance)
@@ -204,6 +205,7 @@ class MachineLoop(Generic[InputT, EffectT]):
                 self._act()
                 await self._save_snapshot_if_due()
             self._act()
+            self._room.set()
             if self.core.role is not Role.LEADER:
                 raise SteppedDown("another instance took over")
             with contextlib.suppress(TimeoutError):
@@ -230,21 +232,27 @@ class MachineLoop(Generic[InputT, EffectT]):
                 self._wake.set()
 
     async def _has_room(self) -> None:
+        """Until inputs were decided on, which need not have made any event."""
+        self._room.clear()
         self._wake.set()
-        self._folded.clear()
-        await self._folded.wait()
+        await self._room.wait()
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
     def _act(self) -> None:
+        # Asked for only when there is room: a machine counts what it gave out as done, and an outcome is told once.
+        if len(self._effects) >= EFFECTS_AT_ONCE_MAX:
+            self._logger.warning("too many effects at once", limit=EFFECTS_AT_ONCE_MAX)
+            return
         for effect in self.core.effects(time.monotonic()):
-            if len(self._effects) >= EFFECTS_AT_ONCE_MAX:
-                # What is not done now is asked for again: effects are repeated until the log shows them.
-                self._logger.warning("too many effects at once", limit=EFFECTS_AT_ONCE_MAX)
-                return
             task = asyncio.create_task(self._run_effect(effect))
             self._effects.add(task)
-            task.add_done_callback(self._effects.discard)
+            task.add_done_callback(self._effect_done)
+
+    def _effect_done(self, task: asyncio.Task[None]) -> None:
+        if len(self._effects) == EFFECTS_AT_ONCE_MAX:
+            self._wake.set()
+        self._effects.discard(task)
 
     async def _run_effect(self, effect: EffectT) -> None:
         try:

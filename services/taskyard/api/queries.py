@@ -46,8 +46,10 @@ from taskyard.contracts.values import (
     seconds,
 )
 
-PLACES_TOLD_MAX = 5_000
+PLACES_TOLD_MAX = 1_000
 """A task further back in its queue is not told its place: counting costs, and clients ask again and again."""
+PLACES_COUNTED_MAX = 20_000
+"""The same for a whole page: one that shows tasks of many long queues counts less far into each."""
 HISTORY_ITEMS_MAX = 10_000
 ITEMS_MAX = 10_000
 """The longest list of workers, queues or pools."""
@@ -205,9 +207,8 @@ async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant)
     if not tasks:
         return {}
     ids = [task.id for task in tasks]
-    rows = {
-        row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, PLACES_TOLD_MAX)
-    }
+    places = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // len({(task.pool, task.queue) for task in tasks}))
+    rows = {row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, places)}
     pools = sorted({task.pool for task in tasks})
     accepted = accepted_kinds(await connection.fetch(_statement("what_workers_accept"), pools))
     return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in tasks}

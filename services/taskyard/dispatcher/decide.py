@@ -41,6 +41,9 @@ from taskyard.machine.machine import Decision
 
 EVENTS_PER_DECISION_MAX = 400
 BYTES_PER_DECISION_MAX = 128 * 1024
+REPORT_BYTES_READ_MAX = 256 * 1024
+"""What is longer is no batch of ours, which are four times shorter."""
+REASON_CHARACTERS_MAX = 200
 TIMEOUTS_PER_DECISION_MAX = 100
 
 SYSTEM = "dispatcher"
@@ -95,11 +98,14 @@ class _Attempts:
         self._now = now
         self._said: dict[tuple[TaskId, int], set[type[Event]]] = {}
         self._over: set[tuple[TaskId, int]] = set()
+        self._progress: dict[tuple[TaskId, int], int] = {}
 
     def take(self, each: Input) -> None:
         match each:
             case ReportsRead():
-                for report in each.batch.reports[:REPORT_BATCH_MAX] if each.batch is not None else ():
+                # A batch that fits no commit can never be decided on: it would stop every leader.
+                batch = each.batch if each.size <= REPORT_BYTES_READ_MAX else None
+                for report in batch.reports[:REPORT_BATCH_MAX] if batch is not None else ():
                     self._report(each.agent, report)
             case Answered():
                 self._answers(each)
@@ -135,7 +141,8 @@ class _Attempts:
             case Started():
                 self._started(record, report)
             case Progressed():
-                if report.progress > record.progress:
+                if report.progress > max(record.progress, self._progress.get((record.id, record.attempt), 0)):
+                    self._progress[record.id, record.attempt] = report.progress
                     event = TaskProgressed(
                         task=record.id, attempt=record.attempt, progress=report.progress, message=report.message
                     )
@@ -182,12 +189,13 @@ class _Attempts:
             return
         match answer.outcome:
             case "accepted":
-                self._state.deliveries.settle(record.id)
+                self._state.deliveries.settle_assignment(record.id)
                 self._dispatched(record)
             case "declined" if answer.reason != REASON_INCARNATION:
-                self._declined(record, answer.reason or DECLINED)
+                self._declined(record, answer.reason[:REASON_CHARACTERS_MAX] or DECLINED)
             case "lost":
-                event = AttemptLost(task=record.id, attempt=record.attempt, message=answer.reason)
+                reason = answer.reason[:REASON_CHARACTERS_MAX]
+                event = AttemptLost(task=record.id, attempt=record.attempt, message=reason)
                 self._end(record, event)
             case _:
                 pass  # not an answer for this incarnation: sent again until there is one

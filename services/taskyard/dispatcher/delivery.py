@@ -19,6 +19,8 @@ RESEND_STOP_SECONDS = 10.0
 """An acknowledged stop whose end has not come is sent again after this."""
 
 
+NEVER = Instant(2**62)
+
 T = TypeVar("T")
 
 
@@ -82,6 +84,12 @@ class Deliveries:
         """Nothing is owed for the task any more."""
         self._owed.pop(task, None)
 
+    def settle_assignment(self, task: TaskId) -> None:
+        """The assignment was answered; a stop that has come after it is still owed."""
+        owed = self._owed.get(task)
+        if owed is not None and not owed.is_stop:
+            del self._owed[task]
+
     def proves_non_delivery(self, record: TaskRecord) -> bool:
         """Whether "nobody listened" to a copy of this assignment proves that it cannot have been delivered."""
         owed = self._owed.get(record.id)
@@ -110,7 +118,8 @@ class Deliveries:
             record = tasks.live.get(task)
             if owed.next_send > now or record is None or record.worker is None or record.slot is None:
                 continue
-            if record.phase is Phase.HELD:  # its worker is lost: there is nobody to send to
+            if record.phase is Phase.HELD:  # nobody to send to until its worker joins, which owes it anew
+                owed.next_send = NEVER
                 continue
             owed.copies += 1
             owed.next_send = Instant(now + seconds(RESEND_SECONDS))

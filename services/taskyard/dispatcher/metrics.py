@@ -1,6 +1,5 @@
 """What the dispatcher shows of itself: attempts that are open, and what it decided about attempts while it led."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -8,20 +7,20 @@ from taskyard.contracts.events import (
     AttemptFailed,
     AttemptLost,
     AttemptSucceeded,
+    Event,
     NotDelivered,
     TaskDispatched,
     TaskPlanned,
     TaskStarted,
-    event_name,
 )
-from taskyard.contracts.lifecycle import ATTEMPT_OPEN, TaskRecord
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN
 from taskyard.contracts.values import SECOND, Instant, Position
 from taskyard.dispatcher.state import DispatcherState
 from taskyard.machine.core import Apply
 from taskyard.telemetry.metrics import EXECUTION_BUCKETS_SECONDS, Histogram, MetricsScope, Sample
 
-_ENDS = (AttemptSucceeded, AttemptFailed, AttemptLost, TaskPlanned)
-_REPORTS = frozenset((*_ENDS, NotDelivered, TaskDispatched, TaskStarted))
+_ENDS = frozenset((AttemptSucceeded, AttemptFailed, AttemptLost, TaskPlanned))
+_REPORTS = (AttemptSucceeded, AttemptFailed, AttemptLost, TaskPlanned, NotDelivered, TaskDispatched, TaskStarted)
 """Events that change the phase of their task, or are void."""
 
 
@@ -29,7 +28,7 @@ class AttemptCounts:
     """Counts the dispatcher's own events while it leads, so that the counts of all instances add up."""
 
     def __init__(self, state: Callable[[], DispatcherState]) -> None:
-        self.effective: Counter[str] = Counter()
+        self.effective: dict[type[Event], int] = dict.fromkeys(_REPORTS, 0)
         self.void = 0
         self.execution = Histogram(EXECUTION_BUCKETS_SECONDS)
         self._state = state
@@ -41,26 +40,24 @@ class AttemptCounts:
         """Fold with `apply`, and count what is own."""
         if not is_own:
             return apply
-        tasks = self._state().tasks
+        live, effective = self._state().tasks.live, self.effective
 
         def counted(event: Any, at: Instant, position: Position) -> None:
-            if type(event) not in _REPORTS:
+            kind = type(event)
+            if kind not in effective:
                 apply(event, at, position)
                 return
-            record = tasks.live.get(event.task)
+            record = live.get(event.task)
             before = None if record is None else record.phase
             apply(event, at, position)
             if record is None or record.phase is before:
                 self.void += 1
-            else:
-                self._count(event, record, at)
+                return
+            effective[kind] += 1
+            if kind in _ENDS and record.started_at is not None:
+                self.execution.observe((at - record.started_at) / SECOND)
 
         return counted
-
-    def _count(self, event: Any, record: TaskRecord, at: Instant) -> None:
-        self.effective[event_name(event)] += 1
-        if isinstance(event, _ENDS) and record.started_at is not None:
-            self.execution.observe((at - record.started_at) / SECOND)
 
 
 def show_attempts(metrics: MetricsScope, counts: AttemptCounts, state: Callable[[], DispatcherState]) -> None:
@@ -70,7 +67,7 @@ def show_attempts(metrics: MetricsScope, counts: AttemptCounts, state: Callable[
     metrics.counter(
         "taskyard_not_delivered",
         "Assignments that certainly did not begin.",
-        lambda: counts.effective[NotDelivered.__name__],
+        lambda: counts.effective[NotDelivered],
     )
     metrics.counter("taskyard_void_reports", "Reports that came too late to mean anything.", lambda: counts.void)
     metrics.histogram(
@@ -84,4 +81,4 @@ def _open(state: DispatcherState) -> float:
 
 
 def _effective(counts: AttemptCounts) -> Iterable[Sample]:
-    return [({"type": name}, float(count)) for name, count in counts.effective.items()]
+    return [({"type": kind.__name__}, float(count)) for kind, count in counts.effective.items()]

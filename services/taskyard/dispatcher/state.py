@@ -3,7 +3,7 @@
 `apply` keeps live tasks, and tells the caches what has to be sent, and which deadlines run.
 """
 
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
@@ -15,6 +15,9 @@ from taskyard.dispatcher.delivery import Deliveries
 
 TIMEOUT_SLACK_SECONDS = 2.0
 """The agent enforces the timeout first; the dispatcher does when it has heard nothing so much later."""
+
+TIMEOUTS_SPARE = 1_000
+"""Deadlines of attempts that are over which may be kept at least."""
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -30,6 +33,7 @@ class DispatcherState:
         self.tasks = TaskTable()
         self.deliveries = Deliveries(is_open=False, began=Position(0))
         self.timeouts: list[tuple[Instant, TaskId, int]] = []
+        self._leads = False
         self.folded = Position(0)
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
@@ -68,9 +72,18 @@ class DispatcherState:
             self.deliveries.owe_stop(record)
 
     def _watch(self, record: TaskRecord) -> None:
-        if record.started_at is not None:
-            deadline = record.started_at + seconds(record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
-            heappush(self.timeouts, (Instant(deadline), record.id, record.attempt))
+        if not self._leads or record.started_at is None:
+            return
+        if len(self.timeouts) > 2 * len(self.tasks.live) + TIMEOUTS_SPARE:
+            # Attempts end long before their deadline: what is over must not pile up until then.
+            self.timeouts = [timeout for timeout in self.timeouts if self._is_current(timeout)]
+            heapify(self.timeouts)
+        deadline = record.started_at + seconds(record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
+        heappush(self.timeouts, (Instant(deadline), record.id, record.attempt))
+
+    def _is_current(self, timeout: tuple[Instant, TaskId, int]) -> bool:
+        record = self.tasks.live.get(timeout[1])
+        return record is not None and record.attempt == timeout[2] and record.phase in ATTEMPT_OPEN
 
     def pop_timeout(self, now: Instant) -> TaskRecord | None:
         """The next task whose attempt has run out of time, taken off the list."""
@@ -91,11 +104,14 @@ class DispatcherState:
 
     def stand_by(self) -> None:
         """Remember nothing to do."""
+        self._leads = False
+        self.timeouts = []
         self.deliveries = Deliveries(is_open=False, began=Position(0))
 
     def lead(self) -> None:
         """Look at everything once, as a new leader does: what is not answered in the log is sent again."""
         self.deliveries = Deliveries(is_open=True, began=self.folded)
+        self._leads = True
         self.timeouts = []
         for record in self.tasks.live.values():
             self._ask(record)

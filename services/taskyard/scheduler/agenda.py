@@ -71,19 +71,24 @@ class Agenda:
         if self._is_open:
             self.auto_confirm[task] = None
 
-    def head(self, pool: str, kind: str, tasks: TaskTable, taken: set[TaskId]) -> tuple[Head, TaskRecord] | None:
+    def head(
+        self, pool: str, kind: str, tasks: TaskTable, taken: set[TaskId], now: Instant
+    ) -> tuple[Head, TaskRecord] | None:
         """The first waiting task of a kind in a pool that is not `taken` by this decision, left where it is."""
         heads = self._heads.get(pool, {}).get(kind, [])
         while heads:
             head = heads[0]
-            lane = self._lanes.get((pool, head[2], kind), [])
-            while lane and (lane[0][2] in taken or not _still_waits(lane[0], tasks)):
+            key = (pool, head[2], kind)
+            lane = self._lanes.get(key, [])
+            while lane and (lane[0][2] in taken or not _still_waits(lane[0], tasks, now)):
                 heappop(lane)
             if lane and lane[0][:2] == head[:2]:
                 return head, tasks.live[lane[0][2]]
             heappop(heads)
             if lane and head[:2] < lane[0][:2]:  # the head that was announced is gone; its successor takes part
-                self._offer((pool, head[2], kind), lane[0])
+                self._offer(key, lane[0])
+            elif not lane and key in self._lanes:
+                self._forget_lane(key)
         return None
 
     def take(self, pool: str, kind: str, head: Head) -> None:
@@ -130,9 +135,10 @@ class Agenda:
             del self._kinds[key[:2]]
 
 
-def _still_waits(entry: Entry, tasks: TaskTable) -> bool:
+def _still_waits(entry: Entry, tasks: TaskTable, now: Instant) -> bool:
+    """An entry of an earlier wait may be left over; a task whose delay runs has a timer and comes again."""
     record = tasks.live.get(entry[2])
-    return record is not None and record.phase is Phase.PENDING and _rank(record) == entry[0]
+    return record is not None and record.phase is Phase.PENDING and record.due <= now and _rank(record) == entry[0]
 
 
 def _rank(record: TaskRecord) -> int:

@@ -13,6 +13,7 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
     CommandRejected,
+    ForceStopped,
     TaskStopRequested,
 )
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, Verdict
@@ -111,5 +112,7 @@ def _already_holds(event: Any, known: KnownTask | None) -> bool:
             return known.plan_confirmed == attempt
         case ApplyDiscarded():
             return known.error_code == "discarded"
+        case ForceStopped():
+            return known.ended is Status.CANCELLED
         case _:
             return False

@@ -5,8 +5,20 @@ Everything chosen within one decision is held in an overlay, since the state cha
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
-from taskyard.contracts.events import ApplyConfirmed, ApprovalExpired, Event, TaskScheduled, TaskStopRequested
+from taskyard.contracts.events import (
+    ApplyConfirmed,
+    ApprovalExpired,
+    Event,
+    ForceStopped,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    TaskScheduled,
+    TaskStopRequested,
+)
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
 from taskyard.contracts.values import Instant, Role, TaskId, seconds
 from taskyard.machine.machine import Decision
@@ -18,6 +30,8 @@ from taskyard.scheduler.state import Pool, Queue, SchedulerState
 TIMERS_PER_DECISION_MAX = 100
 SCHEDULED_PER_DECISION_MAX = 250
 """With the tasks of the commands these stay within a commit."""
+TASK_BYTES_MIN = 24
+"""No task is shorter: `{"kind":"noop","input":1}`."""
 CREDIT_SHARE = 8
 """Beyond its idle slots a pool gets scheduled tasks for one in so many of its slots, so that large pools never starve;
 a small pool gets none, so that priority, pause and lock bite until a slot is really free."""
@@ -34,7 +48,7 @@ def decide(
     events: list[Event] = intake.events
     events += _confirm_by_itself(state)
     events += _fire_timers(state, now)
-    events += _Admission(state).choose()
+    events += _Admission(state, now, events).choose()
     return Decision(events=events, taken=taken)
 
 
@@ -42,7 +56,7 @@ def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:
     """Commands until the commit is as full as one command may make it; at least one."""
     taken = size = 0
     for message in messages:
-        size += len(message.data)
+        size += _bytes(message)
         if taken and (size > COMMAND_BYTES_MAX or len(intake.events) + _tasks_at_most(message) > TASKS_PER_COMMAND_MAX):
             break
         intake.take(message)
@@ -50,8 +64,14 @@ def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:
     return taken
 
 
+def _bytes(message: CommandMessage) -> int:
+    """A retry is short, and brings the whole of an old submission with it."""
+    original = message.original
+    return len(message.data) + (len(msgspec.json.encode(original)) if original is not None else 0)
+
+
 def _tasks_at_most(message: CommandMessage) -> int:
-    return TASKS_PER_COMMAND_MAX if message.verb == SUBMIT and b'"tasks"' in message.data else 1
+    return min(TASKS_PER_COMMAND_MAX, 1 + len(message.data) // TASK_BYTES_MIN) if message.verb == SUBMIT else 1
 
 
 def _confirm_by_itself(state: SchedulerState) -> list[Event]:
@@ -98,11 +118,16 @@ def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Inst
 class _Admission:
     """Which waiting tasks may run now: the best one of all open queues, again and again, while there is room."""
 
-    def __init__(self, state: SchedulerState) -> None:
+    def __init__(self, state: SchedulerState, now: Instant, decided: Sequence[Event]) -> None:
         self._state = state
+        self._now = now
         self._agenda: Agenda = state.agenda
         self._events: list[Event] = []
-        self._taken: set[TaskId] = set()
+        # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
+        self._taken = {event.task for event in decided if isinstance(event, TaskStopRequested | ForceStopped)}
+        self._closed = {
+            event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
+        }
         self._admitted: dict[tuple[str, str], int] = {}
         self._holders: dict[tuple[str, str], TaskId] = {}
         self._scheduled: dict[tuple[str, str], int] = {}
@@ -110,6 +135,8 @@ class _Admission:
     def choose(self) -> list[Event]:
         """Events for every pool that was touched, up to the limit; a pool that is not finished stays touched."""
         for name in list(self._agenda.touched):
+            if name in self._closed:
+                continue
             if self._fill(self._state.pool(name)):
                 del self._agenda.touched[name]
         return self._events
@@ -117,40 +144,50 @@ class _Admission:
     def _fill(self, pool: Pool) -> bool:
         if pool.is_paused:
             return True
-        kinds = self._agenda.kinds(pool.name)
         while len(self._events) < SCHEDULED_PER_DECISION_MAX:
-            best = self._best(pool, kinds)
+            best = self._best(pool)
             if best is None:
                 return True
-            head, record = best
-            queue = self._state.queue(pool.name, record.queue)
-            if self._is_open(queue, record):
-                self._admit(queue, head, record)
-            else:
-                self._agenda.block(pool.name, record.kind)
+            self._admit(*best)
         return False
 
-    def _best(self, pool: Pool, kinds: list[str]) -> tuple[Head, TaskRecord] | None:
-        """The first waiting task among the kinds that have room; a kind without room is not looked at again."""
-        best: tuple[Head, TaskRecord] | None = None
-        for kind in list(kinds):
-            found = self._agenda.head(pool.name, kind, self._state.tasks, self._taken)
-            if found is None or self._room(pool, kind) <= 0:
-                kinds.remove(kind)
-            elif best is None or found[0] < best[0]:
-                best = found
-        return best
+    def _best(self, pool: Pool) -> tuple[Head, TaskRecord] | None:
+        """The first waiting task of a kind that has room. One that has none keeps what comes after it from its slots."""
+        heads: list[tuple[Head, TaskRecord]] = []
+        for kind in self._agenda.kinds(pool.name):
+            found = self._open_head(pool.name, kind)
+            if found is not None:
+                heads.append(found)
+        before: set[str] = set()
+        for head, record in sorted(heads, key=_order):
+            if self._room(pool, record.kind, before) > 0:
+                return head, record
+            if self._state.fleet.size_for(pool.name, record.kind):
+                before.add(record.kind)
+        return None
 
-    def _room(self, pool: Pool, kind: str) -> int:
+    def _open_head(self, pool: str, kind: str) -> tuple[Head, TaskRecord] | None:
+        """The first waiting task of a kind whose queue lets it run."""
+        while (found := self._agenda.head(pool, kind, self._state.tasks, self._taken, self._now)) is not None:
+            if self._is_open(self._state.queue(pool, found[1].queue), found[1]):
+                return found
+            self._agenda.block(pool, kind)
+        return None
+
+    def _room(self, pool: Pool, kind: str, before: set[str]) -> int:
         """Idle slots that take the kind, and the credit, less what is already on its way to any of them.
 
-        Tasks of other kinds that could take the same slots count too: too few are admitted rather than too many.
+        Tasks of other kinds that could take the same slots count too: too few are admitted rather than too many. Slots
+        that the kinds of `before` could take are theirs, and behind them there is no credit: it would take the next slot.
         """
         fleet = self._state.fleet
-        idle = fleet.idle.get(pool.name, {})
-        rivals = {other for accepts in idle if kind in accepts for other in accepts}
+        takes = [accepts for accepts, count in fleet.size.get(pool.name, {}).items() if count and kind in accepts]
+        rivals = {other for accepts in takes for other in accepts}
         on_the_way = sum(pool.scheduled.get(other, 0) + self._scheduled.get((pool.name, other), 0) for other in rivals)
-        return fleet.idle_for(pool.name, kind) + fleet.size_for(pool.name, kind) // CREDIT_SHARE - on_the_way
+        idle = fleet.idle.get(pool.name, {})
+        free = sum(idle.get(accepts, 0) for accepts in takes if before.isdisjoint(accepts))
+        credit = 0 if before else fleet.size_for(pool.name, kind) // CREDIT_SHARE
+        return free + credit - on_the_way
 
     def _is_open(self, queue: Queue, record: TaskRecord) -> bool:
         if queue.is_paused or queue.is_locked:
@@ -162,13 +199,17 @@ class _Admission:
                 return False
         return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
 
-    def _admit(self, queue: Queue, head: Head, record: TaskRecord) -> None:
-        self._agenda.take(queue.pool, record.kind, head)
-        key = (queue.pool, queue.name)
+    def _admit(self, head: Head, record: TaskRecord) -> None:
+        self._agenda.take(record.pool, record.kind, head)
+        key = (record.pool, record.queue)
         self._taken.add(record.id)
         self._admitted[key] = self._admitted.get(key, 0) + 1
-        lane = (queue.pool, record.kind)
+        lane = (record.pool, record.kind)
         self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
         if record.exclusive:
             self._holders[key] = record.id
         self._events.append(TaskScheduled(task=record.id))
+
+
+def _order(found: tuple[Head, TaskRecord]) -> Head:
+    return found[0]

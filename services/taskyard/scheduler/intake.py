@@ -53,6 +53,7 @@ class Intake:
         self._state = state
         self._roles = roles
         self._submissions = Submissions(state, self.events)
+        self._decided: dict[CommandId, Answer | CommandId | TaskId] = {}
 
     def take(self, message: CommandMessage) -> None:
         """Decide on one command."""
@@ -68,15 +69,17 @@ class Intake:
                 self._command(message)
         except (InvalidCommand, Refused) as error:
             refused, id = as_refused(error), given_id(message)
+            if message.verb != SUBMIT:
+                if self._is_decided(message, id):
+                    return
+                self._decided[id] = refused.answer()
             self.events.append(rejection(message, id, refused))
             self._state.answers.expect(message.door, id, [refused.answer()])
 
     def _command(self, message: CommandMessage) -> None:
         body = decode_body(message.verb, message.data, message.pool)
         id = CommandId(body.id or derived_id(message, 0))
-        decided = self._state.known.commands.get(id)
-        if decided is not None:
-            self._state.answers.expect(message.door, id, [decided])
+        if self._is_decided(message, id):
             return
         self._submissions.check_age(id, message.at)
         outcome: Answer | CommandId | TaskId = id
@@ -85,7 +88,16 @@ class Intake:
             outcome = self._submissions.retry(message, self._touchable(message, body.task), id)
         else:
             self.events.append(self._event(message, body, id))
+        self._decided[id] = outcome
         self._state.answers.expect(message.door, id, [outcome])
+
+    def _is_decided(self, message: CommandMessage, id: CommandId) -> bool:
+        """Whether the command was decided before, or by this decision: then its outcome is told again, and no more."""
+        decided = self._state.known.commands.get(id) or self._decided.get(id)
+        if decided is None:
+            return False
+        self._state.answers.expect(message.door, id, [decided])
+        return True
 
     def _event(self, message: CommandMessage, body: Command, id: CommandId) -> Event:
         by, pool = message.principal, message.pool

@@ -19,8 +19,8 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     WorkerLost,
 )
-from taskyard.contracts.lifecycle import Phase, TaskRecord
-from taskyard.contracts.values import SECOND, Instant, Position, Status
+from taskyard.contracts.lifecycle import ENDED, Phase
+from taskyard.contracts.values import SECOND, Instant, Position
 from taskyard.machine.core import Apply
 from taskyard.scheduler.state import SchedulerState
 from taskyard.telemetry.event_lines import RejectionLines
@@ -38,16 +38,15 @@ _MAY_END = frozenset(
         ForceStopped,
         ApplyDiscarded,
         ApprovalExpired,
-        WorkerLost,
     )
 )
-"""Events that may end a task. The others are folded without another look."""
-_COUNTED = _MAY_END | {TaskSubmitted, TaskScheduled, CommandRejected}
-_ENDED = {
-    Status.COMPLETED: "taskyard_jobs_completed",
-    Status.FAILED: "taskyard_jobs_failed",
-    Status.TIMEOUT: "taskyard_jobs_timeout",
-    Status.CANCELLED: "taskyard_jobs_cancelled",
+"""Events that may end their task."""
+_COUNTED = frozenset((TaskSubmitted, TaskScheduled, CommandRejected, WorkerLost))
+_NAMES = {
+    Phase.COMPLETED: "taskyard_jobs_completed",
+    Phase.FAILED: "taskyard_jobs_failed",
+    Phase.TIMEOUT: "taskyard_jobs_timeout",
+    Phase.CANCELLED: "taskyard_jobs_cancelled",
 }
 
 
@@ -57,7 +56,7 @@ class TaskCounts:
     def __init__(self, state: Callable[[], SchedulerState], lines: RejectionLines) -> None:
         self.submitted = 0
         self.rejected: Counter[tuple[str, str]] = Counter()
-        self.ended: Counter[Status] = Counter()
+        self.ended: dict[Phase, int] = dict.fromkeys(ENDED, 0)
         self.scheduling = Histogram(LATENCY_BUCKETS_SECONDS)
         self._state = state
         self._lines = lines
@@ -66,43 +65,51 @@ class TaskCounts:
         """Counts go on over a leadership."""
 
     def applying(self, apply: Apply, *, is_own: bool) -> Apply:
-        """Fold with `apply`, and count."""
+        """Fold with `apply`, and count. It runs for every event, so what is frequent is looked at as little as can be."""
+        live, ended = self._state().tasks.live, self.ended
 
         def counted(event: Any, at: Instant, position: Position) -> None:
             kind = type(event)
-            if kind not in _COUNTED:
+            if kind in _MAY_END:
+                record = live.get(event.task)
                 apply(event, at, position)
-            elif kind is CommandRejected:
-                apply(event, at, position)
-                self.rejected[event.verb, event.code] += 1
-                self._lines.rejected(event, at)
-            else:
+                if record is not None and record.finished_at is not None:
+                    ended[record.phase] += 1
+            elif kind in _COUNTED:
                 self._count(event, at, position, apply)
+            else:
+                apply(event, at, position)
 
         return counted
 
     def _count(self, event: Any, at: Instant, position: Position, apply: Apply) -> None:
-        records = records_of(event, self._state().tasks)
-        if isinstance(event, TaskSubmitted):
-            self.submitted += not records
-        elif isinstance(event, TaskScheduled):
-            for record in records:
-                self._scheduled(record, at)
-        apply(event, at, position)
-        for record in records:
-            if record.has_ended:
-                self.ended[record.status] += 1
-
-    def _scheduled(self, record: TaskRecord, at: Instant) -> None:
-        if record.phase is Phase.PENDING and record.scheduled_at is None:
-            self.scheduling.observe((at - record.submitted_at) / SECOND)
+        tasks = self._state().tasks
+        match event:
+            case TaskScheduled():
+                record = tasks.live.get(event.task)
+                if record is not None and record.scheduled_at is None and record.phase is Phase.PENDING:
+                    self.scheduling.observe((at - record.submitted_at) / SECOND)
+                apply(event, at, position)
+            case TaskSubmitted():
+                self.submitted += event.task not in tasks.live
+                apply(event, at, position)
+            case CommandRejected():
+                self.rejected[event.verb, event.code] += 1
+                self._lines.rejected(event, at)
+                apply(event, at, position)
+            case _:  # a worker was lost, and with it perhaps several tasks
+                records = records_of(event, tasks)
+                apply(event, at, position)
+                for record in records:
+                    if record.phase in ENDED:
+                        self.ended[record.phase] += 1
 
 
 def show_tasks(metrics: MetricsScope, counts: TaskCounts, state: Callable[[], SchedulerState]) -> None:
     """Show the counts, and the tasks that live."""
     metrics.counter("taskyard_jobs_submitted", "Tasks accepted.", lambda: counts.submitted)
-    for status, name in _ENDED.items():
-        metrics.counter(name, f"Tasks that ended as {status}.", lambda status=status: counts.ended[status])
+    for phase, name in _NAMES.items():
+        metrics.counter(name, f"Tasks that ended as {phase}.", lambda phase=phase: counts.ended[phase])
     metrics.counter("taskyard_commands_rejected", "Stored commands refused.", lambda: _rejected(counts))
     metrics.histogram(
         "taskyard_scheduling_seconds", "Time from a task's submission to its first scheduling.", counts.scheduling

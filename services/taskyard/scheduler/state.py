@@ -108,9 +108,7 @@ class SchedulerState:
         self._count(pool, queue, record, change)
         if change.before is None:
             self._must_start(record)
-        if change.before is Phase.PENDING and record.phase is Phase.PENDING:
-            self.agenda.wait(record)  # another priority: another place
-        elif record.phase is Phase.PENDING:
+        if record.phase is Phase.PENDING:  # also with another priority, which is another place
             self._pending(record)
         elif record.phase is Phase.APPLY_PENDING and change.before is not Phase.APPLY_PENDING:
             self._planned(record, pool)
@@ -183,7 +181,8 @@ class SchedulerState:
         # A refused submission may be sent again under its id when the reason is gone.
         if not (isinstance(event, CommandRejected) and event.verb == "submit"):
             self.known.remember_command(command, answer)
-        self.answers.settle(command, answer)
+        if not isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
+            self.answers.settle(command, answer)
 
     # -- settings ------------------------------------------------------------------------------------------------------
 
@@ -195,6 +194,7 @@ class SchedulerState:
                     pool.max_waiting = event.max_waiting
                 if event.approval_timeout_seconds is not None:
                     pool.approval_timeout_seconds = event.approval_timeout_seconds
+                    self._watch_approvals(pool)
             case QueueConfigured():
                 if event.max_running is not None:
                     self.queue(event.pool, event.queue).max_running = event.max_running
@@ -206,6 +206,12 @@ class SchedulerState:
                 self.agenda.reopen(event.pool, event.queue)
             case _:
                 pass
+
+    def _watch_approvals(self, pool: Pool) -> None:
+        """Plans that wait may now expire earlier than their timers say."""
+        for record in self.tasks.live.values():
+            if record.phase is Phase.APPLY_PENDING and record.pool == pool.name:
+                self._planned(record, pool)
 
     def _pause(self, pool: str, queue: str | None, *, is_paused: bool) -> None:
         if queue is None:

@@ -1,5 +1,7 @@
 """Deciding on submissions: ids, room, and what a new task is. A retry is a submission like that of the old task."""
 
+import re
+
 import msgspec
 from msgspec import Struct
 
@@ -18,6 +20,8 @@ from taskyard.contracts.values import (
 )
 from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection
 from taskyard.scheduler.state import SchedulerState
+
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 
 RETRYABLE = frozenset((Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
 
@@ -126,7 +130,7 @@ class Submissions:
                     retry_of=task,
                     command=id,
                     not_before=None,
-                    traceparent=message.traceparent,
+                    traceparent=_traceparent(message),
                 )
             )
         return new_id
@@ -164,8 +168,14 @@ def _submitted(
         not_before=from_datetime(spec.not_before) if spec.not_before is not None else None,
         schedule_to_start_timeout_seconds=spec.schedule_to_start_timeout_seconds,
         command=command,
-        traceparent=message.traceparent,
+        traceparent=_traceparent(message),
     )
+
+
+def _traceparent(message: CommandMessage) -> str | None:
+    """The trace context where it is one: it is stored with each task of a command, and a stranger may make it long."""
+    text = message.traceparent
+    return text if text is not None and _TRACEPARENT.fullmatch(text) else None
 
 
 class _AutoConfirm(Struct):

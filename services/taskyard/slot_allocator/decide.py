@@ -2,44 +2,53 @@
 
 from collections.abc import Sequence
 
-from taskyard.contracts.events import Event, SlotAssigned
+from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
 from taskyard.contracts.values import Instant
 from taskyard.machine.machine import Decision
-from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness, Reconnected
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness, Reconnected, description_bytes
 from taskyard.slot_allocator.state import AllocatorState
 
 HEARTBEATS_PER_DECISION_MAX = 100
 ASSIGNED_PER_DECISION_MAX = 400
 CHECKED_PER_DECISION_MAX = 200
+JOINED_BYTES_PER_DECISION_MAX = 128 * 1024
 
 Observation = HeartbeatSeen | Reconnected
 
 
 def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequence[Observation]) -> Decision:
     """What should be appended now."""
-    taken = inputs[:HEARTBEATS_PER_DECISION_MAX]
-    events: list[Event] = _hear(state, liveness, taken)
+    events, taken = _hear(state, liveness, inputs[:HEARTBEATS_PER_DECISION_MAX])
     for worker, incarnation in state.not_reached.items():
         liveness.not_reached(worker, incarnation)
     state.not_reached.clear()
     events += liveness.check(now, state.fleet)[:CHECKED_PER_DECISION_MAX]
-    events += _applies(state, now)
-    events += _place(state)
-    return Decision(events=events, taken=len(taken))
+    # What this commit itself says of a worker is not folded yet: a slot of it given here would be one of a worker that
+    # is lost, or of an incarnation that is gone, and nobody would ever answer for the task.
+    if not any(isinstance(event, WorkerJoined | WorkerLost | WorkerSuspected) for event in events):
+        events += _applies(state, now)
+        events += _place(state)
+    return Decision(events=events, taken=taken)
 
 
-def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observation]) -> list[Event]:
+def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observation]) -> tuple[list[Event], int]:
+    """What was heard, and how much of it fits one commit."""
     joined: dict[str, int] = {}
     events: list[Event] = []
+    size = taken = 0
     for seen in inputs:
         match seen:
             case Reconnected():
                 liveness.begin(seen.at)
             case HeartbeatSeen():
                 event = liveness.hear(seen, state.fleet, joined)
-                if event is not None:
+                if event is not None and event not in events:
                     events.append(event)
-    return events
+                    size += description_bytes(seen.heartbeat)
+        taken += 1
+        if size > JOINED_BYTES_PER_DECISION_MAX:
+            break
+    return events, taken
 
 
 def _applies(state: AllocatorState, now: Instant) -> list[Event]:

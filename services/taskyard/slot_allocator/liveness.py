@@ -4,6 +4,7 @@ Silence counts from the last heartbeat, and never from before this instance bega
 it could not hear is nobody's silence.
 """
 
+import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.agent_protocol import Heartbeat
@@ -12,6 +13,8 @@ from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.values import SECOND, Instant, is_name, seconds
 
 CHECK_SECONDS = 0.5
+DESCRIPTION_BYTES_MAX = 64 * 1024
+"""A worker that describes itself at greater length is not heard: its joining would not fit a commit."""
 WORKERS_MAX = 10_000
 """Workers that may be there at once; the heartbeats of more are not heard."""
 
@@ -60,6 +63,8 @@ class Liveness:
         known = max(joined.get(seen.agent, 0), folded)
         if not (is_name(seen.agent) and is_name(heartbeat.pool)) or heartbeat.incarnation < known:
             return None
+        if heartbeat.incarnation > known and description_bytes(heartbeat) > DESCRIPTION_BYTES_MAX:
+            return None
         self._heard[seen.agent] = max(seen.at, self._heard.get(seen.agent, Instant(0)))
         if heartbeat.leaving:
             self._leaving[seen.agent] = heartbeat.incarnation
@@ -90,9 +95,9 @@ class Liveness:
         if self._leaving.get(name) == incarnation:
             if not worker.busy:
                 return WorkerLost(worker=name, incarnation=incarnation, reason="left")
-            return (
-                None if worker.is_suspect else WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
-            )
+            if not worker.is_suspect:
+                return WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
+            # What it still had may never end: a process that went counts as lost by its silence, as any other.
         silent = now - max(self._heard.get(name, Instant(0)), self._since)
         if silent >= self._lost:
             reason = f"silent for {silent // SECOND} s"
@@ -104,6 +109,11 @@ class Liveness:
         if silent >= self._suspect:
             return WorkerSuspected(worker=name, incarnation=incarnation, reason=f"silent for {silent // SECOND} s")
         return None
+
+
+def description_bytes(heartbeat: Heartbeat) -> int:
+    """How long the event of this worker's joining is, about."""
+    return len(msgspec.json.encode(heartbeat))
 
 
 def _joined(agent: str, heartbeat: Heartbeat) -> WorkerJoined:

@@ -104,6 +104,7 @@ class AllocatorState:
     def stand_by(self) -> None:
         """Remember nothing to decide."""
         self.idle = IdleSlots(is_open=False)
+        self.not_reached = {}
 
     def open_idle_slots(self) -> None:
         """Look at everything once, as a new leader does."""
@@ -111,6 +112,7 @@ class AllocatorState:
         for worker in self.fleet.workers.values():
             self.idle.add_worker(worker, self.joined[worker.name])
         self.touched = dict.fromkeys(self.waiting)
+        self.not_reached = {}  # what was folded long ago says nothing of who listens now
 
     def saved(self) -> Saved:
         """The state for a snapshot."""

@@ -46,7 +46,9 @@ class _Shown:
         metrics.refresh(ask_head)
         metrics.counter("taskyard_projected_events", "Events whose rows were written.", lambda: self._events)
         metrics.gauge(
-            "taskyard_projected_commit", "Sequence of the last commit whose rows were written.", lambda: projector.folded
+            "taskyard_projected_commit",
+            "Sequence of the last commit whose rows were written.",
+            lambda: projector.folded,
         )
         metrics.gauge(
             "taskyard_projector_lag_commits",

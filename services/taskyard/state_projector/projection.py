@@ -4,7 +4,7 @@ Status, verdict and times come from the one fold that every service shares; here
 gathers until `take`, so that a task which came and went between two writes costs one row, not six.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import get_args
 
@@ -20,11 +20,12 @@ from taskyard.contracts.events import (
     SlotAssigned,
     TaskPlanned,
     TaskStarted,
+    TaskSubmitted,
     UnknownEvent,
     WorkerLost,
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ENDED, Phase, TaskRecord, Verdict
-from taskyard.contracts.tasks import TaskTable
+from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, Status, make_position
 from taskyard.state_projector.rows import (
     NULL,
@@ -52,6 +53,8 @@ _SHOWN_AS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
 _STATUS = {phase: (_SHOWN_AS.get(phase) or Status(phase.value)).value for phase in Phase}
 
 _WITH_AUTHOR: frozenset[type] = frozenset(event for event in get_args(AnyEvent) if "by" in event.__struct_fields__)
+
+_WITHOUT_EFFECT = (Change(record=None, before=None, held=None, verdict=Verdict.VOID),)
 
 _encode = msgspec.json.Encoder().encode
 
@@ -100,14 +103,25 @@ class Projection:
         """How many tasks have not ended."""
         return len(self._table.live)
 
-    def fold(self, sequence: int, at: Instant, writer: str, events: Sequence[AnyEvent | UnknownEvent]) -> None:
-        """Fold the commit of `writer` at `sequence`, whose log time is `at`."""
+    def fold(
+        self,
+        sequence: int,
+        at: Instant,
+        writer: str,
+        events: Sequence[AnyEvent | UnknownEvent],
+        known: Container[str] = (),
+    ) -> None:
+        """Fold the commit of `writer` at `sequence`, whose log time is `at`.
+
+        `known` are those of the tasks that are submitted in it which had a row at the last `take`.
+        """
         position = Position(make_position(sequence, 0) - 1)
         apply, fold_surroundings = self._table.apply, self._surroundings.fold
         history, touched = self._history, self._touched
         for event in events:
             position = Position(position + 1)
-            changes = apply(event, at, position)
+            is_repeated = isinstance(event, TaskSubmitted) and self._has_ended(event.task, known)
+            changes = _WITHOUT_EFFECT if is_repeated else apply(event, at, position)
             if changes:
                 name = type(event).__name__
                 by = event.by if type(event) in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
@@ -157,6 +171,10 @@ class Projection:
         self._touched_counts: dict[tuple[str, str], None] = {}
         self._history: list[Row] = []
         self._surroundings.forget_changes()
+
+    def _has_ended(self, task: str, known: Container[str]) -> bool:
+        """Whether a task that is submitted was there before. Its row stays; a second one would break every write."""
+        return (task in known or task in self._new) and task not in self._table.live
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 

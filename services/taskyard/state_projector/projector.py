@@ -9,7 +9,6 @@ import asyncio
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -17,6 +16,7 @@ import asyncpg
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import EventLog
+from taskyard.state_projector.advance import advance
 from taskyard.state_projector.database import connect, migrate
 from taskyard.state_projector.errors import LogMismatch, NotLeading, PositionMoved
 from taskyard.state_projector.projection import Projection
@@ -134,15 +134,9 @@ class Projector:
     async def _write(
         self, store: Store, projection: Projection, before: LogPosition, commits: Sequence[StoredCommit[Any]]
     ) -> LogPosition:
-        events = 0
-        for stored in commits:
-            projection.fold(stored.sequence, stored.at, stored.commit.writer, stored.commit.events)
-            events += len(stored.commit.events)
-        last = commits[-1]
-        after = replace(before, sequence=last.sequence, hash=last.hash, log_time=last.at)
-        await store.write(projection.take(), before=before, after=after)
+        after = await advance(store, projection, before, commits)
         self.folded = after.sequence
-        self._count_events(events)
+        self._count_events(sum(len(stored.commit.events) for stored in commits))
         return after
 
 

@@ -10,7 +10,6 @@ import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import asyncpg
@@ -20,6 +19,7 @@ from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.log import EventLog
 from taskyard.service import linked
 from taskyard.settings import Settings
+from taskyard.state_projector.advance import advance
 from taskyard.state_projector.database import NOTIFY_CHANNEL, SCHEMA, connect, migrate
 from taskyard.state_projector.digest import Digest, differing, digest
 from taskyard.state_projector.errors import LogMismatch, NotLeading
@@ -129,12 +129,7 @@ class _Again:
             raise LogMismatch(f"the log ends at {self.position.sequence}, the read model was folded to {sequence}")
 
     async def _write(self, commits: list[StoredCommit[Any]], events: int) -> None:
-        for stored in commits:
-            self._projection.fold(stored.sequence, stored.at, stored.commit.writer, stored.commit.events)
-        last = commits[-1]
-        after = replace(self.position, sequence=last.sequence, hash=last.hash, log_time=last.at)
-        await self._store.write(self._projection.take(), before=self.position, after=after)
-        self.position = after
+        self.position = await advance(self._store, self._projection, self.position, commits)
         self.events += events
 
 

@@ -93,6 +93,7 @@ _MOVE_POSITION = """
 UPDATE log_position SET sequence = $1, hash = $2, log_time = $3
 WHERE sequence = $4 AND hash = $5 AND generation = $6 RETURNING sequence
 """
+_EXISTING = "SELECT id FROM tasks WHERE id = ANY ($1::text[])"
 _OPEN_ATTEMPTS = """
 SELECT a.task, a.attempt, a.worker, a.slot, a.assigned_at, a.started_at, a.finished_at, a.outcome
 FROM tasks t JOIN attempts a ON a.task = t.id AND a.attempt = t.attempt
@@ -142,6 +143,12 @@ class Store:
                 counts={(row[0], row[1]): row[2] for row in await fetch(_select("counts", COUNT_COLUMNS))},
             )
         return state, position
+
+    async def existing(self, tasks: Sequence[str]) -> frozenset[str]:
+        """Which of these ids have a row."""
+        if not tasks:
+            return frozenset()
+        return frozenset(row[0] for row in await self._connection.fetch(_EXISTING, tasks))
 
     async def write(self, changes: RowChanges, *, before: LogPosition, after: LogPosition) -> None:
         """Write the changes and move the position, in one transaction; then who waits for the position is told.

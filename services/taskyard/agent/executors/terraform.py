@@ -33,6 +33,7 @@ from taskyard.agent.executors.terraform_text import count_changes, count_done, f
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import Changes, TaskError
 from taskyard.contracts.kinds import TerraformInput, decode_input
+from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import TaskId, is_uuid7
 
 PLAN = "plan"
@@ -143,7 +144,7 @@ class Terraform:
             changes = None
         if changes is None or not plan_file.is_file():
             message = f"the plan of attempt {planned_in} is not on this worker"
-            return Unsuccessful(error=TaskError(code="plan_missing", message=message, retryable=False))
+            return Unsuccessful(error=TaskError(code=PLAN_MISSING, message=message, retryable=False))
         tap = _count_progress(job.context, changes.add + changes.change + changes.destroy)
         await self._step(job, ["apply", "-input=false", str(plan_file)], tap)
         outputs: dict[str, Any] = {}

@@ -43,6 +43,7 @@ CREATE TABLE tasks (
 );
 CREATE INDEX tasks_status ON tasks (status, submitted);
 CREATE INDEX tasks_queue ON tasks (queue, submitted);
+CREATE INDEX tasks_worker ON tasks (worker, submitted) WHERE worker IS NOT NULL;
 CREATE INDEX tasks_submitted_by ON tasks (submitted_by, submitted);
 CREATE INDEX tasks_priority ON tasks (priority, submitted);
 CREATE INDEX tasks_finished ON tasks (coalesce(finished_at, 9223372036854775807), submitted);
