@@ -85,7 +85,13 @@ def test_garbage_that_is_stored_becomes_a_rejection_and_nothing_else(system: Sys
         subjects += [("taskyard.command.admin.x", right)]
         answers = _at_once(system, subjects)
         assert all("seq" in answer for answer in answers), answers[:3]
-        system.until(lambda: len(_rejections(system)) - before == len(subjects), "each is rejected")
+        # What bears an id that can be read is refused once, however often it comes.
+        again = [body for _, body in subjects if body.startswith(b'{"id": "0') or body.startswith(b'{"id":"\\u0000')]
+        expected = len(subjects) - len(again) + len(set(again))
+        system.until(
+            lambda: len(_rejections(system)) - before >= expected,
+            lambda: f"each is rejected: {len(_rejections(system)) - before} of {expected}",
+        )
         # A rejection tells who asked for what and bears a status of the client's fault.
         assert {(event["by"], event["status"] // 100) for event in _rejections(system)[before:]} == {("admin", 4)}
 

@@ -316,7 +316,9 @@ def _progressed(record: TaskRecord, event: TaskProgressed) -> Verdict:
 
 
 def _planned(record: TaskRecord, event: TaskPlanned, at: Instant) -> Verdict:
-    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN or record.confirmed:
+    # Only a kind that applies has a plan to show: a worker that says so of another would leave it waiting for nothing.
+    is_asked_for = record.exclusive and not record.confirmed
+    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN or not is_asked_for:
         return Verdict.VOID
     if record.phase is Phase.STOPPING:
         return _stopped(record, at)

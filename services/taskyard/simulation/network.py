@@ -1,0 +1,74 @@
+"""The network between processes: what is sent may be lost, late, or come twice, and an agent may have no connection."""
+
+from collections.abc import Callable
+from typing import Protocol
+
+from msgspec import Struct
+
+from taskyard.simulation.time import World
+
+Reply = Callable[[bytes], None]
+
+
+class Faultiness(Struct, kw_only=True):
+    """How bad the network is: probabilities for one message, and the longest delay in seconds."""
+
+    lost: float = 0.0
+    late: float = 0.0
+    twice: float = 0.0
+    late_seconds: float = 3.0
+
+
+class Listener(Protocol):
+    """An agent, as the server knows it."""
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the server believes that it listens."""
+        ...
+
+    def receive(self, verb: str, data: bytes, reply: Reply) -> None:
+        """A request arrives."""
+        ...
+
+
+class Network:
+    """Carries messages. Streams are behind it too: `is_log_away` lets nothing through to them or back."""
+
+    def __init__(self, world: World, faultiness: Faultiness) -> None:
+        self.world = world
+        self.faultiness = faultiness
+        self.agents: dict[str, Listener] = {}
+        self.is_log_away = False
+
+    def carry(self, deliver: Callable[[], None], *, may_repeat: bool = False) -> None:
+        """Bring one message to its receiver, or not."""
+        world, faults = self.world, self.faultiness
+        if world.chance(faults.lost):
+            return
+        world.later(self.delay(), deliver)
+        if may_repeat and world.chance(faults.twice):
+            world.later(self.delay(), deliver)
+
+    def delay(self) -> float:
+        """How long one message takes, in seconds."""
+        if self.world.chance(self.faultiness.late):
+            return self.world.random.uniform(0.0, self.faultiness.late_seconds)
+        return self.world.random.uniform(0.0005, 0.01)
+
+    def request(
+        self, agent: str, verb: str, data: bytes, *, answered: Reply, nobody_listened: Callable[[], None]
+    ) -> None:
+        """Ask an agent. The server says so when nobody listens; it delivers nothing then."""
+
+        def route() -> None:
+            listener = self.agents.get(agent)
+            if listener is None or not listener.is_connected:
+                self.carry(nobody_listened)
+                return
+            self.carry(lambda: listener.receive(verb, data, reply), may_repeat=True)
+
+        def reply(answer: bytes) -> None:
+            self.carry(lambda: answered(answer))
+
+        self.carry(route)

@@ -1,0 +1,183 @@
+"""The three services of the control plane around their machines: what each reads, and how it acts. See their `app.py`."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+
+from taskyard.contracts.agent_protocol import AssignReply, AssignRequest, CancelRequest, Heartbeat, ReportBatch
+from taskyard.contracts.commands import AnswerBatch, TaskCommand
+from taskyard.contracts.events import AnyEvent, TaskSubmitted, decode_event
+from taskyard.contracts.subjects import HEADER_ANSWER
+from taskyard.contracts.validation import InvalidCommand, decode_body
+from taskyard.contracts.values import Role, TaskId, commit_sequence
+from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.delivery import SendAssignments, SendCancels
+from taskyard.dispatcher.machine import Dispatcher
+from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.log import StreamMessage
+from taskyard.eventlog.memory import MemoryStream
+from taskyard.scheduler.answers import AnswerDoor
+from taskyard.scheduler.machine import Scheduler
+from taskyard.scheduler.messages import CommandMessage
+from taskyard.simulation.instance import Instance
+from taskyard.simulation.network import Network
+from taskyard.simulation.streams import Servers
+from taskyard.slot_allocator.liveness import HeartbeatSeen
+from taskyard.slot_allocator.machine import SlotAllocator
+
+ANSWER_SECONDS_MAX = 1.5
+"""How long the dispatcher waits for an agent's answer."""
+SUSPECT_SECONDS = 4.0
+LOST_SECONDS = 9.0
+"""Shorter than in production, so that a run has more of it."""
+
+ADMIN, OPERATOR, OTHER, VIEWER = "alice", "bob", "carol", "eve"
+ROLES: Mapping[str, Role] = {
+    ADMIN: Role.ADMIN,
+    OPERATOR: Role.OPERATOR,
+    OTHER: Role.OPERATOR,
+    VIEWER: Role.VIEWER,
+}
+
+_codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
+_decode_reports = msgspec.json.Decoder(ReportBatch).decode
+_decode_reply = msgspec.json.Decoder(AssignReply).decode
+_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
+_decode_answers = msgspec.json.Decoder(AnswerBatch).decode
+
+
+class SchedulerService:
+    """Reads commands, answers doors. `answer` is told what a door hears."""
+
+    writer = Scheduler.writer
+
+    def __init__(self, servers: Servers, network: Network, answer: Callable[[AnswerBatch], None]) -> None:
+        self._servers = servers
+        self._network = network
+        self._answer = answer
+        self.sources = {servers.commands.name: servers.commands}
+
+    def make_machine(self) -> Scheduler:
+        """A scheduler that knows the roles."""
+        return Scheduler(ROLES)
+
+    def read(self, instance: Instance, message: StreamMessage) -> CommandMessage:
+        """The command of a stored message; a retry comes with the submission that it repeats."""
+        _, _, principal, pool, verb = (message.subject.split(".", 4) + [""] * 5)[:5]
+        machine: Any = instance.core.machine
+        return CommandMessage(
+            sequence=message.sequence,
+            at=message.at,
+            principal=principal,
+            pool=pool,
+            verb=verb,
+            data=message.data,
+            door=(message.headers or {}).get(HEADER_ANSWER),
+            original=self._original(machine, message.data, pool) if verb == "retry" else None,
+        )
+
+    def perform(self, instance: Instance, effect: AnswerDoor) -> None:
+        """Tell a door; it may not hear it."""
+        data = msgspec.json.encode(effect.batch)
+        self._network.carry(lambda: self._answer(_decode_answers(data)))
+
+    def _original(self, machine: Scheduler, data: bytes, pool: str) -> TaskSubmitted | None:
+        try:
+            body = decode_body("retry", data, pool)
+        except InvalidCommand:
+            return None
+        known = machine.state.known.tasks.get(TaskId(body.task)) if isinstance(body, TaskCommand) else None
+        if known is None:
+            return None
+        stored = self._servers.log.after(commit_sequence(known.position) - 1)[0]
+        for event in _codec.decode(stored.data).events:
+            if isinstance(event, TaskSubmitted) and isinstance(body, TaskCommand) and event.task == body.task:
+                return event
+        return None
+
+
+class AllocatorService:
+    """Hears heartbeats."""
+
+    writer = SlotAllocator.writer
+
+    def __init__(self) -> None:
+        self.sources: Mapping[str, MemoryStream] = {}
+
+    def make_machine(self) -> SlotAllocator:
+        """An allocator with the limits of this world."""
+        return SlotAllocator(SUSPECT_SECONDS, LOST_SECONDS)
+
+    def read(self, instance: Instance, message: StreamMessage) -> Any:
+        """It reads no stream."""
+        raise AssertionError(message.subject)
+
+    def perform(self, instance: Instance, effect: Any) -> None:
+        """It has no effects."""
+
+    @staticmethod
+    def hear(instance: Instance, agent: str, data: bytes) -> None:
+        """A heartbeat reaches an instance."""
+        if instance.is_up and not instance.is_deaf:
+            seen = HeartbeatSeen(
+                agent=agent, at=instance.core.now(instance.monotonic), heartbeat=_decode_heartbeat(data)
+            )  # fmt: skip
+            instance.later(0.0, lambda: instance.post(seen))
+
+
+class DispatcherService:
+    """Reads reports, sends requests to agents."""
+
+    writer = Dispatcher.writer
+
+    def __init__(self, servers: Servers, network: Network) -> None:
+        self._network = network
+        self.sources = {servers.reports.name: servers.reports}
+
+    def make_machine(self) -> Dispatcher:
+        """A dispatcher."""
+        return Dispatcher()
+
+    def read(self, instance: Instance, message: StreamMessage) -> ReportsRead:
+        """The reports of a stored message."""
+        agent = message.subject.rpartition(".")[2]
+        try:
+            batch = _decode_reports(message.data)
+        except msgspec.DecodeError:
+            batch = None
+        return ReportsRead(agent=agent, batch=batch, size=len(message.data))
+
+    def perform(self, instance: Instance, effect: SendAssignments | SendCancels) -> None:
+        """Send one request; an answer that comes too late is nobody's."""
+        deadline = instance.world.now + ANSWER_SECONDS_MAX
+        is_answered = False
+
+        def hear(observation: Callable[[], Any]) -> None:
+            nonlocal is_answered
+
+            def now() -> None:
+                nonlocal is_answered
+                if not is_answered and instance.world.now < deadline:
+                    is_answered = True
+                    instance.post(observation())
+
+            instance.later(0.0, now)
+
+        body: AssignRequest | CancelRequest
+        if isinstance(effect, SendCancels):
+            verb, body = "cancel", CancelRequest(cancels=effect.cancels)
+        else:
+            verb, body = "assign", AssignRequest(incarnation=effect.incarnation, assignments=effect.assignments)
+        life = instance.life
+        self._network.request(
+            effect.agent,
+            verb,
+            msgspec.json.encode(body),
+            answered=lambda data: (
+                hear(lambda: Answered(request=effect, answers=_decode_reply(data).answers))
+                if instance.life == life
+                else None
+            ),
+            nobody_listened=lambda: hear(lambda: NobodyListened(request=effect)) if instance.life == life else None,
+        )

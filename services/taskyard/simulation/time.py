@@ -1,0 +1,95 @@
+"""The world's time and chance: an agenda of steps, one random source, and processes whose steps die and freeze with them."""
+
+from collections.abc import Callable
+from heapq import heappop, heappush
+from random import Random
+
+from taskyard.contracts.values import Instant, seconds
+
+Step = Callable[[], None]
+
+EPOCH = Instant(1_800_000_000 * 1_000_000)
+"""When every simulated run begins."""
+
+
+class World:
+    """Simulated seconds since the beginning, the steps to come, and what is remembered of faults for whoever reads it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = Random(seed)
+        self.now = 0.0
+        self.steps = 0
+        self.is_healed = False
+        self.faults: list[tuple[float, str]] = []
+        self.failures: list[str] = []
+        self._agenda: list[tuple[float, int, Step]] = []
+        self._number = 0
+
+    def later(self, delay_seconds: float, step: Step) -> None:
+        """Do `step` after so many simulated seconds."""
+        self._number += 1
+        heappush(self._agenda, (self.now + delay_seconds, self._number, step))
+
+    def run_until(self, end_seconds: float, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Do all steps until `end_seconds`, or until it is over."""
+        agenda = self._agenda
+        while agenda and agenda[0][0] <= end_seconds and not is_over():
+            self.now, _, step = heappop(agenda)
+            self.steps += 1
+            step()
+        self.now = max(self.now, min(end_seconds, self.now if is_over() else end_seconds))
+
+    def chance(self, probability: float) -> bool:
+        """Whether something happens; nothing bad does once all is healed."""
+        return not self.is_healed and self.random.random() < probability
+
+    def note(self, fault: str) -> None:
+        """Remember that something went wrong on purpose."""
+        self.faults.append((self.now, fault))
+
+    @property
+    def instant(self) -> Instant:
+        """The true time."""
+        return Instant(EPOCH + seconds(self.now))
+
+
+class Process:
+    """Something that runs on a machine. Its steps are dropped when it crashes, and late while it is frozen."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.life = 0
+        self.is_up = False
+        self._frozen_until = 0.0
+        self._clock_offset = world.random.uniform(-3600, 3600)
+        self._clock_rate = world.random.uniform(0.999, 1.001)
+
+    def later(self, delay_seconds: float, step: Step) -> None:
+        """Do a step of this life of the process."""
+        life = self.life
+
+        def guarded() -> None:
+            if self.life != life:
+                return
+            if self._frozen_until > self.world.now:
+                self.world.later(self._frozen_until - self.world.now, guarded)
+            else:
+                step()
+
+        self.world.later(delay_seconds, guarded)
+
+    def freeze(self, duration_seconds: float) -> None:
+        """Let nothing of it happen for a while; then it goes on where it was."""
+        self._frozen_until = max(self._frozen_until, self.world.now + duration_seconds)
+
+    @property
+    def monotonic(self) -> float:
+        """Its own monotonic clock, which runs a little fast or slow."""
+        return 10_000.0 + self.world.now * self._clock_rate
+
+    @property
+    def wall(self) -> Instant:
+        """Its own idea of the time of day, up to an hour wrong."""
+        return Instant(self.world.instant + seconds(self._clock_offset))
