@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 
 import pytest
 from fake_read_model import FakeTask
@@ -213,7 +214,20 @@ async def test_system_routes_ask_for_no_token(world):
         body = paths["/api/v1/tasks"]["post"]["requestBody"]["content"]["application/json"]["schema"]["oneOf"]
         assert {schema["title"] for schema in body} == {"TaskSpec", "TaskBatch"}
         assert "/api/v1/tasks/{task_id}/cancel" in paths
-        assert (await http.get("/docs")).status_code == 200
+
+
+async def test_the_documentation_needs_nothing_from_elsewhere(world):
+    async with world.http("") as http:
+        page = (await http.get("/docs")).text
+        loaded = re.findall(r'(?:src|href)="([^"]+)"', page)
+        files = [address for address in loaded if not address.startswith("data:")]
+        assert len(files) == 3
+        for address in files:
+            assert address.startswith("/")
+            answer = await http.get(address)
+            assert answer.status_code == 200
+            assert len(answer.content) > 10_000
+        assert (await http.get("/docs/assets/__init__.py")).status_code == 404
 
 
 TASK = "0199f3c2-0000-7000-8000-000000000000"

@@ -6,6 +6,7 @@ import json
 import msgspec
 import pytest
 from fake_read_model import FakeTask
+from running_api import running
 
 from taskyard.api.clock import make_id
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
@@ -195,8 +196,6 @@ async def test_following_output_ends_with_the_task(world):
 
 
 async def test_streams_end_when_the_service_stops(nats_server):
-    from conftest import running
-
     async with running(nats_server) as world:
         http = world.http()
         stream = http.stream("GET", "/api/v1/events")

@@ -1,6 +1,8 @@
 """The door over NATS: as a principal's own credentials see it, and the client that stands on it."""
 
 import json
+import socket
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -8,8 +10,10 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeoutError
 
 from taskyard.api.clock import make_id
-from taskyard.client import Client, CommandRefused, connect
+from taskyard.client import Client, CommandRefused, NotAnswered, connect
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer
+from taskyard.eventlog.errors import Unanswered
+from taskyard.eventlog.jetstream_api import publish
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +132,38 @@ async def test_the_client_commands_and_is_told_refusals(world):
     await nc.close()
 
 
+def connection_file(folder: Path, **fields: object) -> Path:
+    """A `connection.json` with these fields, and what else stands in one."""
+    file = folder / "connection.json"
+    others = {"nats_user": "admin", "nats_inbox_prefix": "_INBOX_admin", "http_url": "http://…", "processes": {}}
+    file.write_text(json.dumps(others | fields))
+    return file
+
+
+async def test_the_client_gives_up_where_nobody_listens_or_lets_it_in(world, tmp_path, monkeypatch):
+    monkeypatch.setattr("taskyard.client.CONNECT_SECONDS_MAX", 0.5)
+    with socket.socket() as nobody:
+        nobody.bind(("127.0.0.1", 0))
+        url = f"nats://127.0.0.1:{nobody.getsockname()[1]}"
+        with pytest.raises(NotAnswered, match="Connect call failed"):
+            async with connect(connection_file(tmp_path, nats_url=url, nats_password="")):
+                pass
+    with pytest.raises(NotAnswered, match="Authorization Violation"):
+        async with connect(connection_file(tmp_path, nats_url=world.server.url, nats_password="wrong")):
+            pass
+
+
+async def test_an_error_without_words_is_told_by_its_name():
+    class Silent:
+        async def request(self, *_: object, **__: object) -> None:
+            raise TimeoutError
+
+    with pytest.raises(NotAnswered, match="TimeoutError"):
+        await Client(Silent(), "admin").submit("noop", {})
+    with pytest.raises(Unanswered, match="TimeoutError"):
+        await publish(Silent(), "subject", b"")
+
+
 async def test_the_client_stores_many_in_few_commands(world, tmp_path):
     heard: list[dict] = []
 
@@ -136,19 +172,7 @@ async def test_the_client_stores_many_in_few_commands(world, tmp_path):
 
     await world.control.subscribe("taskyard.command.admin.default.submit", cb=hear)
     await world.control.flush()
-    file = tmp_path / "connection.json"
-    file.write_text(
-        json.dumps(
-            {
-                "nats_url": world.server.url,
-                "nats_user": "admin",
-                "nats_password": world.server.password("admin"),
-                "nats_inbox_prefix": "_INBOX_admin",
-                "http_url": world.url,
-                "processes": {},
-            }
-        )
-    )
+    file = connection_file(tmp_path, nats_url=world.server.url, nats_password=world.server.password("admin"))
     counts: list[int] = []
     async with connect(file) as client:
         ids = await client.submit_many(({**NOOP} for _ in range(2_345)), on_stored=counts.append)

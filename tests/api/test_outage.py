@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from conftest import running
+from running_api import running
 
 from taskyard.api.clock import make_id
 from taskyard.embedded.nats_server import NatsServer

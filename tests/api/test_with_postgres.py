@@ -6,7 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from conftest import World, settings_for, until_ready
+from running_api import World, settings_for, until_ready
 
 from taskyard.api.app import run
 from taskyard.api.clock import make_id

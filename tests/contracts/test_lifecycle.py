@@ -30,7 +30,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
-from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.kinds import KINDS, OnLost
 from taskyard.contracts.lifecycle import DELIVERY_DELAYS_SECONDS, Phase, TaskRecord, Verdict, fold, new_record
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Position, Status, TaskId, seconds
@@ -297,10 +297,10 @@ def test_a_delivery_that_works_forgets_the_failed_ones() -> None:
 @pytest.mark.parametrize(
     ("fields", "after"),
     [
-        ({"on_lost": "retry", "max_attempts": 2}, P.PENDING),
-        ({"on_lost": "retry", "max_attempts": 1}, P.FAILED),
-        ({"on_lost": "fail", "max_attempts": 2}, P.FAILED),
-        ({"on_lost": "hold", "max_attempts": 2}, P.HELD),
+        ({"on_lost": OnLost("retry"), "max_attempts": 2}, P.PENDING),
+        ({"on_lost": OnLost("retry"), "max_attempts": 1}, P.FAILED),
+        ({"on_lost": OnLost("fail"), "max_attempts": 2}, P.FAILED),
+        ({"on_lost": OnLost("hold"), "max_attempts": 2}, P.HELD),
     ],
 )
 def test_a_lost_worker_means_what_the_kind_says(phase: Phase, fields: dict[str, Any], after: Phase) -> None:

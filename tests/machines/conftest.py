@@ -1,6 +1,6 @@
-"""Lets the tests of this folder import what they share."""
+"""The world and the given/when/then helpers are beside the tests: they are no package."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent.parent / "world"), str(Path(__file__).parent)]

@@ -58,20 +58,20 @@ def joined(worker: str = "w1", incarnation: int = 1, **fields: Any) -> WorkerJoi
     return WorkerJoined(worker=worker, incarnation=incarnation, **(values | fields))
 
 
-def assigned(task: TaskId = A, attempt: int = 1, slot: int = 0, worker: str = "w1", incarnation: int = 1) -> SlotAssigned:
+def assigned(
+    task: TaskId = A, attempt: int = 1, slot: int = 0, worker: str = "w1", incarnation: int = 1
+) -> SlotAssigned:
     return SlotAssigned(task=task, attempt=attempt, worker=worker, incarnation=incarnation, slot=slot)
 
 
 class Like:
     """Equal to any event of this type that has these fields."""
 
-    def __init__(self, kind: type, **fields: Any) -> None:
+    def __init__(self, kind: type, /, **fields: Any) -> None:
         self._kind, self._fields = kind, fields
 
     def __eq__(self, other: object) -> bool:
-        return type(other) is self._kind and all(
-            getattr(other, name) == value for name, value in self._fields.items()
-        )
+        return type(other) is self._kind and all(getattr(other, name) == value for name, value in self._fields.items())
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -124,7 +124,7 @@ class Story:
 
     def then(self, *events: Any) -> Self:
         """Exactly these events were chosen, in this order."""
-        assert self.chosen == list(events)
+        assert self.chosen == list(events), f"chosen: {self.chosen}"
         return self
 
     def then_nothing(self) -> Self:

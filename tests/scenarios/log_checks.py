@@ -182,7 +182,7 @@ class Run:
         self._require(not self._slots, f"slots are held at the end: {self._slots}")
         self._require(not self._workspaces, f"workspaces are held at the end: {self._workspaces}")
 
-    def _require(self, holds: bool, fault: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def _require(self, holds: bool, fault: str) -> None:
         if not holds:
             self.faults.append(fault)
 

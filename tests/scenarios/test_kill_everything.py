@@ -72,9 +72,7 @@ def test_a_second_dev_on_a_folder_in_use_is_refused_and_does_no_harm(own: System
     pids = own.connection["processes"]
     program = Path(sysconfig.get_path("scripts")) / "taskyard"
     arguments = ("--data", str(own.data), "--http-port", "0", "--nats-port", "0")
-    second = subprocess.run(
-        [program, "dev", *arguments], capture_output=True, text=True, timeout=30, check=False
-    )
+    second = subprocess.run([program, "dev", *arguments], capture_output=True, text=True, timeout=30, check=False)
     assert second.returncode != 0
     assert "ready" not in second.stdout
     assert "in use" in second.stderr

@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import nats
 import pytest
 from log_checks import Takeover, read_log
 from system import System, running
-from witnessed_load import Load, new_id
+from witnessed_load import Load
 
 LEASE_SECONDS = 3.0
 ANSWER_SECONDS_MAX = 12.0
@@ -70,9 +69,9 @@ def test_a_killed_postgres_costs_nothing(troubled: System) -> None:
 
 
 def test_without_postgres_commands_are_accepted_and_run_and_reads_say_that_it_is_away(troubled: System) -> None:
-    load = Load(troubled, "blind")
     known = troubled.command("true")
     troubled.wait(known, "completed")
+    load = Load(troubled, "blind")
     with frozen(troubled, "postgres"):
         over_http, over_nats = load.command_task(), load.command_task()
         answer = troubled.http.post("/tasks", json=over_http)

@@ -64,6 +64,8 @@ class NatsServer:
         self._agents = sorted(agents)
         self._port = port or processes.free_port()
         self._monitor_port = processes.free_port()
+        while self._monitor_port == self._port:  # nothing listens on it yet, so it counts as free
+            self._monitor_port = processes.free_port()
         self._process: subprocess.Popen[bytes] | None = None
         directory.mkdir(parents=True, exist_ok=True)
         directory.chmod(0o700)

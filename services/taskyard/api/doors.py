@@ -165,7 +165,7 @@ class Door:
         traceparent: str | None,
     ) -> Outcome:
         """Store one command about these tasks and return its outcome, for which the clock runs."""
-        if not is_plain(pool):
+        if not is_name(pool):
             raise invalid(FieldError(path="pool", message="must be a name"))
         subject = command_subject(principal, pool, verb)
         outcome = self._outcomes.expect(command)
@@ -186,11 +186,6 @@ class Door:
             raise
         self._outcomes.start_clock(outcome)
         return outcome
-
-
-def is_plain(name: str) -> bool:
-    """Whether a name may be a token of a subject. A line break in one would be a command of NATS's own protocol."""
-    return is_name(name) and name.isprintable()
 
 
 def _batch_reply(submission: Submission, answers: list[Answer | None]) -> Reply:

@@ -34,7 +34,7 @@ from taskyard.api.read_model import ReadModel
 from taskyard.api.replies import Problem, Reply
 from taskyard.api.submission import HTTP_BODY_BYTES_MAX
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.values import Position, format_position, parse_position
+from taskyard.contracts.values import Position, format_position, is_uuid7, parse_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import EventLog
 
@@ -75,7 +75,7 @@ def parts_of(request: ASGIConnection[Any, Any, Any, Any]) -> Parts:
     return parts
 
 
-async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:  # noqa: RUF029
+async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Recognise the caller, or answer 401 (a guard of routes; one that is not async would run in a thread)."""
     connection.scope["user"] = parts_of(connection).principals.bearing(connection.headers.get("authorization"))
 
@@ -113,6 +113,13 @@ async def await_after(request: HttpRequest, after: str | None) -> Position:
     position = await parts.read_model.position()
     reflect(request, position)
     return position
+
+
+def task_id_in(text: str) -> str:
+    """The task id that an address holds. Raises 404: what is no id names no task."""
+    if not is_uuid7(text):
+        raise not_found("there is no such task")
+    return text
 
 
 def position_in(field: str, text: str) -> Position:

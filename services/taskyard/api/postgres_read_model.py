@@ -97,8 +97,7 @@ class PostgresReadModel:
 
     async def workers_of(self, task: str) -> dict[int, str]:
         """Which worker had each attempt of a task."""
-        attempts = await self._answer(queries.list_attempts(self._pool, task))
-        return {attempt.attempt: attempt.worker for attempt in attempts}
+        return await self._answer(queries.get_workers_of(self._pool, task))
 
     async def tasks(self, wanted: TaskFilter) -> TaskPage:
         """A page of tasks. Raises 422 for a sort or a cursor that is none."""

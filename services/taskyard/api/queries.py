@@ -27,7 +27,6 @@ from taskyard.api.row_views import (
     worker_view,
 )
 from taskyard.api.views import (
-    AttemptView,
     HistoryItem,
     PoolView,
     QueueView,
@@ -41,7 +40,6 @@ from taskyard.contracts.values import (
     Instant,
     Position,
     Status,
-    format_instant,
     make_position,
     seconds,
 )
@@ -56,8 +54,6 @@ ITEMS_MAX = 10_000
 LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
 MEASURED_TASKS = 10_000
 """Times are measured of this many tasks that ended last."""
-
-BEGINNING = Position(0)
 
 Pool = asyncpg.Pool
 
@@ -81,25 +77,14 @@ async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> TaskPage:
     return TaskPage(items=items, next_cursor=listing.cursor_after(shown[-1]) if len(rows) > listing.limit else None)
 
 
-async def get_history(pool: Pool, task: str, after: Position = BEGINNING) -> list[HistoryItem]:
-    """The events of a task after a position, in the order of the log; HISTORY_ITEMS_MAX at most."""
-    return [history_item(row) for row in await pool.fetch(_statement("get_history"), task, after, HISTORY_ITEMS_MAX)]
+async def get_history(pool: Pool, task: str) -> list[HistoryItem]:
+    """The events of a task in the order of the log; HISTORY_ITEMS_MAX at most."""
+    return [history_item(row) for row in await pool.fetch(_statement("get_history"), task, HISTORY_ITEMS_MAX)]
 
 
-async def list_attempts(pool: Pool, task: str) -> list[AttemptView]:
-    """The attempts of a task."""
-    return [
-        AttemptView(
-            attempt=row["attempt"],
-            worker=row["worker"],
-            slot=row["slot"],
-            assigned_at=format_instant(row["assigned_at"]),
-            started_at=time_text(row["started_at"]),
-            finished_at=time_text(row["finished_at"]),
-            outcome=row["outcome"],
-        )
-        for row in await pool.fetch(_statement("list_attempts"), task)
-    ]
+async def get_workers_of(pool: Pool, task: str) -> dict[int, str]:
+    """Which worker had each attempt of a task."""
+    return {row["attempt"]: row["worker"] for row in await pool.fetch(_statement("get_workers_of"), task)}
 
 
 async def list_workers(pool: Pool, now: Instant) -> list[WorkerView]:

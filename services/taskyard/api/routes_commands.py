@@ -1,5 +1,6 @@
 """The door over HTTP: routes that submit and command."""
 
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -9,9 +10,8 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath
 from msgspec import Raw
 
-from taskyard.api.doors import is_plain
 from taskyard.api.errors import ReadModelUnavailable, Refusal, invalid, not_found, too_large
-from taskyard.api.http_shared import HttpRequest, Parts, parts_of, read_body, respond
+from taskyard.api.http_shared import HttpRequest, Parts, parts_of, read_body, respond, task_id_in
 from taskyard.api.openapi import PROBLEM_RESPONSES, body_operation
 from taskyard.api.principals import Caller
 from taskyard.api.replies import Accepted, AcceptedBatch, Reply
@@ -26,7 +26,7 @@ from taskyard.contracts.commands import (
 )
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import HEADER_TRACEPARENT
-from taskyard.contracts.values import POOL_DEFAULT, is_name, is_uuid7
+from taskyard.contracts.values import POOL_DEFAULT, is_name
 
 TASK_VERBS = ("cancel", "force-stop", "confirm", "discard", "retry", "reprioritise")
 POOL_VERBS = {"configure": "configure-pool", "pause": "pause", "resume": "resume"}
@@ -78,12 +78,11 @@ def _task_route(verb: str) -> HTTPRouteHandler:
     )
     async def command_task(request: Request[Caller, Any, State], task_id: FromPath[str]) -> Response[Accepted]:
         request.user.require(verb)
-        if not is_uuid7(task_id) or len(task_id) != 36:
-            raise not_found("there is no such task")
+        task = task_id_in(task_id)
         fields = _read_fields(await read_body(request))
-        _fix(fields, "task", task_id)
+        _fix(fields, "task", task)
         _accept_either_word(fields, verb)
-        pool = await _pool_of_task(request, task_id, fields)
+        pool = await _pool_of_task(request, task, fields)
         return await _send(request, verb, pool, fields)
 
     return command_task
@@ -166,9 +165,9 @@ async def _send(request: HttpRequest, verb: str, pool: str, fields: dict[str, Ra
     return respond(request, reply)
 
 
-async def _counted(parts: Parts, verb: str, answering: Any) -> Reply:
+async def _counted(parts: Parts, verb: str, answering: Awaitable[Reply]) -> Reply:
     try:
-        reply: Reply = await answering
+        reply = await answering
     except Refusal as refusal:
         parts.metrics.command(DOOR, verb, refusal.status)
         raise
@@ -232,5 +231,5 @@ def _named_pool(fields: dict[str, Raw]) -> str | None:
 
 
 def _require_name(name: str, what: str) -> None:
-    if not is_plain(name):
+    if not is_name(name):
         raise not_found(f"there is no such {what}")

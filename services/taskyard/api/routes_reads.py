@@ -8,8 +8,8 @@ from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
-from taskyard.api.errors import invalid, not_found
-from taskyard.api.http_shared import await_after, parts_of
+from taskyard.api.errors import invalid
+from taskyard.api.http_shared import await_after, parts_of, task_id_in
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.principals import Caller
 from taskyard.api.read_model import TaskFilter
@@ -24,7 +24,7 @@ from taskyard.api.views import (
     WorkerView,
 )
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.values import Status, is_uuid7
+from taskyard.contracts.values import Status
 
 LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
@@ -103,7 +103,7 @@ async def get_task(
 ) -> Response[TaskView]:
     """The task as it is now. A task of others is not found by an operator."""
     await await_after(request, after)
-    return Response(await parts_of(request).read_model.task(_task_id(task_id), sees_only=request.user.sees_only))
+    return Response(await parts_of(request).read_model.task(task_id_in(task_id), sees_only=request.user.sees_only))
 
 
 @get("/tasks/{task_id:str}/history", tags=["reading"], summary="A task's events", responses=READ_PROBLEM_RESPONSES)
@@ -113,7 +113,7 @@ async def get_history(
     """All events that concern the task, in the order of the log; those without effect bear `void: true`."""
     await await_after(request, after)
     model = parts_of(request).read_model
-    await model.task(_task_id(task_id), sees_only=request.user.sees_only)
+    await model.task(task_id_in(task_id), sees_only=request.user.sees_only)
     return Response(History(items=await model.history(task_id)))
 
 
@@ -154,12 +154,6 @@ READ_ROUTES: list[HTTPRouteHandler] = [
     list_pools,
     get_stats,
 ]
-
-
-def _task_id(text: str) -> str:
-    if not is_uuid7(text):
-        raise not_found("there is no such task")
-    return text
 
 
 def _values(name: str, given: list[str] | None) -> tuple[str, ...]:

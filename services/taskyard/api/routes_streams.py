@@ -11,9 +11,8 @@ from litestar.params import FromPath, HeaderParameter, QueryParameter
 from litestar.response import Stream
 from msgspec import Struct
 
-from taskyard.api.errors import not_found
 from taskyard.api.feed import EventFilter, LogEvent
-from taskyard.api.http_shared import HttpRequest, await_after, parts_of, position_in, reflect
+from taskyard.api.http_shared import HttpRequest, await_after, parts_of, position_in, reflect, task_id_in
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.output import OutputRequest
 from taskyard.api.principals import Caller
@@ -23,7 +22,6 @@ from taskyard.contracts.values import (
     Position,
     commit_sequence,
     format_instant,
-    is_uuid7,
     make_position,
 )
 from taskyard.eventlog.commit import StoredCommit
@@ -126,10 +124,8 @@ async def output(
 ) -> Stream:
     """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""
     parts = parts_of(request)
-    if not is_uuid7(task_id):
-        raise not_found("there is no such task")
     await await_after(request, after)
-    task = await parts.read_model.task(task_id, sees_only=request.user.sees_only)
+    task = await parts.read_model.task(task_id_in(task_id), sees_only=request.user.sees_only)
     wanted = OutputRequest(
         task=task_id,
         attempt=attempt or max(task.attempt, 1),

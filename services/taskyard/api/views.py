@@ -63,18 +63,6 @@ class HistoryItem(View):
     data: dict[str, Raw]
 
 
-class AttemptView(View):
-    """One attempt of a task."""
-
-    attempt: int
-    worker: str
-    slot: int
-    assigned_at: str
-    started_at: str | None
-    finished_at: str | None
-    outcome: str | None
-
-
 class SlotView(View):
     """A slot: `idle`, `running`, or `reserved` for `task`."""
 

@@ -87,13 +87,15 @@ def _confirm_by_itself(state: SchedulerState) -> list[Event]:
 
 def _fire_timers(state: SchedulerState, now: Instant) -> list[Event]:
     events: list[Event] = []
+    said: set[TaskId] = set()  # one plan may have several timers, since its time to expire may change
     while len(events) < TIMERS_PER_DECISION_MAX and (fired := state.agenda.pop_due(now)) is not None:
         kind, id = fired
         record = state.tasks.live.get(id)
-        if record is None:
+        if record is None or id in said:
             continue
         event = _timer_event(state, record, kind, now)
         if event is not None:
+            said.add(id)
             events.append(event)
     return events
 

@@ -5,6 +5,7 @@ It finds a running loop that has nothing but the world's time, so no event loop 
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Generator
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 from taskyard.eventlog.append import AppendRejected, append_resolved
@@ -105,22 +106,22 @@ class Driver:
             return
         running: Any = _Loop(self._process)
         asyncio._set_running_loop(running)  # noqa: SLF001 - made for whoever runs coroutines by itself
+        then: Callable[[], None] | None = None
         try:
             waits = self._coroutine.send(None)
         except StopIteration as stop:
-            waits = None
-            outcome: Callable[[], None] = lambda: self._done(stop.value)  # noqa: E731
+            then = partial(self._done, stop.value)
         except Exception as error:  # noqa: BLE001 - handed on
-            waits, failure = None, error
-            outcome = lambda: self._failed(failure)  # noqa: E731
+            then = partial(self._failed, error)
         else:
-            outcome = self._again
+            if isinstance(waits, Answer):
+                waits.on_done = self._step
+            else:
+                then = self._again
         finally:
             asyncio._set_running_loop(None)  # noqa: SLF001
-        if isinstance(waits, Answer):
-            waits.on_done = self._step
-        else:
-            outcome()
+        if then is not None:
+            then()
 
     def _again(self) -> None:
         self._process.later(0.0, self._step)

@@ -112,11 +112,22 @@ class Instance(Process):
         """Whether it decides now, as far as it knows."""
         return self.is_up and self.core.role is Role.LEADER
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether it has folded, read and decided everything that is there."""
+        read = all(self._read.get(name, 0) == stream.head for name, stream in self.service.sources.items())
+        waits = not self._leads or (read and self._append is None and not self.core.inputs_waiting)
+        return self.is_up and self.core.folded == self.servers.log.head and waits
+
     def post(self, observation: Any) -> None:
         """Let the machine decide on what was observed."""
         if self.core.has_room:
             self.core.offer(Offered(observation))
             self._wake()
+
+    def post_now(self, observe: Callable[[], Any]) -> None:
+        """Let the machine decide on something that is observed at a time of this process."""
+        self.later(0.0, lambda: self.post(observe()))
 
     # -- following -----------------------------------------------------------------------------------------------------
 
@@ -279,8 +290,9 @@ class Instance(Process):
             then()
 
         def failed(error: Exception) -> None:
-            if isinstance(error, FenceMoved) and any(m.data == decided.data for m in self.servers.log.after(0)):
-                self.world.failures.append(f"{self.name} gave an append up that is stored: {error}")
+            last = self.servers.last(writer)
+            if isinstance(error, FenceMoved) and last is not None and last[1] == decided.data:
+                self.world.failures.append(f"{self.name} gave an append up that is stored last: {error}")
             self._append_failed(error)
 
         self._append = append(

@@ -29,6 +29,7 @@ class Servers:
         self.snapshots: dict[str, list[bytes]] = {}
         self.listeners: list[Callable[[MemoryStream], None]] = []
         self._leases = MemoryLeases(self.clock_of_leases, lease_seconds=LEASE_SECONDS)
+        self.stored_at: list[float] = []
         self._message_ids: set[str] = set()
 
     def clock(self) -> Instant:
@@ -48,6 +49,7 @@ class Servers:
             AppendRejected: it is not.
         """
         sequence = self.log.store(log_subject(PARTITION, writer), data, expected=expected)
+        self.stored_at.append(self.world.now)
         self._tell(self.log)
         return sequence
 

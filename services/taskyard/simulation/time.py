@@ -63,6 +63,7 @@ class Process:
         self.life = 0
         self.is_up = False
         self._frozen_until = 0.0
+        self._held: list[Step] = []
         self._clock_offset = world.random.uniform(-3600, 3600)
         self._clock_rate = world.random.uniform(0.999, 1.001)
 
@@ -74,7 +75,7 @@ class Process:
             if self.life != life:
                 return
             if self._frozen_until > self.world.now:
-                self.world.later(self._frozen_until - self.world.now, guarded)
+                self._held.append(guarded)
             else:
                 step()
 
@@ -83,6 +84,18 @@ class Process:
     def freeze(self, duration_seconds: float) -> None:
         """Let nothing of it happen for a while; then it goes on where it was."""
         self._frozen_until = max(self._frozen_until, self.world.now + duration_seconds)
+        self.world.later(duration_seconds, self._release)
+
+    def thaw(self) -> None:
+        """Let everything go on from now."""
+        self._frozen_until = self.world.now
+        self._release()
+
+    def _release(self) -> None:
+        if self._frozen_until <= self.world.now:
+            held, self._held = self._held, []
+            for step in held:
+                self.world.later(0.0, step)
 
     @property
     def monotonic(self) -> float:

@@ -1,5 +1,5 @@
 SELECT position, at, type, writer, by, void, event
 FROM taskyard.history
-WHERE task = $1 AND position > $2
+WHERE task = $1
 ORDER BY position
-LIMIT $3
+LIMIT $2

@@ -1,0 +1,1 @@
+SELECT attempt, worker FROM taskyard.attempts WHERE task = $1

@@ -1,0 +1,43 @@
+"""A host of an agent: its disk, and the processes that run on it, also while the agent does not.
+
+`Witness` writes down what really ran, which is what checks compare the log with: nobody's report can change it.
+"""
+
+from dataclasses import dataclass, field
+
+from taskyard.simulation.evidence import Ran
+from taskyard.simulation.time import World
+
+
+class Witness:
+    """Everything that ran anywhere."""
+
+    def __init__(self, world: World) -> None:
+        self.runs: list[Ran] = []
+        self._world = world
+
+    def begins(self, run: Ran) -> Ran:
+        """A process begins its work."""
+        self.runs.append(run)
+        return run
+
+    def ends(self, run: Ran) -> None:
+        """A process is over."""
+        if run.ended is None:
+            run.ended = self._world.now
+
+
+@dataclass(kw_only=True)
+class Disk:
+    """What an agent keeps, as bytes. `born` is the incarnation that began the journal, None on an empty disk."""
+
+    born: int | None = None
+    incarnation: int = 0
+    slots: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    live: dict[int, bytes] = field(default_factory=dict[int, bytes])
+    batches: dict[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])
+    plans: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+
+    def forget_plans(self, task: str) -> None:
+        """Remove the plans of a task."""
+        self.plans = {plan for plan in self.plans if plan[0] != task}

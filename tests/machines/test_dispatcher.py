@@ -1,0 +1,547 @@
+"""One attempt: it is delivered until it is answered, what its agent reports becomes events once, deadlines become stops."""
+
+from typing import Any
+
+import pytest
+from machine_story import START, A, B, Like, Story, assigned, joined, submitted
+from msgspec import Raw
+
+from taskyard.contracts.agent_protocol import (
+    REASON_INCARNATION,
+    AnyReport,
+    AssignAnswer,
+    Failed,
+    Lost,
+    Planned,
+    Progressed,
+    ReportBatch,
+    Started,
+    Succeeded,
+)
+from taskyard.contracts.events import (
+    NO_RESPONDERS,
+    ApplyConfirmed,
+    AttemptFailed,
+    AttemptLost,
+    AttemptSucceeded,
+    Changes,
+    ForceStopped,
+    NotDelivered,
+    TaskDispatched,
+    TaskError,
+    TaskPlanned,
+    TaskProgressed,
+    TaskScheduled,
+    TaskStarted,
+    TaskStopRequested,
+    WorkerJoined,
+    WorkerLost,
+)
+from taskyard.contracts.lifecycle import Phase
+from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.delivery import RESEND_SECONDS, RESEND_STOP_SECONDS, SendAssignments, SendCancels
+from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.state import TIMEOUT_SLACK_SECONDS
+
+ERROR = TaskError(code="exit", message="1")
+CANCEL = TaskStopRequested(task=A, cause="cancel", by="alice")
+LOST = WorkerLost(worker="w1", incarnation=1)
+DISPATCHED = TaskDispatched(task=A, attempt=1)
+STARTED = TaskStarted(task=A, attempt=1)
+STARTED_HERE = Like(TaskStarted, task=A, attempt=1)
+WHEN: dict[str, Any] = {"task": A, "attempt": 1, "at": START}
+
+
+class Delivering(Story):
+    """A dispatcher's story, in which agents answer and report."""
+
+    def __init__(self) -> None:
+        super().__init__(Dispatcher())
+
+    def with_attempt(self, kind: str = "noop", **fields: Any) -> "Delivering":
+        """Task A has slot 0 of w1."""
+        self.given(joined(), submitted(A, kind, **fields), TaskScheduled(task=A), assigned())
+        return self
+
+    def sends(self) -> Any:
+        """The one message that is due."""
+        (effect,) = self.effects()
+        return effect
+
+
+def answered(send: SendAssignments | SendCancels, outcome: str, reason: str = "") -> Answered:
+    sent = send.assignments if isinstance(send, SendAssignments) else send.cancels
+    return Answered(
+        request=send,
+        answers=tuple(AssignAnswer(position=each.position, outcome=outcome, reason=reason) for each in sent),
+    )
+
+
+def reported(*reports: AnyReport, agent: str = "w1") -> ReportsRead:
+    return ReportsRead(agent=agent, batch=ReportBatch(incarnation=1, number=1, reports=reports), size=100)
+
+
+# -- delivery ----------------------------------------------------------------------------------------------------------
+
+
+def test_an_assignment_is_sent_to_its_agent_and_accepted() -> None:
+    story = Delivering().with_attempt("command", timeout_seconds=7, input=Raw(b'{"argv":["a"]}'))
+
+    send = story.sends()
+    assert (send.agent, send.incarnation) == ("w1", 1)
+    (sent,) = send.assignments
+    assert (sent.task, sent.attempt, sent.slot, sent.incarnation, sent.kind) == (A, 1, 0, 1, "command")
+    assert (sent.timeout_seconds, sent.apply, bytes(sent.input)) == (7, False, b'{"argv":["a"]}')
+    assert sent.position == story.record().assigned
+
+    story.when(answered(send, "accepted")).then(DISPATCHED)
+    assert list(story.after(60).effects()) == []
+
+
+def test_nothing_is_sent_twice_within_the_time_to_answer() -> None:
+    story = Delivering().with_attempt()
+    story.sends()
+
+    assert list(story.after(RESEND_SECONDS - 0.1).effects()) == []
+    assert story.after(0.1).sends().assignments[0].attempt == 1
+
+
+def test_assignments_of_an_agent_go_together() -> None:
+    story = Delivering().with_attempt().given(submitted(B, "plan"), TaskScheduled(task=B), assigned(B, slot=1))
+
+    assert [each.task for each in story.sends().assignments] == [A, B]
+
+
+def test_nobody_listens_to_the_first_and_only_copy_is_proof() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(NobodyListened(request=story.sends())).then(NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
+
+    assert list(story.after(60).effects()) == []
+    assert story.record().phase is Phase.PENDING
+
+
+def test_nobody_listens_to_a_second_copy_is_silence() -> None:
+    """The first copy may have arrived before the agent went away."""
+    story = Delivering().with_attempt()
+    first = story.sends()
+    second = story.after(RESEND_SECONDS).sends()
+
+    story.when(NobodyListened(request=second), NobodyListened(request=first)).then_nothing()
+
+    assert story.after(RESEND_SECONDS).sends().assignments[0].task == A
+
+
+@pytest.mark.parametrize("take_over", [Story.successor, Story.refolded], ids=["snapshot", "whole log"])
+def test_nobody_listens_is_silence_for_what_was_assigned_before_this_leader_began(take_over: Any) -> None:
+    """The leader before may have sent a copy."""
+    story = take_over(Delivering().with_attempt())
+    (send,) = story.effects()
+
+    story.when(NobodyListened(request=send)).then_nothing()
+
+
+def test_nobody_listens_is_proof_for_what_was_assigned_to_this_leader_itself() -> None:
+    story = Delivering().given(joined(), submitted(), TaskScheduled(task=A)).successor().given(assigned())
+    (send,) = story.effects()
+
+    story.when(NobodyListened(request=send)).then(Like(NotDelivered))
+
+
+def test_nobody_listens_means_nothing_for_an_attempt_that_is_over_or_accepted() -> None:
+    story = Delivering().with_attempt()
+    send = story.sends()
+    story.when(answered(send, "accepted"))
+
+    story.when(NobodyListened(request=send)).then_nothing()
+    story.given(AttemptSucceeded(task=A, attempt=1)).when(NobodyListened(request=send)).then_nothing()
+
+
+def test_no_copy_is_sent_after_non_delivery_was_decided_and_before_it_is_folded() -> None:
+    story = Delivering().with_attempt()
+    send = story.sends()
+
+    story.decide(NobodyListened(request=send))
+
+    assert list(story.after(60).effects()) == []
+
+
+# -- answers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_declined_assignment_was_not_delivered() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(answered(story.sends(), "declined", "leaving")).then(NotDelivered(task=A, attempt=1, reason="leaving"))
+
+
+def test_one_declined_for_its_incarnation_is_sent_again() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(answered(story.sends(), "declined", REASON_INCARNATION)).then_nothing()
+
+    assert story.after(RESEND_SECONDS).sends().assignments[0].task == A
+
+
+def test_an_attempt_that_was_accepted_and_is_then_declined_is_lost() -> None:
+    story = Delivering().with_attempt()
+    send = story.sends()
+    story.when(answered(send, "accepted"))
+
+    story.when(answered(send, "declined", "who?")).then(AttemptLost(task=A, attempt=1, message="who?"))
+
+
+def test_an_agent_that_lost_its_memory_has_lost_the_attempt() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(answered(story.sends(), "lost", "no journal")).then(AttemptLost(task=A, attempt=1, message="no journal"))
+
+
+@pytest.mark.parametrize("outcome", ["accepted", "declined", "lost", "of another version"])
+def test_an_answer_again_changes_nothing(outcome: str) -> None:
+    story = Delivering().with_attempt()
+    answer = answered(story.sends(), outcome)
+    story.when(answer, answer)
+    assert len(story.chosen) == (outcome != "of another version")
+
+    if outcome == "accepted":
+        story.when(answer).then_nothing()
+    elif A in story.machine.state.tasks.live:
+        story.when(answer).then_nothing()
+
+
+def test_an_answer_about_an_earlier_attempt_means_nothing() -> None:
+    story = Delivering().with_attempt()
+    send = story.sends()
+    story.given(NotDelivered(task=A, attempt=1, reason="x"), TaskScheduled(task=A), assigned(attempt=2))
+
+    for outcome in ("accepted", "declined", "lost"):
+        story.when(answered(send, outcome)).then_nothing()
+
+
+def test_an_answer_about_what_was_not_asked_means_nothing() -> None:
+    story = Delivering().with_attempt()
+    strange = AssignAnswer(position=story.record().assigned + 1, outcome="lost")  # type: ignore[arg-type]
+
+    story.when(Answered(request=story.sends(), answers=(strange,))).then_nothing()
+
+
+# -- reports -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_reports_of_an_attempt_become_its_events_in_order() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(
+        reported(Started(**WHEN), Progressed(**WHEN, progress=40, message="m"), Succeeded(**WHEN, result=Raw(b"1")))
+    )
+
+    story.then(
+        DISPATCHED,
+        STARTED_HERE,
+        TaskProgressed(task=A, attempt=1, progress=40, message="m"),
+        Like(AttemptSucceeded, task=A, attempt=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("report", "event"),
+    [
+        (Succeeded(**WHEN), AttemptSucceeded(task=A, attempt=1)),
+        (Failed(**WHEN, error=ERROR), AttemptFailed(task=A, attempt=1, error=ERROR)),
+        (Lost(**WHEN, message="restarted"), AttemptLost(task=A, attempt=1, message="restarted")),
+    ],
+    ids=["succeeded", "failed", "lost"],
+)
+@pytest.mark.parametrize("before", [(), (DISPATCHED,), (DISPATCHED, STARTED), (CANCEL,)], ids=len)
+def test_an_end_is_an_end_though_earlier_reports_are_missing(report: Any, event: Any, before: tuple[Any, ...]) -> None:
+    story = Delivering().with_attempt().given(*before)
+
+    story.when(reported(report), reported(report)).then(event)
+    story.when(reported(report)).then_nothing()
+
+
+def test_repeated_reports_say_nothing_new() -> None:
+    story = Delivering().with_attempt()
+    batch = reported(Started(**WHEN), Progressed(**WHEN, progress=40))
+    story.when(batch, batch).then(DISPATCHED, STARTED_HERE, Like(TaskProgressed, progress=40))
+
+    story.when(batch).then_nothing()
+    story.when(reported(Progressed(**WHEN, progress=39), Progressed(**WHEN, progress=41))).then(
+        Like(TaskProgressed, progress=41)
+    )
+
+
+def test_what_comes_after_the_end_in_the_same_decision_says_nothing() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(reported(Succeeded(**WHEN), Failed(**WHEN, error=ERROR), Started(**WHEN))).then(
+        AttemptSucceeded(task=A, attempt=1)
+    )
+
+
+def test_reports_of_another_agent_are_not_believed() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(reported(Started(**WHEN), Succeeded(**WHEN), agent="w2")).then_nothing()
+
+
+def test_the_end_of_an_earlier_attempt_is_shown_and_void() -> None:
+    story = Delivering().with_attempt().given(LOST, TaskScheduled(task=A), assigned(attempt=2, worker="w2"))
+
+    story.when(reported(Started(**WHEN), Succeeded(**WHEN), Succeeded(**WHEN))).then(
+        AttemptSucceeded(task=A, attempt=1)
+    )
+    assert story.record().phase is Phase.ASSIGNED
+
+
+def test_reports_of_attempts_to_come_are_not_believed() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(reported(Succeeded(task=A, attempt=2, at=START))).then_nothing()
+
+
+def test_reports_of_tasks_that_nobody_knows_say_nothing() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(reported(Succeeded(task=B, attempt=1, at=START))).then_nothing()
+
+
+def test_a_batch_that_could_not_be_read_is_passed_over() -> None:
+    story = Delivering().with_attempt()
+
+    story.when(
+        ReportsRead(agent="w1", batch=None, size=10),
+        ReportsRead(agent="w1", batch=ReportBatch(incarnation=1, number=1, reports=(Succeeded(**WHEN),)), size=10**7),
+    ).then_nothing()
+
+
+def test_a_plan_is_reported_once() -> None:
+    story = Delivering().with_attempt("plan_and_apply")
+    planned = reported(Started(**WHEN), Planned(**WHEN, changes=Changes(add=1)))
+
+    story.when(planned, planned).then(DISPATCHED, STARTED_HERE, TaskPlanned(task=A, attempt=1, changes=Changes(add=1)))
+    story.when(planned).then_nothing()
+
+
+# -- stops -------------------------------------------------------------------------------------------------------------
+
+
+def running(timeout_seconds: float = 60) -> Delivering:
+    return Delivering().with_attempt(timeout_seconds=timeout_seconds).given(DISPATCHED, STARTED)  # type: ignore[return-value]
+
+
+def test_an_attempt_that_runs_too_long_is_stopped_a_little_after_its_agent_should_have() -> None:
+    story = running()
+
+    story.after(60 + TIMEOUT_SLACK_SECONDS - 0.1).when().then_nothing()
+    story.after(0.1).when().then(Like(TaskStopRequested, task=A, cause="timeout", attempt=1, by="dispatcher"))
+    story.after(60).when().then_nothing()
+
+
+def test_the_time_counts_from_the_start_also_for_a_new_leader() -> None:
+    story = running().after(60).successor()
+
+    story.when().then_nothing()
+    story.after(TIMEOUT_SLACK_SECONDS).when().then(Like(TaskStopRequested, cause="timeout"))
+
+
+def test_an_end_that_is_reported_in_time_beats_the_deadline() -> None:
+    story = running().after(100)
+
+    story.machine.decide(START, ())
+    assert [type(event) for event in story.decide(reported(Succeeded(**WHEN))).events] == [AttemptSucceeded]
+
+
+def test_waiting_is_no_running() -> None:
+    story = Delivering().with_attempt(timeout_seconds=1).given(DISPATCHED)
+
+    story.after(3600).when().then_nothing()
+
+
+def test_a_stop_is_repeated_until_it_is_acknowledged_and_then_until_the_end() -> None:
+    story = running().given(CANCEL)
+
+    send = story.sends()
+    assert [(each.task, each.attempt, each.slot, each.cause) for each in send.cancels] == [(A, 1, 0, "cancel")]
+    assert send.cancels[0].position == story.record().assigned
+    send = story.after(RESEND_SECONDS).sends()
+    story.when(answered(send, "accepted")).then_nothing()
+    assert list(story.after(RESEND_STOP_SECONDS - 0.1).effects()) == []
+    assert isinstance(story.after(0.1).sends(), SendCancels)
+
+    story.when(reported(Failed(**WHEN, error=ERROR)))
+
+    assert list(story.after(3600).effects()) == []
+    assert A not in story.machine.state.tasks.live
+
+
+def test_a_stop_for_a_timeout_says_so() -> None:
+    story = running().after(62)
+    story.when()
+
+    assert story.sends().cancels[0].cause == "timeout"
+
+
+def test_a_stop_takes_the_place_of_an_assignment_and_its_late_answer_does_not_settle_it() -> None:
+    story = Delivering().with_attempt()
+    assignment = story.sends()
+    story.given(CANCEL)
+
+    assert isinstance(story.sends(), SendCancels)
+    story.when(answered(assignment, "accepted")).then_nothing()
+
+    assert isinstance(story.after(RESEND_SECONDS).sends(), SendCancels)
+
+
+def test_nobody_listens_to_a_stop_is_silence() -> None:
+    story = running().given(CANCEL)
+
+    story.when(NobodyListened(request=story.sends())).then_nothing()
+    assert isinstance(story.after(RESEND_SECONDS).sends(), SendCancels)
+
+
+def test_a_new_leader_sends_the_stop_again() -> None:
+    story = running().given(CANCEL)
+    story.sends()
+
+    assert [type(effect) for effect in story.successor().effects()] == [SendCancels]
+
+
+def test_a_forced_stop_is_told_to_the_worker_once() -> None:
+    story = running().given(ForceStopped(task=A, by="root", reason="x"))
+
+    assert [(each.task, each.attempt) for each in story.sends().cancels] == [(A, 1)]
+    assert list(story.after(60).effects()) == []
+
+
+def test_a_forced_stop_of_what_is_on_no_worker_is_told_to_nobody() -> None:
+    story = Delivering().given(
+        joined(), submitted(), TaskScheduled(task=A), ForceStopped(task=A, by="root", reason="x")
+    )
+
+    assert list(story.effects()) == []
+
+
+# -- workers lost and found --------------------------------------------------------------------------------------------
+
+
+def held() -> Delivering:
+    """An apply whose worker is lost while it runs."""
+    story = Delivering().with_attempt("plan_and_apply")
+    story.given(TaskPlanned(task=A, attempt=1, changes=Changes()), ApplyConfirmed(task=A, attempt=1, by="bob"))
+    story.given(assigned(attempt=2), TaskDispatched(task=A, attempt=2), TaskStarted(task=A, attempt=2), LOST)
+    return story
+
+
+def test_nothing_is_sent_for_what_is_held_until_its_worker_joins() -> None:
+    story = held()
+    assert list(story.after(600).effects()) == []
+
+    story.given(joined(incarnation=2))
+
+    send = story.sends()
+    (sent,) = send.assignments
+    assert (send.incarnation, sent.incarnation, sent.attempt, sent.apply, sent.plan_attempt) == (2, 1, 2, True, 1)
+
+
+def test_a_held_attempt_that_its_worker_still_has_runs_on() -> None:
+    story = held().given(joined(incarnation=2))
+
+    story.when(answered(story.sends(), "accepted")).then(TaskDispatched(task=A, attempt=2))
+    assert story.record().phase is Phase.RUNNING
+
+
+def test_a_held_apply_that_its_worker_lost_has_failed() -> None:
+    story = held().given(joined(incarnation=2))
+
+    story.when(answered(story.sends(), "lost")).then(Like(AttemptLost, attempt=2))
+    assert A not in story.machine.state.tasks.live
+
+
+def test_a_held_apply_that_its_worker_declines_had_not_begun() -> None:
+    story = held().given(joined(incarnation=2))
+
+    story.when(answered(story.sends(), "declined", "never seen")).then(Like(NotDelivered, attempt=2))
+    assert story.record().phase is Phase.SCHEDULED
+
+
+def test_nobody_listens_is_no_proof_for_what_was_held() -> None:
+    story = held().given(joined(incarnation=2))
+
+    story.when(NobodyListened(request=story.sends())).then_nothing()
+
+
+def test_the_end_of_a_held_apply_may_be_reported_before_its_worker_joins() -> None:
+    story = held()
+
+    story.when(reported(Succeeded(task=A, attempt=2, at=START))).then(AttemptSucceeded(task=A, attempt=2))
+
+
+def test_a_held_apply_that_is_cancelled_is_stopped_when_its_worker_joins() -> None:
+    story = held().given(CANCEL, joined(incarnation=2))
+
+    assert isinstance(story.sends(), SendCancels)
+
+
+def test_a_held_apply_that_ran_too_long_is_stopped() -> None:
+    story = held()
+
+    story.after(1800 + TIMEOUT_SLACK_SECONDS).when().then(Like(TaskStopRequested, cause="timeout", attempt=2))
+
+
+@pytest.mark.parametrize("phase", [(), (DISPATCHED,), (DISPATCHED, STARTED)], ids=["assigned", "dispatched", "running"])
+def test_a_worker_that_comes_as_another_incarnation_is_asked_what_it_still_has(phase: tuple[Any, ...]) -> None:
+    story = Delivering().with_attempt().given(*phase)
+    list(story.effects())
+
+    send = story.given(joined(incarnation=2)).sends()
+
+    assert (send.incarnation, send.assignments[0].incarnation, send.assignments[0].attempt) == (2, 1, 1)
+    story.when(NobodyListened(request=send)).then_nothing()
+
+
+def test_nothing_is_sent_to_a_lost_worker() -> None:
+    story = Delivering().with_attempt().given(LOST)
+
+    assert list(story.effects()) == []
+    assert story.record().phase is Phase.PENDING
+
+
+# -- leaders -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_leader_asks_after_every_open_attempt() -> None:
+    story = running().given(submitted(B, "plan"), TaskScheduled(task=B), assigned(B, slot=1))
+
+    for successor in (story.successor(), story.refolded()):
+        (send,) = successor.effects()
+        assert [each.task for each in send.assignments] == [A, B]
+        successor.when(answered(send, "accepted")).then(TaskDispatched(task=B, attempt=1))
+        assert list(successor.after(60).effects()) == []
+
+
+def test_a_standby_sends_and_stops_nothing() -> None:
+    story = running()
+    story.machine.stand_by()
+
+    assert story.after(3600).decide().events == []
+    assert list(story.effects()) == []
+    assert story.machine.next_deadline() is None
+
+
+def test_a_snapshot_of_a_snapshot_is_the_same() -> None:
+    story = held()
+
+    assert story.successor().machine.snapshot() == story.refolded().machine.snapshot() == story.machine.snapshot()
+
+
+def test_deadlines_of_attempts_that_are_over_do_not_pile_up() -> None:
+    story = Delivering().given(
+        WorkerJoined(worker="w1", incarnation=1, pool="default", slots=(("any",),), kinds=("noop",))
+    )
+    for attempt in range(1, 3_000):
+        story.given(submitted(), TaskScheduled(task=A), assigned(attempt=attempt))
+        story.given(TaskStarted(task=A, attempt=attempt), AttemptSucceeded(task=A, attempt=attempt))
+
+    assert len(story.machine.state.timeouts) < 1_100

@@ -1,0 +1,340 @@
+"""Which waiting task may run now: priority, slots, workspaces, limits, pauses and locks."""
+
+from typing import Any
+
+import pytest
+from machine_story import A, B, C, D, Like, assigned, joined, submitted, task_id
+from scheduler_story import Commands
+
+from taskyard.contracts.events import (
+    AttemptFailed,
+    AttemptSucceeded,
+    Changes,
+    CommandRejected,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
+    TaskError,
+    TaskPlanned,
+    TaskScheduled,
+    TaskStarted,
+    TaskStopRequested,
+    TaskSubmitted,
+    WorkerDrainRequested,
+    WorkerLost,
+    WorkerRecovered,
+    WorkerSuspected,
+)
+from taskyard.contracts.values import TaskId
+
+ONE = {"slots": (("any",),)}
+AGAIN = TaskError(code="exit", message="not now", retryable=True)
+
+
+def scheduled(*tasks: TaskId) -> list[TaskScheduled]:
+    return [TaskScheduled(task=task) for task in tasks]
+
+
+def any_slots(count: int) -> dict[str, Any]:
+    return {"slots": (("any",),) * count}
+
+
+# -- order and slots ---------------------------------------------------------------------------------------------------
+
+
+def test_priority_goes_first_and_submission_inside_it() -> None:
+    story = Commands()
+    story.given(submitted(A, priority=5), submitted(B, priority=9), submitted(C, priority=1), submitted(D, priority=5))
+
+    story.given(joined(**any_slots(4))).when().then(*scheduled(C, A, D, B))
+
+
+def test_priority_goes_across_queues_and_kinds_of_a_pool() -> None:
+    story = Commands()
+    story.given(
+        submitted(A, priority=5, queue="x"), submitted(B, "command", priority=4, queue="y"), submitted(C, priority=3)
+    )
+
+    story.given(joined(**any_slots(3))).when().then(*scheduled(C, B, A))
+
+
+def test_nothing_is_scheduled_without_a_worker() -> None:
+    story = Commands().given(submitted())
+
+    story.when().then_nothing()
+
+
+def test_a_small_pool_schedules_for_idle_slots_only() -> None:
+    story = Commands().given(joined(**any_slots(2)), *(submitted(each) for each in (A, B, C)))
+
+    story.when().then(*scheduled(A, B))
+    story.given(assigned(A), assigned(B, slot=1)).when().then_nothing()
+    story.given(AttemptSucceeded(task=A, attempt=1)).when().then(*scheduled(C))
+
+
+def test_a_large_pool_has_one_more_scheduled_for_every_eight_slots() -> None:
+    story = Commands().given(joined(**any_slots(16)), *(submitted(task_id(n)) for n in range(1, 31)))
+
+    story.when()
+
+    assert len(story.chosen) == 16 + 2
+
+
+def test_a_kind_waits_for_a_slot_that_takes_it() -> None:
+    story = Commands().given(joined(), submitted(A), submitted(B), submitted(C, "plan"), submitted(D, "plan"))
+
+    story.when().then(*scheduled(A, C))  # rather too few: while A is on its way it counts for every slot
+    story.given(assigned(A)).when().then(*scheduled(D))
+
+
+def test_what_comes_first_is_not_overtaken_on_the_slot_that_it_waits_for() -> None:
+    """The plan could take any slot; while the no-op before it waits for slot 0, slot 0 is not the plan's."""
+    story = Commands().given(joined(slots=(("any",), ("plan",))), submitted(A), submitted(B))
+    story.given(submitted(C, "plan"), submitted(D, "plan"))
+    story.when().then(*scheduled(A))
+    story.given(assigned(A)).when().then(*scheduled(C))
+    story.given(assigned(C, slot=1)).when().then_nothing()
+
+    story.given(AttemptSucceeded(task=A, attempt=1)).when().then(*scheduled(B))
+
+
+def test_a_kind_that_no_slot_of_the_pool_takes_keeps_nobody_waiting() -> None:
+    story = Commands().given(joined(kinds=("noop",)), submitted(A, "command", priority=1), submitted(B, priority=9))
+
+    story.when().then(*scheduled(B))
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        WorkerSuspected(worker="w1", incarnation=1),
+        WorkerLost(worker="w1", incarnation=1),
+        WorkerDrainRequested(pool="default", worker="w1", by="root"),
+    ],
+    ids=["suspect", "lost", "draining"],
+)
+def test_slots_of_a_worker_that_takes_nothing_new_are_none(event: Any) -> None:
+    story = Commands().given(joined(), event, submitted())
+
+    story.when().then_nothing()
+
+
+def test_a_worker_that_recovers_counts_again() -> None:
+    story = Commands().given(joined(), WorkerSuspected(worker="w1", incarnation=1), submitted())
+    story.when().then_nothing()
+
+    story.given(WorkerRecovered(worker="w1", incarnation=1)).when().then(*scheduled(A))
+
+
+def test_another_pools_slots_are_another_pools() -> None:
+    story = Commands().given(joined(pool="other"), submitted())
+
+    story.when().then_nothing()
+
+
+def test_a_task_is_scheduled_in_the_commit_after_its_submission() -> None:
+    """A choice stands on what is folded only: the decision that submits the task cannot schedule it as well."""
+    story = Commands().given(joined())
+
+    decision = story.decide(story.submit(1))
+
+    assert decision.events == [Like(TaskSubmitted, task=A)]
+
+
+def test_a_task_that_this_very_decision_stops_is_not_scheduled_by_it() -> None:
+    story = Commands().given(joined(**ONE), submitted(A), submitted(B))
+
+    decision = story.decide(story.said("cancel", {"task": A}))
+
+    assert decision.events == [Like(TaskStopRequested, task=A), TaskScheduled(task=B)]
+
+
+@pytest.mark.parametrize(
+    ("verb", "body"),
+    [("pause", {}), ("pause", {"queue": "default"}), ("lock", {"queue": "default"})],
+    ids=["pool", "queue", "lock"],
+)
+def test_what_this_very_decision_closes_is_not_filled_by_it(verb: str, body: dict[str, Any]) -> None:
+    story = Commands().given(joined(**ONE), submitted(A))
+
+    story.when(story.said(verb, body, "root"))
+
+    assert [type(event) for event in story.chosen if isinstance(event, TaskScheduled | CommandRejected)] == []
+
+
+def test_thousands_that_wait_are_scheduled_in_several_commits() -> None:
+    story = Commands().given(*(joined(f"w{n}", **any_slots(200)) for n in range(3)))
+    story.when(*(story.submit(n) for n in range(1, 600)))
+
+    assert sum(isinstance(event, TaskScheduled) for event in story.chosen) == 599
+
+
+# -- workspaces --------------------------------------------------------------------------------------------------------
+
+PLAN = Changes(add=1)
+
+
+def workspace() -> Commands:
+    """Two runs, A before B, of the workspace `network`, and a worker with room for both."""
+    story = Commands().given(joined(**any_slots(4)))
+    return story.given(submitted(A, "plan_and_apply"), submitted(B, "plan_and_apply"))  # type: ignore[return-value]
+
+
+def test_two_runs_of_one_workspace_go_one_after_the_other() -> None:
+    story = workspace()
+
+    story.when().then(*scheduled(A))
+    story.given(assigned(A), TaskStarted(task=A, attempt=1)).when().then_nothing()
+    story.given(TaskPlanned(task=A, attempt=1, changes=PLAN)).when().then_nothing()
+    story.when(story.said("confirm", {"task": A}))
+    story.given(assigned(A, 2), TaskStarted(task=A, attempt=2)).when().then_nothing()
+    story.given(AttemptSucceeded(task=A, attempt=2)).when().then(*scheduled(B))
+
+
+@pytest.mark.parametrize(
+    "ends",
+    [
+        AttemptFailed(task=A, attempt=1, error=TaskError(code="exit", message="1")),
+        TaskStopRequested(task=A, cause="cancel", by="alice"),
+    ],
+    ids=["failed", "cancelled"],
+)
+def test_the_next_run_follows_however_the_first_one_ends(ends: Any) -> None:
+    story = workspace()
+    story.when()
+    if isinstance(ends, AttemptFailed):
+        story.given(assigned(A))
+
+    story.given(ends).when().then(*scheduled(B))
+
+
+def test_runs_of_two_workspaces_go_side_by_side() -> None:
+    story = Commands().given(joined(**any_slots(2)))
+    story.given(submitted(A, "plan_and_apply", queue="x"), submitted(B, "plan_and_apply", queue="y"))
+
+    story.when().then(*scheduled(A, B))
+
+
+def test_plans_of_a_workspace_wait_for_nobody() -> None:
+    story = workspace().given(submitted(C, "plan"), submitted(D, "plan"))
+
+    story.when().then(*scheduled(A, C, D))
+
+
+def test_a_run_that_is_tried_again_keeps_the_workspace_and_goes_first() -> None:
+    story = workspace()
+    story.when().then(*scheduled(A))
+    story.given(assigned(A), AttemptFailed(task=A, attempt=1, error=AGAIN), submitted(C, "plan_and_apply", priority=1))
+
+    story.when().then_nothing()
+    story.after(2).when().then(*scheduled(A))
+
+
+def test_a_run_that_must_plan_again_goes_before_more_urgent_work() -> None:
+    story = Commands().given(joined(**ONE), submitted(A, "plan_and_apply", priority=9))
+    story.when().then(*scheduled(A))
+    story.given(assigned(A), TaskPlanned(task=A, attempt=1, changes=PLAN), submitted(B, "plan_and_apply", priority=1))
+
+    story.given(submitted(C, priority=1), WorkerLost(worker="w1", incarnation=1), joined("w2", **ONE))
+
+    story.when().then(*scheduled(A))
+
+
+def test_a_held_run_keeps_its_workspace_until_a_person_ends_it() -> None:
+    story = workspace()
+    story.when()
+    story.given(assigned(A), TaskStarted(task=A, attempt=1), WorkerLost(worker="w1", incarnation=1), joined("w2"))
+    story.when().then_nothing()
+
+    story.when(story.said("force-stop", {"task": A, "reason": "burnt"}, "root"))
+
+    assert story.chosen[1:] == scheduled(B)
+
+
+def test_two_runs_of_a_workspace_are_not_scheduled_by_one_decision() -> None:
+    story = workspace()
+
+    assert story.decide().events == scheduled(A)
+
+
+# -- limits, pauses, locks ---------------------------------------------------------------------------------------------
+
+
+def limit(max_running: int, queue: str = "default") -> QueueConfigured:
+    return QueueConfigured(pool="default", queue=queue, by="root", max_running=max_running)
+
+
+def test_a_queue_runs_no_more_than_its_limit() -> None:
+    story = Commands().given(joined(**any_slots(4)), limit(2), *(submitted(each) for each in (A, B, C)))
+
+    story.when().then(*scheduled(A, B))
+    story.given(assigned(A), assigned(B, slot=1)).when().then_nothing()
+    story.given(AttemptSucceeded(task=B, attempt=1)).when().then(*scheduled(C))
+
+
+def test_a_limit_that_is_raised_or_lifted_lets_more_run() -> None:
+    story = Commands().given(joined(**any_slots(4)), limit(1), *(submitted(each) for each in (A, B, C, D)))
+    story.when().then(*scheduled(A))
+
+    story.given(limit(2)).when().then(*scheduled(B))
+    story.given(limit(0)).when().then(*scheduled(C, D))
+
+
+def test_a_task_that_waits_for_its_retry_leaves_its_place_to_another() -> None:
+    story = Commands().given(joined(**any_slots(4)), limit(1), submitted(A), submitted(B))
+    story.when().then(*scheduled(A))
+
+    story.given(assigned(A), AttemptFailed(task=A, attempt=1, error=AGAIN)).when().then(*scheduled(B))
+
+
+def test_the_limit_of_one_queue_is_not_anothers() -> None:
+    story = Commands().given(joined(**any_slots(4)), limit(1, "x"), submitted(A, queue="x"), submitted(B, queue="x"))
+
+    story.given(submitted(C, queue="y", priority=9)).when().then(*scheduled(A, C))
+
+
+@pytest.mark.parametrize(
+    ("closes", "opens"),
+    [
+        (QueuePaused(pool="default", by="r"), QueueResumed(pool="default", by="r")),
+        (QueuePaused(pool="default", queue="default", by="r"), QueueResumed(pool="default", queue="default", by="r")),
+        (QueueLocked(pool="default", queue="default", by="r"), QueueUnlocked(pool="default", queue="default", by="r")),
+    ],
+    ids=["pool", "queue", "lock"],
+)
+def test_nothing_starts_while_it_is_closed_and_goes_on_when_it_opens(closes: Any, opens: Any) -> None:
+    story = Commands().given(joined(**any_slots(4)), closes, submitted(A))
+    story.when().then_nothing()
+    story.given(submitted(B, priority=1)).when().then_nothing()
+
+    story.given(opens).when().then(*scheduled(B, A))
+
+
+def test_a_pause_does_not_stop_what_runs_nor_an_apply_that_was_confirmed() -> None:
+    story = workspace()
+    story.when()
+    story.given(assigned(A), TaskPlanned(task=A, attempt=1, changes=PLAN), QueuePaused(pool="default", by="root"))
+
+    story.when(story.said("confirm", {"task": A}))
+
+    assert story.record(A).is_reserved
+
+
+def test_a_queue_may_be_both_paused_and_locked() -> None:
+    story = Commands().given(joined(), submitted())
+    story.given(
+        QueuePaused(pool="default", queue="default", by="r"), QueueLocked(pool="default", queue="default", by="r")
+    )
+
+    story.given(QueueResumed(pool="default", queue="default", by="r")).when().then_nothing()
+    story.given(QueueUnlocked(pool="default", queue="default", by="r")).when().then(*scheduled(A))
+
+
+def test_settings_of_a_queue_outlive_its_tasks() -> None:
+    story = Commands().given(joined(), limit(1), submitted(A))
+    story.when()
+    story.given(assigned(A), AttemptSucceeded(task=A, attempt=1), submitted(B), submitted(C))
+
+    story.when().then(*scheduled(B))

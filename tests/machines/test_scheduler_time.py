@@ -1,0 +1,169 @@
+"""What the scheduler does because time passes: delays, tries, starts that come too late, plans that nobody answers."""
+
+import pytest
+from machine_story import A, B, Like, assigned, joined, submitted
+from scheduler_story import Commands
+
+from taskyard.contracts.events import (
+    ApplyConfirmed,
+    ApprovalExpired,
+    AttemptFailed,
+    Changes,
+    NotDelivered,
+    PoolConfigured,
+    TaskError,
+    TaskPlanned,
+    TaskScheduled,
+    TaskStarted,
+    TaskStopRequested,
+    WorkerLost,
+)
+from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.values import Instant, seconds
+
+AGAIN = TaskError(code="exit", message="not now", retryable=True)
+DAY_SECONDS = 24 * 3600
+
+
+def planned(story: Commands, **fields: object) -> Commands:
+    story.given(joined(), submitted(kind="plan_and_apply", **fields), TaskScheduled(task=A), assigned())
+    story.given(TaskPlanned(task=A, attempt=1, changes=Changes(add=1)))
+    return story
+
+
+# -- delays ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_task_does_not_run_before_its_time() -> None:
+    story = Commands()
+    start = Instant(story.now + seconds(60))
+    story.given(joined(), submitted(not_before=start)).when().then_nothing()
+    assert story.machine.next_deadline() == start
+
+    story.after(59).when().then_nothing()
+    story.after(1).when().then(TaskScheduled(task=A))
+
+
+def test_what_waits_for_its_time_keeps_nobody_else_waiting() -> None:
+    story = Commands()
+    story.given(joined(), submitted(A, priority=1, not_before=Instant(story.now + 1)), submitted(B, priority=9))
+
+    story.when().then(TaskScheduled(task=B))
+
+
+def test_tries_wait_longer_each_time() -> None:
+    story = Commands().given(joined(), submitted(max_attempts=3, retry_delays_seconds=(2.0, 4.0)))
+    for attempt, delay in ((1, 2), (2, 4)):
+        story.when().then(TaskScheduled(task=A))
+        story.given(assigned(attempt=attempt), TaskStarted(task=A, attempt=attempt))
+        story.given(AttemptFailed(task=A, attempt=attempt, error=AGAIN)).after(delay - 0.5).when().then_nothing()
+        story.after(0.5)
+
+    story.when().then(TaskScheduled(task=A))
+    story.given(assigned(attempt=3), AttemptFailed(task=A, attempt=3, error=AGAIN)).after(60).when().then_nothing()
+    assert A not in story.machine.state.tasks.live
+
+
+def test_a_delivery_that_failed_waits_five_seconds() -> None:
+    story = Commands().given(joined(), submitted(), TaskScheduled(task=A), assigned())
+    story.given(NotDelivered(task=A, attempt=1, reason="no responders"))
+
+    story.after(4).when().then_nothing()
+    story.after(1).when().then(TaskScheduled(task=A))
+
+
+def test_what_a_lost_worker_had_is_tried_at_once_elsewhere() -> None:
+    story = Commands().given(joined(), joined("w2"), submitted(), TaskScheduled(task=A), assigned())
+
+    story.given(WorkerLost(worker="w1", incarnation=1)).when().then(TaskScheduled(task=A))
+
+
+# -- starts that come too late -----------------------------------------------------------------------------------------
+
+LATE = Like(TaskStopRequested, task=A, cause="schedule_to_start")
+
+
+def test_a_task_that_does_not_start_in_time_ends() -> None:
+    story = Commands().given(submitted(schedule_to_start_timeout_seconds=60))
+
+    story.after(59).when().then_nothing()
+    story.after(1).when().then(LATE)
+    assert A not in story.machine.state.tasks.live
+
+
+def test_also_one_that_was_scheduled_and_found_no_slot() -> None:
+    story = Commands().given(joined(), submitted(schedule_to_start_timeout_seconds=60))
+    story.when().then(TaskScheduled(task=A))
+
+    story.after(60).when().then(LATE)
+
+
+def test_a_slot_in_time_is_a_start_and_a_retry_does_not_count() -> None:
+    story = Commands().given(joined(), submitted(schedule_to_start_timeout_seconds=60))
+    story.when()
+    story.given(assigned(), AttemptFailed(task=A, attempt=1, error=AGAIN)).given(
+        PoolConfigured(pool="default", by="root", max_waiting=1)
+    )
+
+    story.after(90).when().then(TaskScheduled(task=A))
+
+
+# -- plans that wait for an answer -------------------------------------------------------------------------------------
+
+
+def test_a_plan_that_nobody_answers_expires_after_a_day() -> None:
+    story = planned(Commands())
+
+    story.after(DAY_SECONDS - 1).when().then_nothing()
+    story.after(1).when().then(ApprovalExpired(task=A, attempt=1))
+    assert A not in story.machine.state.tasks.live
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before the plan", "while it waits"])
+def test_the_pool_says_how_long_a_plan_may_wait(before: bool) -> None:
+    configured = PoolConfigured(pool="default", by="root", approval_timeout_seconds=60)
+    story = Commands().given(configured) if before else Commands()
+    planned(story)  # type: ignore[arg-type]
+    if not before:
+        story.given(configured)
+
+    story.after(59).when().then_nothing()
+    story.after(1).when().then(ApprovalExpired(task=A, attempt=1))
+
+
+def test_a_time_that_is_made_longer_counts_for_plans_that_wait_already() -> None:
+    story = planned(Commands())
+    story.given(PoolConfigured(pool="default", by="root", approval_timeout_seconds=2 * DAY_SECONDS))
+
+    story.after(DAY_SECONDS + 1).when().then_nothing()
+    story.after(DAY_SECONDS).when().then(ApprovalExpired(task=A, attempt=1))
+
+
+def test_an_answered_plan_does_not_expire() -> None:
+    story = planned(Commands())
+    story.when(story.said("confirm", {"task": A}))
+
+    story.after(2 * DAY_SECONDS).when().then_nothing()
+
+
+def test_a_second_plan_has_its_own_day() -> None:
+    story = planned(Commands())
+    story.after(DAY_SECONDS - 1).given(WorkerLost(worker="w1", incarnation=1), joined("w2"))
+    story.when().then(TaskScheduled(task=A))
+    story.given(assigned(attempt=2, worker="w2"), TaskPlanned(task=A, attempt=2, changes=Changes()))
+
+    story.after(10).when().then_nothing()
+    story.after(DAY_SECONDS).when().then(ApprovalExpired(task=A, attempt=2))
+
+
+def test_a_task_that_asks_for_no_question_is_confirmed_by_itself() -> None:
+    story = planned(Commands(), auto_confirm=True)
+
+    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"))
+    assert story.record().phase is Phase.SCHEDULED
+
+
+def test_also_by_a_new_leader() -> None:
+    story = planned(Commands(), auto_confirm=True).successor()
+
+    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"))

@@ -1,0 +1,444 @@
+"""Where tasks run, and who is there: slots in the order of the log, workers by what they say and by their silence."""
+
+from typing import Any
+
+import pytest
+from machine_story import (
+    LOST_SECONDS,
+    PLANS_AND_ANY,
+    SUSPECT_SECONDS,
+    A,
+    B,
+    C,
+    D,
+    Like,
+    Story,
+    assigned,
+    joined,
+    submitted,
+    task_id,
+)
+
+from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.events import (
+    NO_RESPONDERS,
+    ApplyConfirmed,
+    AttemptFailed,
+    AttemptSucceeded,
+    Changes,
+    ForceStopped,
+    NotDelivered,
+    PoolConfigured,
+    SlotAssigned,
+    TaskDispatched,
+    TaskError,
+    TaskPlanned,
+    TaskScheduled,
+    TaskStarted,
+    TaskStopRequested,
+    WorkerDrainRequested,
+    WorkerJoined,
+    WorkerLost,
+    WorkerRecovered,
+    WorkerSuspected,
+)
+from taskyard.contracts.values import Instant, TaskId, seconds
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
+from taskyard.slot_allocator.machine import SlotAllocator
+
+KINDS = ("command", "noop", "plan", "plan_and_apply")
+SUSPECTED, LOST = WorkerSuspected(worker="w1", incarnation=1), WorkerLost(worker="w1", incarnation=1)
+
+
+class Slots(Story):
+    """A slot allocator's story, in which workers speak."""
+
+    def __init__(self) -> None:
+        super().__init__(SlotAllocator(SUSPECT_SECONDS, LOST_SECONDS))
+
+    def scheduled(self, task: TaskId, kind: str = "noop", **fields: Any) -> "Slots":
+        self.given(submitted(task, kind, **fields), TaskScheduled(task=task))
+        return self
+
+    def heard(self, worker: str = "w1", incarnation: int = 1, **fields: Any) -> HeartbeatSeen:
+        """A heartbeat that is heard now."""
+        values: dict[str, Any] = {"pool": "default", "slots": PLANS_AND_ANY, "kinds": KINDS}
+        return HeartbeatSeen(
+            agent=worker, at=self.now, heartbeat=Heartbeat(incarnation=incarnation, **(values | fields))
+        )
+
+    def slots(self) -> list[tuple[TaskId, str, int]]:
+        """What was assigned: task, worker, slot."""
+        return [(event.task, event.worker, event.slot) for event in self.chosen if isinstance(event, SlotAssigned)]
+
+
+# -- placing -----------------------------------------------------------------------------------------------------------
+
+
+def test_plans_take_slots_in_order_from_the_first() -> None:
+    story = Slots().scheduled(A, "plan").scheduled(B, "plan").scheduled(C, "plan").scheduled(D, "plan")
+
+    story.given(joined()).when().then(assigned(A, slot=0), assigned(B, slot=1), assigned(C, slot=2))
+
+
+def test_slots_one_and_two_take_plans_only() -> None:
+    story = Slots().scheduled(A, "plan_and_apply").scheduled(B).scheduled(C, "command").scheduled(D, "plan")
+
+    story.given(joined()).when()
+
+    assert story.slots() == [(A, "w1", 0), (D, "w1", 1)]
+
+
+def test_keep_slot_0_gives_plans_the_slots_that_nothing_else_can_use() -> None:
+    story = Slots().given(PoolConfigured(pool="default", by="r", placement="keep-slot-0"))
+    story.scheduled(A, "plan").scheduled(B, "plan").scheduled(C).scheduled(D, "plan")
+
+    story.given(joined()).when()
+
+    assert story.slots() == [(A, "w1", 1), (B, "w1", 2), (C, "w1", 0)]
+
+
+def test_the_policy_may_change_at_run_time() -> None:
+    story = Slots().given(PoolConfigured(pool="default", by="r", placement="keep-slot-0"), joined())
+    story.given(PoolConfigured(pool="default", by="r", placement="first-fit"))
+
+    story.scheduled(A, "plan").when()
+
+    assert story.slots() == [(A, "w1", 0)]
+
+
+def test_the_worker_that_has_been_there_longest_is_filled_first() -> None:
+    story = Slots().given(joined("w2", slots=(("any",),) * 2), joined("w1"))
+    story.scheduled(A).scheduled(B).scheduled(C).when()
+
+    assert story.slots() == [(A, "w2", 0), (B, "w2", 1), (C, "w1", 0)]
+
+
+def test_tasks_get_slots_in_the_order_in_which_they_were_scheduled() -> None:
+    story = Slots().given(
+        submitted(A, priority=1), submitted(B, priority=9), TaskScheduled(task=B), TaskScheduled(task=A)
+    )
+
+    story.given(joined()).when()
+
+    assert story.slots() == [(B, "w1", 0)]
+
+
+def test_a_worker_gets_only_what_it_can_run() -> None:
+    story = Slots().given(joined("w1", kinds=("noop",)), joined("w2")).scheduled(A, "command").when()
+
+    assert story.slots() == [(A, "w2", 0)]
+
+
+def test_another_pools_worker_gets_nothing() -> None:
+    Slots().given(joined(pool="other")).scheduled(A).when().then_nothing()
+
+
+@pytest.mark.parametrize("ends", [AttemptSucceeded(task=A, attempt=1), ForceStopped(task=A, by="r", reason="x")])
+def test_a_slot_is_free_when_its_task_ends(ends: Any) -> None:
+    story = Slots().given(joined()).scheduled(A).scheduled(B).when()
+    assert story.slots() == [(A, "w1", 0)]
+    story.given(TaskDispatched(task=A, attempt=1), TaskStarted(task=A, attempt=1)).when().then_nothing()
+
+    story.given(ends).when().then(assigned(B))
+
+
+def test_a_slot_is_free_while_its_task_waits_to_be_tried_again_under_the_next_number() -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+    story.given(AttemptFailed(task=A, attempt=1, error=TaskError(code="e", message="", retryable=True)))
+    story.scheduled(B).when().then(assigned(B))
+
+    story.given(AttemptSucceeded(task=B, attempt=1), TaskScheduled(task=A)).when().then(assigned(A, attempt=2))
+
+
+def test_what_is_stopping_or_held_keeps_its_slot() -> None:
+    story = Slots().given(joined("w1", slots=(("any",), ("any",)))).scheduled(A, "plan_and_apply").scheduled(B).when()
+    story.given(TaskStopRequested(task=B, cause="cancel", by="alice"), LOST)
+    story.given(joined("w1", 2, slots=(("any",), ("any",)))).scheduled(C)
+
+    story.when()
+
+    assert story.slots() == [(C, "w1", 1)]  # B was stopping and ended with its worker; A is held in slot 0
+
+
+def test_two_tasks_never_get_one_slot_in_one_decision() -> None:
+    story = Slots().given(*(joined(f"w{n}") for n in range(3)))
+    for number in range(1, 20):
+        story.scheduled(task_id(number), "plan")
+
+    story.when()
+
+    assert len({(worker, slot) for _, worker, slot in story.slots()}) == len(story.slots()) == 9
+
+
+def test_a_slot_that_was_given_too_late_is_given_to_another() -> None:
+    """The task was cancelled before its SlotAssigned stood in the log: the slot was never taken."""
+    story = Slots().given(joined()).scheduled(A)
+    (event,) = story.decide().events
+
+    story.given(TaskStopRequested(task=A, cause="cancel", by="alice"), event).scheduled(B)
+
+    story.when().then(assigned(B))
+
+
+def test_more_than_a_commit_takes_is_placed_in_several() -> None:
+    story = Slots().given(*(joined(f"w{n}", slots=(("any",),) * 100) for n in range(9)))
+    for number in range(1, 901):
+        story.scheduled(task_id(number))
+
+    story.when()
+
+    assert len(set(story.slots())) == 900
+
+
+# -- applies -----------------------------------------------------------------------------------------------------------
+
+PLANNED = TaskPlanned(task=A, attempt=1, changes=Changes(add=1))
+CONFIRMED = ApplyConfirmed(task=A, attempt=1, by="bob")
+
+
+def with_plan() -> Slots:
+    story = Slots().given(joined("w0", slots=(("plan",),)), joined("w1"))
+    return story.scheduled(A, "plan_and_apply").when().given(PLANNED)  # type: ignore[attr-defined]
+
+
+def test_a_reserved_slot_is_nobody_elses() -> None:
+    story = with_plan().scheduled(B)
+
+    story.when().then_nothing()
+
+
+def test_an_apply_runs_on_the_slot_of_its_plan_though_others_are_idle() -> None:
+    story = with_plan().given(joined("w3"), CONFIRMED)
+
+    story.when().then(assigned(A, attempt=2))
+
+
+def test_an_apply_that_was_not_delivered_waits_on_its_slot_until_it_is_due() -> None:
+    story = with_plan().given(CONFIRMED, assigned(attempt=2), NotDelivered(task=A, attempt=2, reason="declined"))
+    story.when(story.heard(), story.heard("w0")).then_nothing()
+    due = story.record().due
+    assert due == story.now + seconds(5)
+
+    story.after(4).when(story.heard()).then_nothing()
+    assert story.machine.next_deadline() is not None and story.machine.next_deadline() <= due  # type: ignore[operator]
+    story.after(1).when(story.heard()).then(assigned(A, attempt=3))
+
+
+def test_a_plan_whose_worker_is_lost_gives_its_slot_up() -> None:
+    story = with_plan().given(CONFIRMED, LOST)
+
+    story.when().then_nothing()
+    story.given(joined("w4"), TaskScheduled(task=A)).when().then(assigned(A, attempt=2, worker="w4"))
+
+
+# -- workers come and go -----------------------------------------------------------------------------------------------
+
+
+def test_a_worker_that_speaks_for_the_first_time_has_joined() -> None:
+    story = Slots()
+
+    story.when(story.heard()).then(
+        WorkerJoined(worker="w1", incarnation=1, pool="default", slots=PLANS_AND_ANY, kinds=KINDS)
+    )
+    story.when(story.heard(), story.heard()).then_nothing()
+
+
+def test_two_heartbeats_in_one_decision_are_one_joining() -> None:
+    story = Slots()
+
+    story.when(story.heard(), story.heard()).then(Like(WorkerJoined, worker="w1"))
+
+
+def test_slots_of_a_worker_are_given_in_the_commit_after_its_joining() -> None:
+    story = Slots().scheduled(A)
+
+    assert [type(event) for event in story.decide(story.heard()).events] == [WorkerJoined]
+    story.when(story.heard())
+
+    assert story.slots() == [(A, "w1", 0)]
+
+
+def test_an_older_incarnation_is_not_heard() -> None:
+    story = Slots().given(joined(incarnation=5))
+
+    story.when(story.heard(incarnation=4)).then_nothing()
+
+
+def test_a_newer_incarnation_joins_in_the_olds_place_and_what_that_held_stays_held() -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+
+    story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=2))
+    story.scheduled(B).when().then_nothing()
+    story.given(AttemptSucceeded(task=A, attempt=1)).when().then(assigned(B, incarnation=2))
+
+
+@pytest.mark.parametrize("worker", ["No Name", "", "a.b", "w\n"])
+def test_a_worker_whose_name_is_none_is_not_heard(worker: str) -> None:
+    story = Slots()
+
+    story.when(story.heard(worker), story.heard(pool=worker)).then_nothing()
+
+
+def test_a_worker_that_describes_itself_at_too_great_length_is_not_heard() -> None:
+    story = Slots()
+
+    story.when(story.heard(labels={"a": "x" * 70_000})).then_nothing()
+
+
+def test_a_worker_that_drains_gets_nothing_new_and_stays() -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+    story.given(WorkerDrainRequested(pool="default", worker="w1", by="r")).scheduled(B, "plan")
+
+    story.when(story.heard()).then_nothing()
+
+
+def test_a_worker_that_leaves_is_suspected_while_it_has_work_and_lost_when_it_has_none() -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+
+    story.when(story.heard(leaving=True)).then(Like(WorkerSuspected, reason="leaving"))
+    story.when(story.heard(leaving=True)).then_nothing()
+    story.given(AttemptSucceeded(task=A, attempt=1)).when(story.heard(leaving=True)).then(
+        Like(WorkerLost, reason="left")
+    )
+    assert not story.machine.state.fleet.workers
+
+
+def test_a_worker_that_left_and_comes_again_joins_again() -> None:
+    story = Slots().given(joined())
+    story.when(story.heard(leaving=True)).then(Like(WorkerLost, reason="left"))
+
+    story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=2))
+
+
+def test_a_lost_worker_that_is_heard_as_it_was_joins_again() -> None:
+    """Only the network had been away; what it held follows from the log, not from the heartbeat."""
+    story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
+
+    story.when(story.heard()).then(Like(WorkerJoined, worker="w1", incarnation=1))
+    assert story.record().held_slot == ("w1", 0)
+    assert story.machine.state.fleet.workers["w1"].busy == {0: A}
+
+
+# -- silence -----------------------------------------------------------------------------------------------------------
+
+
+def test_silence_makes_suspect_and_then_lost() -> None:
+    story = Slots()
+    story.when(story.heard())
+
+    story.after(SUSPECT_SECONDS - 1).when().then_nothing()
+    story.after(1).when().then(Like(WorkerSuspected, worker="w1", reason="silent for 10 s"))
+    story.after(LOST_SECONDS - SUSPECT_SECONDS - 1).when().then_nothing()
+    story.after(1).when().then(Like(WorkerLost, worker="w1", reason="silent for 30 s"))
+    story.after(LOST_SECONDS).when().then_nothing()
+
+
+def test_a_suspect_gets_nothing_new_until_it_speaks() -> None:
+    story = Slots().given(joined())
+    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
+    story.scheduled(A).when().then_nothing()
+
+    story.when(story.heard())
+
+    assert [type(event) for event in story.chosen] == [WorkerRecovered, SlotAssigned]
+
+
+def test_no_slot_is_given_in_the_decision_that_loses_its_worker() -> None:
+    story = Slots()
+    story.when(story.heard())
+    story.scheduled(A).after(LOST_SECONDS)
+
+    decision = story.decide()
+
+    assert [type(event) for event in decision.events] == [WorkerLost]
+
+
+def test_silence_does_not_count_from_before_this_leader_began() -> None:
+    story = Slots().given(joined()).after(10 * LOST_SECONDS).successor()
+
+    story.when().then_nothing()
+    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
+
+
+def test_silence_does_not_count_from_before_it_was_connected_again() -> None:
+    story = Slots().given(joined()).after(LOST_SECONDS)
+
+    story.when(Reconnected(at=story.now)).then_nothing()
+    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
+
+
+def test_a_late_heartbeat_does_not_turn_back_the_clock() -> None:
+    story = Slots().given(joined())
+    late = story.heard()
+    story.after(SUSPECT_SECONDS - 1).when(story.heard())
+    story.when(late)
+
+    story.after(SUSPECT_SECONDS - 1).when().then_nothing()
+
+
+def test_a_worker_that_nobody_can_reach_is_suspected_at_once_and_heard_again() -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+    story.given(TaskDispatched(task=A, attempt=1), NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
+
+    story.when().then(Like(WorkerSuspected, worker="w1", reason="nobody listens on its subject"))
+
+
+def test_two_heartbeats_after_nobody_listened_let_it_recover() -> None:
+    """The first one may have been on its way when nobody listened."""
+    story = Slots().given(joined()).scheduled(A).when().given(NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
+    story.when().then(Like(WorkerSuspected))
+
+    story.when(story.heard()).then_nothing()
+    story.when(story.heard()).then(Like(WorkerRecovered))
+
+
+def test_what_nobody_listened_to_long_ago_says_nothing_to_a_new_leader() -> None:
+    story = Slots().given(joined()).scheduled(A).when().given(NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
+
+    story.refolded().when().then_nothing()
+    story.successor().when().then_nothing()
+
+
+def test_many_who_are_silent_at_once_are_all_lost() -> None:
+    story = Slots()
+    for number in range(250):
+        story.given(joined(f"w{number}"))
+
+    story.after(LOST_SECONDS).when()
+    for _ in range(4):
+        lost = {event.worker for event, _, _ in story.log if isinstance(event, WorkerLost)}
+        if len(lost) == 250:
+            break
+        story.after(1).when()
+
+    assert len(lost) == 250
+
+
+def test_a_suspect_that_is_given_as_such_is_not_suspected_again() -> None:
+    story = Slots().given(joined(), SUSPECTED).after(SUSPECT_SECONDS)
+
+    story.when().then_nothing()
+
+
+# -- leaders -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_leader_places_the_same() -> None:
+    story = Slots().given(joined("w2"), joined("w1"), PoolConfigured(pool="default", by="r", placement="keep-slot-0"))
+    story.scheduled(A, "plan").when()
+    story.scheduled(C, "plan").scheduled(B).scheduled(D, "plan")
+    successors = story.successor(), story.refolded()
+
+    story.when()
+
+    for successor in successors:
+        assert successor.when().chosen == story.chosen
+        assert successor.machine.snapshot() == story.machine.snapshot()
+
+
+def test_a_standby_places_nothing() -> None:
+    story = Story(SlotAllocator(SUSPECT_SECONDS, LOST_SECONDS), leads=False)
+    story.given(joined(), submitted(), TaskScheduled(task=A))
+
+    assert not any(isinstance(event, SlotAssigned) for event in story.machine.decide(Instant(story.now), ()).events)
