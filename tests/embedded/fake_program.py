@@ -34,7 +34,8 @@ class Api(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         workers = [{"id": f"worker-{number}", "status": "ready"} for number in range(1, 10)]
-        body = json.dumps({"items": workers}).encode()
+        leaders = dict.fromkeys(("scheduler", "slot_allocator", "dispatcher"), "fake-1")
+        body = json.dumps({"items": workers, "leaders": leaders}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

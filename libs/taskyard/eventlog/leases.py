@@ -87,6 +87,16 @@ async def ensure_leases(nc: Client, bucket: str, *, lease_seconds: float, replic
         await api_request(nc, f"STREAM.UPDATE.{stream}", {**found, **changes})
 
 
+async def read_holder(nc: Client, bucket: str, key: str) -> str | None:
+    """Who holds the lease `key` of a bucket now; None for nobody.
+
+    Raises:
+        EventLogError: the bucket gave no answer, or is not there.
+    """
+    found = await last_message(nc, _stream(bucket), f"$KV.{bucket}.{key}", timeout=CALL_SECONDS_MAX)
+    return found.data.decode(errors="replace") or None if found is not None else None
+
+
 class JetStreamLease:
     """The lease `key` of a bucket made by `ensure_leases`."""
 

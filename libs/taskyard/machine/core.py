@@ -108,6 +108,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._writer_sequence = 0
         self._writer_hash = ""
         self._log_time_read_at = 0.0
+        self._now = Instant(0)
         self._inputs: deque[Offered[InputT]] = deque()
         self._taken: dict[str, int] = {}
         self._in_flight = False
@@ -252,8 +253,13 @@ class LoopCore(Generic[InputT, EffectT]):
     # -- time ----------------------------------------------------------------------------------------------------------
 
     def now(self, monotonic: float) -> Instant:
-        """The last log time plus the own time since it was read."""
-        return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
+        """The last log time plus the own time since it was read.
+
+        It never goes back, though the own clock may have been ahead of the log's: a timer that has fired stays due.
+        """
+        reached = Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
+        self._now = max(self._now, reached)
+        return self._now
 
     def wait_seconds(self, monotonic: float) -> float | None:
         """How long a leader may sleep when nothing happens; None for as long as it likes."""

@@ -9,8 +9,11 @@ from taskyard.api.errors import ReadModelUnavailable
 from taskyard.api.feed import LogEvent
 from taskyard.api.metrics import Metrics
 from taskyard.api.read_model import ReadModel
+from taskyard.contracts.events import OWNERS
+from taskyard.contracts.subjects import LEASES_BUCKET
 from taskyard.contracts.values import commit_sequence, make_position
 from taskyard.eventlog.errors import EventLogError
+from taskyard.eventlog.leases import read_holder
 from taskyard.eventlog.log import EventLog
 
 CHECK_SECONDS_MAX = 2.0
@@ -18,11 +21,15 @@ CHECK_SECONDS_MAX = 2.0
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
-    """What readiness found: `reasons` says for each part that is not well what is wrong with it."""
+    """What readiness found: `reasons` says for each part that is not well what is wrong with it.
+
+    `leaders` names the instance that leads each deciding service, for information: commands are stored without one.
+    """
 
     ready: bool
     reasons: dict[str, str]
     projection_lag_commits: int | None
+    leaders: dict[str, str | None]
 
 
 class Health:
@@ -50,7 +57,15 @@ class Health:
         lag = await self._lag(head, reasons)
         if lag is not None:
             self._metrics.projection_lag(lag)
-        return Readiness(ready=not reasons, reasons=reasons, projection_lag_commits=lag)
+        leaders = await self._leaders()
+        return Readiness(ready=not reasons, reasons=reasons, projection_lag_commits=lag, leaders=leaders)
+
+    async def _leaders(self) -> dict[str, str | None]:
+        try:
+            async with asyncio.timeout(self._check_seconds_max):
+                return {writer: await read_holder(self._control, LEASES_BUCKET, writer) for writer in OWNERS}
+        except (EventLogError, TimeoutError):
+            return dict.fromkeys(OWNERS)
 
     async def catch_up(self) -> None:
         """Wait for a moment until the read model has everything that is stored now; do without where that fails.

@@ -173,12 +173,13 @@ class _System:
         headers = {"Authorization": f"Bearer {self._tokens[ADMIN]}"}
         try:
             with httpx.Client(base_url=self._http_url, timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
-                client.get("/readyz").raise_for_status()
+                ready = msgspec.json.decode(client.get("/readyz").raise_for_status().content, type=_Readiness)
                 answer = client.get("/api/v1/workers", headers=headers).raise_for_status()
         except httpx.HTTPError:
             return False
         listed = msgspec.json.decode(answer.content, type=_WorkerList).items
-        return set(self._workers) <= {worker.id for worker in listed if worker.status != "lost"}
+        are_there = set(self._workers) <= {worker.id for worker in listed if worker.status != "lost"}
+        return are_there and all(ready.leaders.values())
 
     def _service_programs(self) -> list[Program]:
         settings = Settings(
@@ -254,6 +255,10 @@ class _System:
 class _Worker(msgspec.Struct):
     id: str
     status: str
+
+
+class _Readiness(msgspec.Struct):
+    leaders: dict[str, str | None]
 
 
 class _WorkerList(msgspec.Struct):

@@ -1,0 +1,423 @@
+"""The rules of the loop, one by one, without I/O: who may decide when, what the fence refuses, what a successor takes up."""
+
+import pytest
+from tally import CODEC, START, Yard, tally
+
+from taskyard.contracts.values import Instant, make_position, seconds
+from taskyard.eventlog.append import AppendRejected
+from taskyard.machine.core import INPUTS_OFFERED_MAX, INPUTS_WAITING_MAX, ProtocolViolation, Role
+
+
+def test_an_instance_leads_once_its_own_epoch_is_stored_and_folded() -> None:
+    yard = Yard()
+    core = yard.core("one")
+    assert core.role is Role.STANDBY
+
+    append = core.take_over(0.0)
+    assert (core.role, append.expected) == (Role.TAKING_OVER, 0)
+    core.appended(yard.store(append))
+    assert core.role is Role.TAKING_OVER and not tally(core).leads
+    yard.fold(core)
+
+    assert (core.role, core.epoch) == (Role.LEADER, 1)
+    assert tally(core).leads
+
+
+def test_it_also_leads_when_folding_is_faster_than_the_acknowledgement() -> None:
+    yard = Yard()
+    core = yard.core("one")
+    sequence = yard.store(core.take_over(0.0))
+    yard.fold(core)
+    assert core.role is Role.TAKING_OVER
+
+    core.appended(sequence)
+
+    assert core.role is Role.LEADER and tally(core).leads
+
+
+@pytest.mark.parametrize("role", [Role.STANDBY, Role.TAKING_OVER])
+def test_only_a_leader_takes_inputs_decides_and_acts(role: Role) -> None:
+    yard = Yard()
+    core = yard.core("one")
+    if role is Role.TAKING_OVER:
+        core.take_over(0.0)
+
+    yard.tell(core, 1)
+
+    assert core.decide(0.0) is None
+    assert core.effects(0.0) == ()
+    assert core.wait_seconds(0.0) is None
+    assert (core.inputs_waiting, tally(core).decided_on) == (0, [])
+
+
+def test_one_append_is_in_flight_and_nothing_is_decided_before_it_is_folded() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1)
+    append = core.decide(0.0)
+    assert append is not None
+
+    yard.tell(core, 2)
+    assert core.decide(0.0) is None and core.effects(0.0) == ()  # in flight
+    core.appended(yard.store(append))
+    assert core.decide(0.0) is None and core.effects(0.0) == ()  # stored, and not folded
+    yard.fold(core)
+
+    assert core.effects(0.0) == [1]
+    assert core.decide(0.0) is not None
+
+
+def test_state_changes_by_folding_only() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1)
+
+    core.decide(0.0)
+
+    assert tally(core).numbers == []
+
+
+def test_a_stale_leader_is_refused_by_the_fence() -> None:
+    yard = Yard()
+    old = yard.leader("one")
+    yard.leader("two")
+
+    yard.tell(old, 1)
+    append = old.decide(0.0)
+
+    assert append is not None
+    with pytest.raises(AppendRejected):
+        yard.store(append)
+
+
+def test_of_two_that_take_over_at_once_one_is_refused() -> None:
+    yard = Yard()
+    one, two = yard.core("one"), yard.core("two")
+    first, second = one.take_over(0.0), two.take_over(0.0)
+
+    yard.store(first)
+
+    with pytest.raises(AppendRejected):
+        yard.store(second)
+
+
+def test_a_commit_of_another_writer_does_not_move_the_fence() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1)
+    append = core.decide(0.0)
+    assert append is not None
+
+    yard.foreign(7)
+    core.appended(yard.store(append))
+    yard.fold(core)
+
+    assert (tally(core).numbers, tally(core).foreign) == ([1], [7])
+
+
+def test_who_folds_anothers_epoch_steps_down_at_that_position() -> None:
+    yard = Yard()
+    old = yard.leader("one")
+    yard.tell(old, 1, 2)
+    yard.leader("two")
+
+    yard.fold(old)
+
+    assert (old.role, old.epoch, old.inputs_waiting) == (Role.STANDBY, 2, 0)
+    assert not tally(old).leads
+    assert old.decide(0.0) is None and old.effects(0.0) == ()
+
+
+def test_who_stepped_down_goes_on_folding_and_may_lead_again() -> None:
+    yard = Yard()
+    old = yard.leader("one")
+    new = yard.leader("two")
+    yard.tell(new, 5)
+    append = new.decide(0.0)
+    assert append is not None
+    new.appended(yard.store(append))
+    yard.fold(old)
+    assert tally(old).numbers == [5]
+
+    old.appended(yard.store(old.take_over(0.0)))
+    yard.fold(old, new)
+
+    assert (old.role, old.epoch, new.role) == (Role.LEADER, 3, Role.STANDBY)
+
+
+def test_a_late_acknowledgement_makes_nobody_a_leader_who_stepped_down() -> None:
+    yard = Yard()
+    core = yard.core("one")
+    sequence = yard.store(core.take_over(0.0))
+
+    core.step_down()
+    core.appended(sequence)
+    yard.fold(core)
+
+    assert core.role is Role.STANDBY
+    assert core.decide(0.0) is None
+
+
+def test_an_own_epoch_of_an_earlier_life_makes_nobody_a_leader() -> None:
+    """The process died after its epoch was stored; another one of the same name must take over by itself."""
+    yard = Yard()
+    yard.leader("one")
+    again = yard.core("one")
+
+    yard.fold(again)
+
+    assert (again.role, again.epoch) == (Role.STANDBY, 1)
+
+
+@pytest.mark.parametrize("skip", [0, 2])
+def test_a_commit_that_is_not_the_next_one_is_never_folded(skip: int) -> None:
+    yard = Yard()
+    for number in range(3):
+        yard.foreign(number)
+    core = yard.core("one")
+    commits = yard.commits()
+    core.fold(commits[0], 0.0)
+
+    with pytest.raises(ProtocolViolation):
+        core.fold(commits[skip], 0.0)
+
+    assert tally(core).foreign == [0]
+
+
+# -- inputs and cursors ------------------------------------------------------------------------------------------------
+
+
+def test_a_commit_names_the_last_input_that_it_accounts_for() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1, 2, 3, 4, first=1)
+
+    append = core.decide(0.0)
+    assert append is not None
+    assert CODEC.decode(append.data).cursors == {"IN": 3}  # it takes three at a time
+    core.appended(yard.store(append))
+    yard.fold(core)
+    assert core.cursors == {"IN": 3}
+
+    append = core.decide(0.0)
+    assert append is not None and CODEC.decode(append.data).cursors == {"IN": 4}
+
+
+def test_inputs_that_make_no_event_are_accounted_for_by_the_next_commit() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, -1, -2, -3, -4, first=1)
+    assert core.decide(0.0) is None
+    assert core.inputs_waiting == 0
+
+    yard.tell(core, 5)
+    append = core.decide(0.0)
+
+    assert append is not None and CODEC.decode(append.data).cursors == {"IN": 4}
+
+
+def test_an_input_that_comes_again_is_dropped() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, -1, -2, first=1)
+    core.decide(0.0)
+
+    yard.tell(core, 8, 9, first=1)
+
+    assert core.inputs_waiting == 0
+
+
+def test_observations_are_never_dropped_and_move_no_cursor() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1)
+    yard.tell(core, 2)
+
+    append = core.decide(0.0)
+
+    assert append is not None
+    commit = CODEC.decode(append.data)
+    assert (len(commit.events), commit.cursors) == (2, {})
+
+
+def test_a_successor_goes_on_behind_the_cursors_of_the_log() -> None:
+    yard = Yard()
+    old = yard.leader("one")
+    yard.tell(old, 1, 2, 3, 4, first=1)
+    append = old.decide(0.0)
+    assert append is not None
+    yard.store(append)  # and the old one dies
+
+    new = yard.leader("two")
+    yard.tell(new, 1, 2, 3, 4, first=1)
+
+    assert new.cursors == {"IN": 3}
+    assert new.inputs_waiting == 1
+
+
+def test_what_was_decided_and_not_stored_is_decided_again() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1, first=1)
+    assert core.decide(0.0) is not None
+    core.step_down()  # the append had no answer, and was not stored
+
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+    yard.tell(core, 1, first=1)
+    append = core.decide(0.0)
+
+    assert append is not None and len(CODEC.decode(append.data).events) == 1
+
+
+def test_cursors_are_merged_and_never_go_back() -> None:
+    yard = Yard()
+    core = yard.leader()
+    core.cursors = {"OTHER": 9}
+
+    yard.tell(core, 1, first=5)
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    yard.fold(core)
+
+    assert core.cursors == {"OTHER": 9, "IN": 5}
+
+
+def test_what_waits_is_bounded_and_so_is_what_one_decision_is_shown() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, *([-1] * (INPUTS_WAITING_MAX - 1)))
+    assert core.has_room
+    yard.tell(core, -1)
+    assert not core.has_room
+    shown: list[int] = []
+    decide = core.machine.decide
+    core.machine.decide = lambda now, inputs: shown.append(len(inputs)) or decide(now, inputs)  # type: ignore[method-assign,func-returns-value]
+
+    core.decide(0.0)
+
+    assert core.inputs_waiting == 0
+    assert max(shown) == INPUTS_OFFERED_MAX
+
+
+# -- time, position, chain ---------------------------------------------------------------------------------------------
+
+
+def test_now_is_the_log_time_and_the_own_time_since() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.foreign(1)
+    yard.fold(core, monotonic=100.0)
+
+    assert core.now(100.0) == START
+    assert core.now(107.5) == START + seconds(7.5)
+    assert core.now(99.0) == START
+
+
+def test_log_time_never_goes_back() -> None:
+    yard = Yard()
+    core = yard.core("one")
+    yard.foreign(1)
+    yard.now = Instant(START - seconds(60))
+    yard.foreign(2)
+
+    yard.fold(core)
+
+    assert [at for at, _ in tally(core).applied] == [START, START]
+
+
+def test_each_event_has_its_position() -> None:
+    yard = Yard()
+    core = yard.core("one")
+    yard.foreign(1, 2)
+    yard.foreign(3)
+
+    yard.fold(core)
+
+    assert [position for _, position in tally(core).applied] == [
+        make_position(1, 0),
+        make_position(1, 1),
+        make_position(2, 0),
+    ]
+
+
+def test_a_leader_sleeps_until_its_machines_deadline() -> None:
+    yard = Yard()
+    core = yard.leader()
+    assert core.wait_seconds(0.0) is None
+
+    tally(core).deadline = Instant(START + seconds(5))
+
+    assert core.wait_seconds(0.0) == 5.0
+    assert core.wait_seconds(9.0) == 0.0
+
+
+def test_each_commit_names_the_hash_of_the_writers_commit_before() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.foreign(1)
+    yard.tell(core, 1)
+    append = core.decide(0.0)
+    assert append is not None
+    yard.store(append)
+
+    first, _, second = yard.commits()
+
+    assert (first.commit.previous, second.commit.previous) == ("", first.hash)
+
+
+def test_one_that_goes_on_behind_a_snapshot_is_as_one_that_folded_everything() -> None:
+    yard = Yard()
+    core = yard.leader("one")
+    yard.tell(core, 1, 2, first=1)
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    yard.fold(core)
+
+    other = yard.core("two")
+    other.restore(core.saved())
+    other.machine.restore(core.machine.snapshot())
+
+    assert other.saved() == core.saved()
+    yard.foreign(1)
+    yard.fold(core, other)
+    assert other.saved() == core.saved()
+    other.appended(yard.store(other.take_over(0.0)))
+    yard.fold(other)
+    assert (other.role, other.epoch, tally(other).numbers) == (Role.LEADER, 2, [1, 2])
+
+
+def test_observers_see_what_a_leader_folds_and_nothing_before() -> None:
+    class Watcher:
+        def __init__(self) -> None:
+            self.seen: list[tuple[int, bool]] = []
+            self.times_led = 0
+
+        def lead(self) -> None:
+            self.times_led += 1
+
+        def applying(self, apply, *, is_own):  # type: ignore[no-untyped-def]
+            def watched(event, at, position):  # type: ignore[no-untyped-def]
+                apply(event, at, position)
+                self.seen.append((event.number, is_own))
+
+            return watched
+
+    yard, watcher = Yard(), Watcher()
+    yard.foreign(1)
+    core = yard.core("one")
+    core.observers = [watcher]
+    yard.fold(core)
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+    yard.foreign(2)
+    yard.tell(core, 3)
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    yard.fold(core)
+
+    assert (watcher.seen, watcher.times_led) == ([(2, False), (3, True)], 1)
+    assert (tally(core).foreign, tally(core).numbers) == ([1, 2], [3])
