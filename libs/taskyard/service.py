@@ -163,7 +163,7 @@ async def _health_served(app: AsgiFastStream, settings: Settings) -> AsyncIterat
     if settings.health_port is None:
         yield
         return
-    server = _Server(
+    server = HttpServer(
         uvicorn.Config(
             app,
             host=settings.http_host,
@@ -182,7 +182,7 @@ async def _health_served(app: AsgiFastStream, settings: Settings) -> AsyncIterat
         await task
 
 
-class _Server(uvicorn.Server):
+class HttpServer(uvicorn.Server):
     """A server among others in a process whose signals are somebody else's."""
 
     @contextmanager

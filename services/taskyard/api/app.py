@@ -3,8 +3,7 @@
 import asyncio
 import secrets
 import socket
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import structlog
 import uvicorn
@@ -27,7 +26,7 @@ from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
 from taskyard.contracts.subjects import answer_subject
-from taskyard.service import Links, linked, serving
+from taskyard.service import HttpServer, Links, linked, serving
 from taskyard.settings import Settings
 
 GRACE_SECONDS = 5
@@ -132,7 +131,7 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> 
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
-    server = _Server(config)
+    server = HttpServer(config)
     with listening:
         http = asyncio.create_task(server.serve(sockets=[listening]), name="http")
         stopping = asyncio.create_task(stop.wait(), name="http waits to stop")
@@ -144,12 +143,3 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> 
             parts.closing.set()
             server.should_exit = True
             await http
-
-
-class _Server(uvicorn.Server):
-    """A server among others in a process whose signals are somebody else's."""
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """Leave the signals alone."""
-        yield

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -101,8 +101,7 @@ class Instance:
     async def kill(self) -> None:
         """End it where it is, without handing over."""
         self.task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self.task
+        await asyncio.gather(self.task, return_exceptions=True)
 
 
 class Place:
@@ -148,7 +147,7 @@ class Place:
     def check_chain(self) -> None:
         """Each commit of the writer stands on the one before, and epochs only rise."""
         own = [stored for stored in self.commits() if stored.commit.writer == "tally"]
-        for before, after in zip(own, own[1:], strict=False):
+        for before, after in pairwise(own):
             assert after.commit.previous == before.hash
             assert after.commit.epoch >= before.commit.epoch
             assert after.commit.instance == before.commit.instance or after.commit.epoch > before.commit.epoch
@@ -334,7 +333,7 @@ async def test_a_crash_around_the_append_loses_and_doubles_nothing(place: Place,
 
 
 async def test_a_leader_that_hangs_is_fenced_off(place: Place) -> None:
-    """Its lease runs out while its append is on the way; when that arrives after all, the fence has moved."""
+    """Its lease is another's while its append hangs: it steps down, and what it had decided is decided anew."""
     one = await place.leader("one")
     assert isinstance(one.log, HangingLog)
     one.log.hangs = "before"

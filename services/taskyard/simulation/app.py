@@ -1,0 +1,112 @@
+"""`taskyard.simulation`: run one seed, many, or as many as fit a time; say what failed and how to see it again."""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterator
+
+import msgspec
+
+from taskyard.simulation.defects import DEFECTS, defect
+from taskyard.simulation.history import shortened_history
+from taskyard.simulation.run import Outcome, run_seed
+
+SEEDS_DEFAULT = 300
+PROGRESS_SECONDS = 5.0
+HISTORIES_MAX = 3
+
+
+class Totals:
+    """What all seeds together came to."""
+
+    def __init__(self) -> None:
+        self.seeds = self.events = self.tasks = self.applies = self.faults = 0
+        self.simulated_seconds = 0.0
+        self.failed: list[int] = []
+        self.kinds: Counter[str] = Counter()
+        self._began = time.monotonic()
+
+    def add(self, outcome: Outcome) -> None:
+        """One more seed."""
+        self.seeds += 1
+        self.events += outcome.events
+        self.tasks += outcome.tasks
+        self.applies += sum(run.apply for run in outcome.runs)
+        self.faults += len(outcome.faults)
+        self.simulated_seconds += outcome.seconds
+        if outcome.failures:
+            self.failed.append(outcome.seed)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has taken, in real seconds."""
+        return time.monotonic() - self._began
+
+    def table(self) -> str:
+        """The sums, for people."""
+        rows = (
+            ("seeds", f"{self.seeds}"),
+            ("failed", f"{len(self.failed)}"),
+            ("events", f"{self.events}"),
+            ("tasks", f"{self.tasks}"),
+            ("applies", f"{self.applies}"),
+            ("faults", f"{self.faults}"),
+            ("simulated", f"{self.simulated_seconds / 3600:.1f} h"),
+            ("seeds/s", f"{self.seeds / max(self.seconds, 1e-9):.1f}"),
+        )
+        return "\n".join(f"  {name:<10} {value:>12}" for name, value in rows)
+
+    def json(self) -> str:
+        """The sums, for programs."""
+        values = {"seeds": self.seeds, "failed": len(self.failed), "events": self.events}
+        return msgspec.json.encode(values).decode()
+
+
+def main(argv: list[str]) -> int:
+    """Simulate and print; 1 if any seed failed."""
+    options = _parse(argv)
+    totals, shown_at = Totals(), 0.0
+    with defect(options.defect):
+        for seed in _seeds(options):
+            outcome = run_seed(seed)
+            totals.add(outcome)
+            if outcome.failures:
+                _print_failure(outcome, options.defect, is_short=len(totals.failed) > HISTORIES_MAX)
+            if totals.seconds - shown_at > PROGRESS_SECONDS:
+                shown_at = totals.seconds
+                print(f"{totals.seeds} seeds, {len(totals.failed)} failed, {totals.events} events", flush=True)
+    print(totals.table())
+    if options.json:
+        print(totals.json(), flush=True)
+    return 1 if totals.failed else 0
+
+
+def _print_failure(outcome: Outcome, name: str | None, *, is_short: bool) -> None:
+    print(f"seed {outcome.seed}: {outcome.failures[0]}" if is_short else shortened_history(outcome))
+    broken = f" --defect {name}" if name else ""
+    print(f"see it again: python -m taskyard.simulation --seed {outcome.seed}{broken}\n", flush=True)
+
+
+def _seeds(options: argparse.Namespace) -> Iterator[int]:
+    if options.seed is not None:
+        yield options.seed
+        return
+    if options.minutes is None:
+        yield from range(options.first, options.first + (options.seeds or SEEDS_DEFAULT))
+        return
+    until, seed = time.monotonic() + options.minutes * 60, options.first
+    while time.monotonic() < until:
+        yield seed
+        seed += 1
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="simulate", description="Runs the control plane under faults, from seeds.")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--seed", type=int, help="run this one")
+    which.add_argument("--seeds", type=int, help=f"run so many (default {SEEDS_DEFAULT})")
+    which.add_argument("--minutes", type=float, help="run as many as fit this time")
+    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
+    parser.add_argument("--defect", choices=sorted(DEFECTS), help="break a rule on purpose: the checks must find it")
+    return parser.parse_args(argv)
