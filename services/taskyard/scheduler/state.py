@@ -65,7 +65,7 @@ class Queue(Struct, kw_only=True):
 
 
 class Saved(Struct, frozen=True, kw_only=True):
-    """The snapshot of the state. Counts are worked out again from the tasks."""
+    """The snapshot of the state, with the counts of pools and queues."""
 
     tasks: list[TaskRecord]
     workers: list[Worker]
