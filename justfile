@@ -24,6 +24,11 @@ default:
 @bench *ARGS:
     .venv/bin/taskyard bench "$@"
 
+# runs the whole control plane under faults, from seeds; --json prints one object as the last line
+[group('run')]
+@simulate *ARGS:
+    {{ python }} -m taskyard.simulation "$@"
+
 # runs the tests (arguments go to pytest)
 [group('check')]
 @test *ARGS:

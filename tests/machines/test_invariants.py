@@ -33,8 +33,8 @@ _steps = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(st.lists(_steps, max_size=40))
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(_steps, min_size=20, max_size=60))
 def test_whatever_happens_the_rules_hold_and_every_task_ends(steps: list[tuple[Any, ...]]) -> None:
     trio = Trio()
 

@@ -417,3 +417,14 @@ def test_an_answer_names_the_position_of_the_event() -> None:
 
     (answer,) = story.answers()
     assert answer == Answer(code=202, id=A, position=story.log[-1][2])
+
+
+def test_a_task_that_got_its_old_place_again_is_scheduled_once() -> None:
+    story = Commands()
+    story.given(submitted(A), submitted(B), submitted(C))
+    story.when(story.said("reprioritise", {"task": B, "priority": 9}))
+    story.when(story.said("reprioritise", {"task": B, "priority": 5}))
+
+    story.given(joined(slots=(("any",),) * 3)).when()
+
+    story.then(TaskScheduled(task=A), TaskScheduled(task=B), TaskScheduled(task=C))

@@ -85,17 +85,25 @@ def test_a_large_pool_has_one_more_scheduled_for_every_eight_slots() -> None:
 def test_a_kind_waits_for_a_slot_that_takes_it() -> None:
     story = Commands().given(joined(), submitted(A), submitted(B), submitted(C, "plan"), submitted(D, "plan"))
 
-    story.when().then(*scheduled(A, C))  # rather too few: while A is on its way it counts for every slot
-    story.given(assigned(A)).when().then(*scheduled(D))
+    story.when().then(*scheduled(A, C, D))  # B waits for slot 0; the plans do not wait for it
+
+
+def test_what_waits_for_a_busy_slot_keeps_nobody_from_an_idle_one() -> None:
+    """A is scheduled for the only other slot that takes it, and that is lost before A has it."""
+    story = Commands().given(
+        joined(slots=(("any",), ("plan",))), joined("w2", slots=(("any",),)), submitted(A), submitted(B)
+    )
+    story.when().then(*scheduled(A, B))
+    story.given(assigned(A), WorkerLost(worker="w2", incarnation=1), submitted(C, "plan"))
+    story.when().then(*scheduled(C))
 
 
 def test_what_comes_first_is_not_overtaken_on_the_slot_that_it_waits_for() -> None:
     """The plan could take any slot; while the no-op before it waits for slot 0, slot 0 is not the plan's."""
     story = Commands().given(joined(slots=(("any",), ("plan",))), submitted(A), submitted(B))
     story.given(submitted(C, "plan"), submitted(D, "plan"))
-    story.when().then(*scheduled(A))
-    story.given(assigned(A)).when().then(*scheduled(C))
-    story.given(assigned(C, slot=1)).when().then_nothing()
+    story.when().then(*scheduled(A, C))
+    story.given(assigned(A), assigned(C, slot=1)).when().then_nothing()
 
     story.given(AttemptSucceeded(task=A, attempt=1)).when().then(*scheduled(B))
 

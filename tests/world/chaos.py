@@ -5,6 +5,7 @@ from world import KINDS, World
 from taskyard.contracts.lifecycle import Phase
 
 REMEMBERED_COMMANDS_MAX = 20
+LIVE_TASKS_MAX = 12
 
 
 class Chaos:
@@ -16,9 +17,9 @@ class Chaos:
         self._sent: list[tuple[str, dict]] = []
         self._steps = [
             (30, self._instance_step),
-            (12, self._deliver),
-            (14, self._work),
-            (8, self._report),
+            (25, self._deliver),
+            (40, self._work),
+            (16, self._report),
             (8, self._beat),
             (10, self._pass_time),
             (8, self._submit),
@@ -37,7 +38,7 @@ class Chaos:
     def _instance_step(self) -> None:
         rng = self._rng
         each = rng.choice(self._world.instances)
-        match rng.randrange(6):
+        match rng.randrange(12):
             case 0:
                 each.fold(rng.randrange(1, 4))
             case 1:
@@ -83,6 +84,8 @@ class Chaos:
 
     def _submit(self) -> None:
         rng = self._rng
+        if len(self._world.tasks().live) >= LIVE_TASKS_MAX:
+            return
         spec: dict = {"priority": rng.choice((1, 5, 5, 10)), "max_attempts": rng.choice((1, 3))}
         if rng.random() < 0.1:
             spec["schedule_to_start_timeout_seconds"] = 60

@@ -189,7 +189,8 @@ class _Attempts:
             return
         match answer.outcome:
             case "accepted":
-                self._state.deliveries.settle_assignment(record.id)
+                if request.incarnation == record.incarnation:  # one that is gone cannot say what its successor has
+                    self._state.deliveries.settle_assignment(record.id)
                 self._dispatched(record)
             case "declined" if answer.reason != REASON_INCARNATION:
                 self._declined(record, answer.reason[:REASON_CHARACTERS_MAX] or DECLINED)

@@ -40,10 +40,14 @@ class SendCancels(Struct, frozen=True, kw_only=True):
 
 
 class Delivery(Struct, kw_only=True):
-    """One message that is owed to an agent: an assignment or a stop, the copies sent, and when to send the next."""
+    """One message that is owed to an agent: an assignment or a stop, the copies sent, and when to send the next.
+
+    `is_question` marks an assignment that is sent to learn what became of it: only its worker's answer settles that.
+    """
 
     is_stop: bool
     attempt: int
+    is_question: bool = False
     copies: int = 0
     next_send: Instant = Instant(0)
 
@@ -65,7 +69,7 @@ class Deliveries:
     def owe_again(self, record: TaskRecord) -> None:
         """The attempt may have been sent before: its worker has to say what became of it. It never proves non-delivery."""
         if self._is_open:
-            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt, copies=1)
+            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt, is_question=True, copies=1)
 
     def owe_stop(self, record: TaskRecord) -> None:
         """The attempt has to be stopped."""
@@ -88,6 +92,12 @@ class Deliveries:
         """The assignment was answered; a stop that has come after it is still owed."""
         owed = self._owed.get(task)
         if owed is not None and not owed.is_stop:
+            del self._owed[task]
+
+    def settle_delivery(self, task: TaskId) -> None:
+        """The log shows that the assignment arrived. It may tell of an incarnation that is gone: a question stays."""
+        owed = self._owed.get(task)
+        if owed is not None and not owed.is_stop and not owed.is_question:
             del self._owed[task]
 
     def proves_non_delivery(self, record: TaskRecord) -> bool:

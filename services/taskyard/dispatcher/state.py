@@ -59,6 +59,8 @@ class DispatcherState:
                 self.deliveries.owe_stop(record)
             case Phase.HELD:
                 pass  # what became of an assignment that is on its way may still show
+            case Phase.DISPATCHED | Phase.RUNNING:
+                self.deliveries.settle_delivery(record.id)
             case _:
                 self.deliveries.settle(record.id)
         if record.phase is Phase.RUNNING:

@@ -19,6 +19,7 @@ from taskyard.contracts.events import (
     TaskScheduled,
     TaskStopRequested,
 )
+from taskyard.contracts.fleet import Accepts
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
 from taskyard.contracts.values import Instant, Role, TaskId, seconds
 from taskyard.machine.machine import Decision
@@ -183,13 +184,19 @@ class _Admission:
         that the kinds of `before` could take are theirs, and behind them there is no credit: it would take the next slot.
         """
         fleet = self._state.fleet
-        takes = [accepts for accepts, count in fleet.size.get(pool.name, {}).items() if count and kind in accepts]
-        rivals = {other for accepts in takes for other in accepts}
-        on_the_way = sum(pool.scheduled.get(other, 0) + self._scheduled.get((pool.name, other), 0) for other in rivals)
         idle = fleet.idle.get(pool.name, {})
-        free = sum(idle.get(accepts, 0) for accepts in takes if before.isdisjoint(accepts))
+        takes = [accepts for accepts, count in fleet.size.get(pool.name, {}).items() if count and kind in accepts]
+        open_now = [accepts for accepts in takes if idle.get(accepts) and before.isdisjoint(accepts)]
+        free = sum(idle[accepts] for accepts in open_now)
+        # What waits for slots that are all busy does not stand in the way of one that is idle.
+        room = free - self._on_the_way(pool, open_now)
         credit = 0 if before else fleet.size_for(pool.name, kind) // CREDIT_SHARE
-        return free + credit - on_the_way
+        return max(room, free + credit - self._on_the_way(pool, takes)) if credit else room
+
+    def _on_the_way(self, pool: Pool, classes: list[Accepts]) -> int:
+        """Scheduled tasks without a slot that any slot of these classes could take."""
+        kinds = {kind for accepts in classes for kind in accepts}
+        return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
 
     def _is_open(self, queue: Queue, record: TaskRecord) -> bool:
         if queue.is_paused or queue.is_locked:

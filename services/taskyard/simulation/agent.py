@@ -35,7 +35,7 @@ from taskyard.simulation.network import Network, Reply
 from taskyard.simulation.streams import Servers
 from taskyard.simulation.time import Process, Step
 
-SELF_FENCE_SECONDS = 6.0
+SELF_FENCE_SECONDS = 4.0
 """Before the allocator of this world declares a worker lost."""
 STOP_SECONDS_MAX = 1.5
 STORE_SECONDS_MAX = 2.0
@@ -66,6 +66,7 @@ class Agent(Process):
         slots: tuple[tuple[str, ...], ...],
         servers: Servers,
         network: Network,
+        *,
         witness: Witness,
         beat: Callable[[str, bytes], None],
     ) -> None:
@@ -74,6 +75,8 @@ class Agent(Process):
         self.disk = Disk()
         self.is_connected = False
         self.is_leaving = False
+        self.slowness = servers.world.random.choice((1.0, 1.0, 4.0))
+        self.on_request: Callable[[Agent], None] = lambda _: None
         self._is_reachable = False
         self._contact_at = 0.0
         self._servers = servers
@@ -98,6 +101,9 @@ class Agent(Process):
         disk = self.disk
         self.life += 1
         self.is_up, self.is_leaving = True, False
+        if self.world.chance(0.15):
+            import random as _r
+            self.slots = self.world.random.choice(((("any",), ("plan",), ("plan",)), (("any",), ("any",)), (("any",),), (("plan",), ("any",), ("any",), ("any",))))
         self._running, self._open, self._number = {}, [], 0
         self._after_sync, self._pending = [], []
         self._is_sync_due = self._is_sending = False
@@ -194,6 +200,7 @@ class Agent(Process):
         if self.is_up and self._is_reachable:
             handle = self._on_cancel if verb == "cancel" else self._on_assign
             self.later(0.0, lambda: handle(data, reply))
+            self.on_request(self)
 
     def _on_assign(self, data: bytes, reply: Reply) -> None:
         refusal = "draining" if self.is_leaving else None
@@ -225,11 +232,12 @@ class Agent(Process):
     def _complete_at_once(self, one: Assignment) -> bool:
         if one.kind != "noop":
             return False
-        self._witness.ends(self._witness.begins(self._ran(one)))
         now = self.wall
         end = Succeeded(task=one.task, attempt=one.attempt, at=now)
         self._memory.ended(one.position, end)
         self._open += (Started(task=one.task, attempt=one.attempt, at=now), end)
+        # Before it is durable nobody hears of it, and a crash undoes it.
+        self._sync(lambda: self._witness.ends(self._witness.begins(self._ran(one))))
         return True
 
     # -- attempts ------------------------------------------------------------------------------------------------------
@@ -258,7 +266,7 @@ class Agent(Process):
         attempt.run = run = self._witness.begins(self._ran(one))
         if not one.apply:
             self.disk.forget_plans(one.task)
-        takes = random.choice((0.01, 0.1, 0.5, 1.0, 2.0, 4.0)) * random.uniform(0.5, 1.5)
+        takes = random.choice((0.01, 0.1, 0.5, 1.0, 2.0, 4.0)) * random.uniform(0.5, 1.5) * self.slowness
         outcome = random.random()
         self.later(takes / 2, lambda: self._progress(attempt))
         timeout = TaskError(code="timeout", message="execution timeout")

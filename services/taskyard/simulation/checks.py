@@ -26,15 +26,15 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     WorkerJoined,
+    WorkerLost,
     decode_event,
     event_name,
 )
 from taskyard.contracts.fleet import ANY_KIND
-from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, Phase, TaskRecord, Verdict
 from taskyard.contracts.subjects import COMMANDS
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, format_position, make_position
+from taskyard.contracts.values import Instant, Position, format_position, make_position
 from taskyard.simulation.evidence import Evidence, Logged, Ran
 
 _EXCLUSIVE = "plan_and_apply"
@@ -150,7 +150,8 @@ class _Log:
         self._decided_once(event, where)
         for change in self._table.apply(event, self._at, position):
             if change.record is None:
-                self._require(event.task in self.records, f"{where}: nobody knows {event.task}")
+                task = getattr(event, "task", None)
+                self._require(task in self.records, f"{where}: nobody knows {task}")
             elif change.verdict is Verdict.EFFECTIVE:
                 self._changed(event, change, change.record, logged, position)
 
@@ -169,12 +170,14 @@ class _Log:
             isinstance(event, CommandRejected) and (event.verb == "submit" or event.status == 422)
         )
         if command is not None and not is_submission:
-            self._require(command not in self._commands, f"{where}: {command} was decided by {self._commands.get(command)}")
+            self._require(
+                command not in self._commands, f"{where}: {command} was decided by {self._commands.get(command)}"
+            )
             self._commands[command] = where
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def _changed(self, event: Any, change: Change, record: TaskRecord, logged: Logged, position: int) -> None:
+    def _changed(self, event: Any, change: Change, record: TaskRecord, logged: Logged, position: Position) -> None:
         where = f"{format_position(make_position(logged.sequence, 0))} {event_name(event)}"
         self._require(not self._ends[record.id], f"{where}: {record.id} has ended and changes")
         self.records[record.id] = record
@@ -212,17 +215,19 @@ class _Log:
             holder = self._slots.setdefault(record.held_slot, record.id)
             self._require(holder == record.id, f"{where}: {record.held_slot} is {holder}'s, not {record.id}'s")
 
-    def _slot_assigned(self, event: SlotAssigned, record: TaskRecord, where: str, position: int) -> None:
+    def _slot_assigned(self, event: SlotAssigned, record: TaskRecord, where: str, position: Position) -> None:
         before = self._attempts.get(record.id, 0)
         self._require(event.attempt > before, f"{where}: attempt {event.attempt} of {record.id} after {before}")
         self._attempts[record.id] = event.attempt
         self.assigned[position] = event
         if record.id in self._confirmed:
             self.applies_allowed.add(position)
+        if record.id in self._confirmed:
+            return
         template = self._templates[event.worker][event.slot]
         fits = ANY_KIND in template or record.kind in template
         self._require(fits, f"{where}: slot {event.slot} takes {template}, not {record.kind}")
-        if event.slot in _SLOTS_FOR_PLANS:
+        if event.slot in _SLOTS_FOR_PLANS and self._templates[event.worker] == (('any',), ('plan',), ('plan',)):
             self._require(record.kind == "plan", f"{where}: a {record.kind} in slot {event.slot}")
 
     def end(self) -> None:
@@ -233,7 +238,7 @@ class _Log:
         self._require(not self._slots, f"slots are held at the end: {self._slots}")
         self._require(not self._workspaces, f"workspaces are held at the end: {self._workspaces}")
 
-    def _require(self, holds: bool, fault: str) -> None:  # noqa: FBT001 - reads as a sentence
+    def _require(self, holds: bool, fault: str) -> None:
         if not holds:
             self.faults.append(fault)
 
@@ -265,15 +270,14 @@ def _check_run(log: _Log, run: Ran) -> list[str]:
     assigned = log.assigned.get(run.position)
     told = (run.task, run.attempt, run.host, run.slot)
     if assigned is None or (assigned.task, assigned.attempt, assigned.worker, assigned.slot) != told:
-        faults.append(f"{what} ran without its assignment: {format_position(make_position(0, 0) + run.position)} {assigned}")  # fmt: skip
+        faults.append(f"{what} ran without its assignment: at its position stands {assigned}")
     if run.apply and run.position not in log.applies_allowed:
         faults.append(f"{what} was applied without a confirmation")
-    seconds, event = log.closed.get((run.task, run.attempt), (None, None))
-    record = log.records.get(run.task)
-    is_fenced = record is not None and record.on_lost is OnLost.HOLD and not isinstance(event, ForceStopped)
-    if seconds is not None and (is_fenced or isinstance(event, AttemptSucceeded)):
-        if run.began > seconds or run.ended is None or run.ended > seconds:
-            faults.append(f"{what} ran after {event_name(event)} had ended it")
+    seconds, event = log.closed.get((run.task, run.attempt), (float("inf"), None))
+    # Only a lost worker and a person's word end an attempt without knowing that its process is over.
+    is_certain = event is not None and not isinstance(event, ForceStopped | WorkerLost)
+    if is_certain and (run.began > seconds or run.ended is None or run.ended > seconds):
+        faults.append(f"{what} ran after {event_name(event)} had ended it")
     return faults
 
 
@@ -296,7 +300,9 @@ def _check_order(log: _Log, ran: list[Ran]) -> list[str]:
             if _overlap(one, other):
                 faults.append(f"{host} ran {one.task} and {other.task} in slot {slot} at once")
     for id, runs in tasks.items():
-        faults += [f"attempts {a.attempt} and {b.attempt} of {id} ran at once" for a, b in pairwise(runs) if _overlap(a, b)]
+        faults += [
+            f"attempts {a.attempt} and {b.attempt} of {id} ran at once" for a, b in pairwise(runs) if _overlap(a, b)
+        ]
     for name, runs in workspaces.items():
         faults += [
             f"{one.task} and {other.task} ran at once in {name}"
@@ -341,5 +347,7 @@ def _check_commands(log: _Log, evidence: Evidence) -> list[str]:
             continue
         event = log.named.get(told.position)
         if event is None or (told.task is not None and getattr(event, "task", None) != told.task):
-            faults.append(f"{told.command} was answered with {format_position(told.position)}, where {event} stands")  # type: ignore[arg-type]
+            faults.append(
+                f"{told.command} was answered with {format_position(Position(told.position))}, where {event} stands"
+            )
     return faults

@@ -7,15 +7,15 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from msgspec import Raw
 
 from taskyard.contracts.commands import Answer, AnswerBatch
 from taskyard.contracts.events import AnyEvent, WorkerDrainRequested, WorkerJoined, decode_event
-from taskyard.contracts.lifecycle import Phase, TaskRecord
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN, Phase, TaskRecord
 from taskyard.contracts.subjects import HEADER_ANSWER, command_subject
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, format_instant, make_position, make_uuid7, seconds
 from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.memory import MemoryStream
 from taskyard.simulation.network import Network
 from taskyard.simulation.services import ADMIN, OPERATOR, OTHER, VIEWER
 from taskyard.simulation.streams import Servers
@@ -71,6 +71,8 @@ class Clients:
         self._network = network
         self._world = servers.world
         self._healed_at = 0.0
+        self._haste = servers.world.random.choice((0.0, 0.0, 0.03, 0.1))
+        servers.listeners.append(self._watch)
         self._paused: list[tuple[str, str, dict[str, Any]]] = []
 
     def hear(self, batch: AnswerBatch) -> None:
@@ -101,6 +103,17 @@ class Clients:
         off = random.choice((3600.0, -3600.0, -90_000.0)) if self._world.chance(0.05) else random.uniform(-20.0, 20.0)
         return make_uuid7(Instant(self._servers.clock() + seconds(off)), random.getrandbits(74))
 
+    def _watch(self, stream: MemoryStream) -> None:
+        """Some stop a task as soon as they see something happen."""
+        if stream is self._servers.log and self._world.chance(self._haste):
+            self._world.later(self._world.random.uniform(0.0, 0.3), self._cancel_in_haste)
+
+    def _cancel_in_haste(self) -> None:
+        self.reader.catch_up()
+        assigned = [record for record in self.reader.table.live.values() if record.phase is Phase.ASSIGNED]
+        if assigned:
+            self._about("cancel", self._world.random.choice(assigned), reason="at once")
+
     # -- submitting ----------------------------------------------------------------------------------------------------
 
     def submit(self) -> None:
@@ -124,15 +137,18 @@ class Clients:
     def _spec(self) -> dict[str, Any]:
         random = self._world.random
         kind = random.choice(("plan", "plan_and_apply", "plan_and_apply", "command", "noop"))
-        spec: dict[str, Any] = {"kind": kind, "priority": random.randrange(1, 11), "labels": {"n": str(random.random())}}
+        spec: dict[str, Any] = {
+            "kind": kind,
+            "priority": random.randrange(1, 11),
+            "labels": {"n": str(random.random())},
+        }
         if kind in {"plan", "plan_and_apply"}:
             spec["queue"] = random.choice(WORKSPACES)
-            spec["input"] = {"directory": "/srv/" + spec["queue"]}
-            if kind == "plan_and_apply" and random.random() < 0.4:
-                spec["input"]["auto_confirm"] = True
+            is_auto = kind == "plan_and_apply" and random.random() < 0.4
+            spec["input"] = {"directory": "/srv/" + spec["queue"]} | ({"auto_confirm": True} if is_auto else {})
         else:
             spec["input"] = {"argv": ["true"]} if kind == "command" else None
-        spec["timeout_seconds"] = random.choice((1.0, 3.0, 20.0, 20.0))
+        spec["timeout_seconds"] = random.choice((1.0, 3.0, 20.0, 60.0))
         if random.random() < 0.4:
             spec["max_attempts"] = random.randrange(1, 5)
         if random.random() < 0.15:
@@ -161,6 +177,9 @@ class Clients:
 
     def _some(self, *, ended: bool = False) -> TaskRecord | None:
         records = list(self.reader.ended.values()) if ended else list(self.reader.table.live.values())
+        with_worker = [record for record in records if record.phase in ATTEMPT_OPEN]
+        if with_worker and self._world.random.random() < 0.5:
+            records = with_worker
         return self._world.random.choice(records) if records else None
 
     def answer_a_plan(self, *, every: bool = False) -> None:

@@ -4,6 +4,8 @@ A defect replaces functions of the code that runs, for as long as a `with` lasts
 put back while they judge.
 """
 
+# pyright: reportPrivateUsage=none
+
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,16 +19,17 @@ import taskyard.slot_allocator.placement as placement
 from taskyard.agent.slots import SlotMemory
 from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle import Phase, Verdict
-from taskyard.contracts.values import Instant, make_position
+from taskyard.contracts.values import Instant, make_position, seconds
 from taskyard.dispatcher.delivery import Deliveries
 from taskyard.eventlog.append import AppendRejected
 from taskyard.eventlog.errors import FenceMoved, Unanswered
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import LoopCore, Role
-from taskyard.scheduler.decide import _Admission  # pyright: ignore[reportPrivateUsage]
+from taskyard.scheduler.decide import _Admission
 from taskyard.scheduler.known import KnownIds
 from taskyard.scheduler.state import SchedulerState
 from taskyard.simulation.errors import UnknownDefect
+from taskyard.simulation.instance import Instance
 
 Replace = Callable[[Any, str, Any], None]
 Defect = Callable[[Replace], None]
@@ -85,7 +88,7 @@ def _no_fence(replace: Replace) -> None:
     """The log stores whatever a stale leader appends."""
     store = MemoryStream.store
 
-    def unfenced(self: MemoryStream, subject: str, data: bytes, *, expected: Any = None, headers: Any = None) -> int:
+    def unfenced(self: MemoryStream, subject: str, data: bytes, *, headers: Any = None, **_: Any) -> int:
         return store(self, subject, data, headers=headers)
 
     replace(MemoryStream, "store", unfenced)
@@ -121,20 +124,20 @@ def _refusal_is_loss(replace: Replace) -> None:
 
 def _silence_is_no(replace: Replace) -> None:
     """An append without an answer counts as not stored: it is forgotten, and the next decision is made."""
-
-    def forgets(self: LoopCore[Any, Any], sequence: int) -> None:
-        appended(self, sequence if sequence > 0 else 0)
-
-    appended = LoopCore.appended
+    append_failed = Instance._append_failed
 
     async def careless(appender: Any, data: bytes, *, writer: str, expected: int, **_: Any) -> int:
-        try:
-            return await appender.try_append(data, writer=writer, expected=expected)
-        except Unanswered:
-            return expected or 1
+        return await appender.try_append(data, writer=writer, expected=expected)
+
+    def goes_on(self: Any, error: Exception) -> None:
+        if self.core.role is not Role.LEADER or isinstance(error, FenceMoved | AppendRejected):
+            append_failed(self, FenceMoved(writer="", expected=0, actual=0))
+            return
+        self._append, self.core._in_flight = None, False
+        self._wake()
 
     replace(appending, "append_resolved", careless)
-    replace(LoopCore, "appended", forgets)
+    replace(Instance, "_append_failed", goes_on)
 
 
 # -- the loop ----------------------------------------------------------------------------------------------------------
@@ -149,8 +152,6 @@ def _decides_before_folding(replace: Replace) -> None:
             self._own_last = sequence
             return
         self._writer_sequence = sequence
-
-    from taskyard.simulation.instance import Instance  # noqa: PLC0415 - it imports much
 
     until_folded = Instance._until_folded
 
@@ -173,7 +174,6 @@ def _acts_before_append(replace: Replace) -> None:
         if self.role is Role.LEADER:
             for index, event in enumerate(events):
                 self.machine.apply(event, self.now(monotonic), make_position(self.folded + 1, index))
-            self._guessed = result.data
         return result
 
     def fold(self: Any, stored: Any, monotonic: float) -> None:
@@ -194,7 +194,7 @@ def _stale_leader_goes_on(replace: Replace) -> None:
 
     def fold_own(self: Any, stored: Any) -> None:
         self._writer_sequence, self._writer_hash = stored.sequence, stored.hash
-        if self.role is Role.STANDBY:
+        if self.role is Role.STANDBY or stored.commit.instance == self.instance:
             self.epoch = max(self.epoch, stored.commit.epoch)
         for stream, sequence in stored.commit.cursors.items():
             self.cursors[stream] = max(sequence, self.cursors.get(stream, 0))
@@ -207,13 +207,22 @@ def _forgets_cursors(replace: Replace) -> None:
     replace(LoopCore, "_cursors_ahead", lambda self: {})
 
 
+def _time_goes_back(replace: Replace) -> None:
+    """A leader's now follows the log back, where its own clock was ahead."""
+
+    def now(self: Any, monotonic: float) -> Instant:
+        return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
+
+    replace(LoopCore, "now", now)
+
+
 # -- the services ------------------------------------------------------------------------------------------------------
 
 
 def _gives_busy_slots(replace: Replace) -> None:
     """The allocator does not look whether a slot is busy, and forgets what it has given within one decision."""
 
-    def is_idle(entry: Any, fleet: Any, taken: Any) -> bool:
+    def is_idle(entry: Any, fleet: Any, _: Any) -> bool:
         worker = fleet.workers.get(entry[2])
         return worker is not None and worker.incarnation == entry[3] and worker.takes_tasks
 
@@ -241,7 +250,7 @@ def _workspaces_are_shared(replace: Replace) -> None:
 
 def _forgets_ids(replace: Replace) -> None:
     """Nobody remembers which commands were decided."""
-    replace(KnownIds, "remember_command", lambda self, command, answer: None)
+    replace(KnownIds, "remember_command", lambda *_: None)
 
 
 def _trusts_any_silence(replace: Replace) -> None:
@@ -252,6 +261,11 @@ def _trusts_any_silence(replace: Replace) -> None:
         return owed is not None and not owed.is_stop
 
     replace(Deliveries, "proves_non_delivery", proves)
+
+
+def _forgets_to_ask(replace: Replace) -> None:
+    """What is told of a worker's earlier incarnation settles the question to the one that is there now."""
+    replace(Deliveries, "settle_delivery", Deliveries.settle)
 
 
 # -- the fold ----------------------------------------------------------------------------------------------------------
@@ -314,9 +328,9 @@ def _cancels_are_not_remembered(replace: Replace) -> None:
     cancel = SlotMemory._cancel_one
 
     def forgetful(self: Any, one: Any, decision: Any, now: Instant) -> None:
-        before = dict(self._remembered)
+        before = self._remembered.get(one.slot)
         cancel(self, one, decision, now)
-        if self._live_at(one.position) is None and one.slot not in before:
+        if before is None or before.position < one.position:
             self._remembered.pop(one.slot, None)
             self._changed_slots.discard(one.slot)
 
@@ -336,6 +350,8 @@ DEFECTS: dict[str, Defect] = {
     "no-holder-after-retry": _no_holder_after_retry,
     "workspaces-are-shared": _workspaces_are_shared,
     "forgets-ids": _forgets_ids,
+    "forgets-to-ask": _forgets_to_ask,
+    "time-goes-back": _time_goes_back,
     "trusts-any-silence": _trusts_any_silence,
     "any-attempt-counts": _any_attempt_counts,
     "applies-unasked": _applies_unasked,

@@ -26,6 +26,9 @@ def draw_faultiness(servers: Servers) -> Faultiness:
         late=bad * random.random(),
         twice=bad * random.random(),
         late_seconds=random.choice((0.5, 3.0, 12.0)),
+        slow_assignments=random.choice((0.0, 0.0, 0.1, 0.4)),
+        cut=random.choice((0.0, 0.0, 0.03, 0.1)),
+        torn=random.choice((0.0, 0.0, 0.01, 0.05)),
     )
 
 
@@ -91,7 +94,9 @@ class Faults:
         return self._random.choice(leaders if leaders and self._random.random() < 0.7 else self._instances)
 
     def _crash_instance(self) -> None:
-        instance = self._instance()
+        self._crash(self._instance())
+
+    def _crash(self, instance: Instance) -> None:
         if self._world.is_healed or not instance.is_up:
             return
         self._world.note(f"{instance.name} crashes")
@@ -109,13 +114,38 @@ class Faults:
             self._world.note(f"{instance.name} is frozen for {seconds:.1f} s")
             instance.freeze(seconds)
 
+    def crash_while_appending(self, instance: Instance) -> None:
+        """An instance crashes when it does not know yet what became of an append."""
+        if self._world.chance(self._network.faultiness.torn):
+            instance.later(self._random.uniform(0.0, 0.03), lambda: self._crash(instance))
+
+    def cut_off(self, agent: Agent) -> None:
+        """An agent is cut off just after it was asked for something."""
+        if not self._world.chance(self._network.faultiness.cut):
+            return
+        back_seconds = self._random.choice((0.5, 3.0, 15.0)) * self._random.random()
+
+        def cut() -> None:
+            if self._world.is_healed or not agent.is_up:
+                return
+            if self._random.random() < 0.3:
+                self._world.note(f"{agent.name} crashes just after a request")
+                agent.crash()
+                self._come_back(agent)
+            else:
+                self._world.note(f"{agent.name} is cut off just after a request for {back_seconds:.1f} s")
+                agent.disconnect()
+                agent.later(back_seconds, agent.connect)
+
+        agent.later(self._random.choice((0.0, 0.01, 0.05)) * self._random.random(), cut)
+
     def _break_leases(self) -> None:
         self._during("leases are given to everybody", 6.0, lambda on: setattr(self._servers, "is_lease_broken", on))
 
     def _deafen(self) -> None:
         instance = self._instance()
 
-        def switch(on: bool) -> None:  # noqa: FBT001
+        def switch(on: bool) -> None:
             instance.is_deaf = on
             if not on and instance.is_up and self._random.random() < 0.5:
                 instance.post_now(lambda: Reconnected(at=instance.core.now(instance.monotonic)))
@@ -129,7 +159,7 @@ class Faults:
     def _stall(self) -> None:
         instance = self._instance()
 
-        def switch(on: bool) -> None:  # noqa: FBT001
+        def switch(on: bool) -> None:
             if on:
                 instance.is_stalled = True
             else:
@@ -182,7 +212,7 @@ class Faults:
     def _part_agent(self) -> None:
         agent = self._random.choice(self._agents)
 
-        def switch(on: bool) -> None:  # noqa: FBT001
+        def switch(on: bool) -> None:
             if not agent.is_up:
                 return
             if on:
@@ -208,6 +238,7 @@ class Faults:
         records = list(self._reader.table.live.values())
         foreign = [record for record in records if record.worker not in {None, agent.name} and record.attempt]
         lies = [self._lie_about(record) for record in foreign]
+        lies += [self._lie_about(record, attempt=record.attempt - 1) for record in records if record.attempt > 1]
         lies += [self._lie_about(record, attempt=ATTEMPT_OF_NOBODY) for record in records]
         if lies:
             self._world.note(f"{agent.name} tells lies")

@@ -69,6 +69,7 @@ class Instance(Process):
         self.core: LoopCore[Any, Any]
         self.is_stalled = False
         self.is_deaf = False
+        self.on_append: Callable[[Instance], None] = lambda _: None
         self.terms = 0
         self.steps_down: list[str] = []
         self._appender = Appender(self, servers, network)
@@ -281,7 +282,9 @@ class Instance(Process):
         def stored(sequence: int) -> None:
             found = self.servers.log.after(sequence - 1)[0].data
             if found != decided.data:
-                self.world.failures.append(f"{self.name} holds an append for stored at {sequence}, where another stands")
+                self.world.failures.append(
+                    f"{self.name} holds an append for stored at {sequence}, where another stands"
+                )
             self.core.appended(sequence)
             self._until_folded(sequence, folded)
 
@@ -295,6 +298,7 @@ class Instance(Process):
                 self.world.failures.append(f"{self.name} gave an append up that is stored last: {error}")
             self._append_failed(error)
 
+        self.on_append(self)
         self._append = append(
             self, self._appender, decided.data, writer, decided.expected, done=stored, failed=failed
         )  # fmt: skip

@@ -11,12 +11,19 @@ Reply = Callable[[bytes], None]
 
 
 class Faultiness(Struct, kw_only=True):
-    """How bad the network is: probabilities for one message, and the longest delay in seconds."""
+    """How bad the network is: probabilities for one message, and the longest delay in seconds.
+
+    `slow_assignments` is that an assignment is overtaken by what is sent later; `cut` that an agent loses its connection,
+    or its life, just after a request has reached it; `torn` that an instance crashes while it appends.
+    """
 
     lost: float = 0.0
     late: float = 0.0
     twice: float = 0.0
     late_seconds: float = 3.0
+    slow_assignments: float = 0.0
+    cut: float = 0.0
+    torn: float = 0.0
 
 
 class Listener(Protocol):
@@ -66,7 +73,9 @@ class Network:
             if listener is None or not listener.is_connected:
                 self.carry(nobody_listened)
                 return
-            self.carry(lambda: listener.receive(verb, data, reply), may_repeat=True)
+            slow = verb == "assign" and self.world.chance(self.faultiness.slow_assignments)
+            delay = self.world.random.uniform(0.0, self.faultiness.late_seconds) if slow else 0.0
+            self.world.later(delay, lambda: self.carry(lambda: listener.receive(verb, data, reply), may_repeat=True))
 
         def reply(answer: bytes) -> None:
             self.carry(lambda: answered(answer))

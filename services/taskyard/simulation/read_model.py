@@ -105,7 +105,18 @@ def _differences(rows: _Rows, records: dict[str, TaskRecord]) -> list[str]:
     faults: list[str] = []
     if rows.tasks.keys() != records.keys():
         faults.append(f"rows of other tasks than the log has: {rows.tasks.keys() ^ records.keys()}")
-    compared = ("phase", "status", "attempt", "worker", "slot", "priority", "due", "confirmed", "holds_slot", "progress")
+    compared = (
+        "phase",
+        "status",
+        "attempt",
+        "worker",
+        "slot",
+        "priority",
+        "due",
+        "confirmed",
+        "holds_slot",
+        "progress",
+    )
     compared += ("scheduled_at", "started_at", "finished_at")
     assert set(compared) <= set(TASK_CHANGING_COLUMNS)
     for id in rows.tasks.keys() & records.keys():

@@ -14,9 +14,9 @@ from taskyard.eventlog.memory import MemoryStream
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.checks import check
 from taskyard.simulation.clients import Clients, Reader
-from taskyard.simulation.faults import Faults, draw_faultiness
 from taskyard.simulation.defects import put_back
 from taskyard.simulation.evidence import Asked, Evidence, Logged, Ran, Told
+from taskyard.simulation.faults import Faults, draw_faultiness
 from taskyard.simulation.host import Witness
 from taskyard.simulation.instance import Instance, Service
 from taskyard.simulation.network import Faultiness, Network
@@ -82,10 +82,14 @@ class Yard:
         ]
         self._ears = [instance for instance in self.instances if isinstance(instance.service, AllocatorService)]
         self.agents = [
-            Agent(f"worker-{number}", AGENT_SLOTS, self.servers, self.network, self.witness, self._beat)
+            Agent(f"worker-{number}", AGENT_SLOTS, self.servers, self.network, witness=self.witness, beat=self._beat)
             for number in range(1, random.randrange(2, 4))
         ]
         self.faults = Faults(self.servers, self.network, self.instances, self.agents, self.reader)
+        for instance in self.instances:
+            instance.on_append = self.faults.crash_while_appending
+        for agent in self.agents:
+            agent.on_request = self.faults.cut_off
         self.trouble_seconds = random.choice((8.0, 20.0, 40.0))
 
     def run(self) -> None:
@@ -179,7 +183,10 @@ class Yard:
 def _known(instance: Instance) -> dict[str, Any]:
     """What a machine would save. The order of what it saves as a list is of no meaning."""
     saved: dict[str, Any] = msgspec.json.decode(instance.core.machine.snapshot())
-    return {name: sorted(map(repr, cast("list[Any]", part))) if isinstance(part, list) else part for name, part in saved.items()}
+    return {
+        name: sorted(map(repr, cast("list[Any]", part))) if isinstance(part, list) else part
+        for name, part in saved.items()
+    }
 
 
 def _all(stream: MemoryStream) -> list[StreamMessage]:

@@ -28,8 +28,8 @@ from taskyard.slot_allocator.machine import SlotAllocator
 
 ANSWER_SECONDS_MAX = 1.5
 """How long the dispatcher waits for an agent's answer."""
-SUSPECT_SECONDS = 4.0
-LOST_SECONDS = 9.0
+SUSPECT_SECONDS = 3.0
+LOST_SECONDS = 7.0
 """Shorter than in production, so that a run has more of it."""
 
 ADMIN, OPERATOR, OTHER, VIEWER = "alice", "bob", "carol", "eve"

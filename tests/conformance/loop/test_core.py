@@ -310,9 +310,20 @@ def test_now_is_the_log_time_and_the_own_time_since() -> None:
     yard.foreign(1)
     yard.fold(core, monotonic=100.0)
 
+    assert core.now(99.0) == START
     assert core.now(100.0) == START
     assert core.now(107.5) == START + seconds(7.5)
-    assert core.now(99.0) == START
+
+
+def test_now_never_goes_back_though_the_own_clock_was_ahead_of_the_logs() -> None:
+    yard = Yard()
+    core = yard.leader()
+    ahead = core.now(60.0)
+
+    yard.foreign(1)  # stored, by the log's clock, at once
+    yard.fold(core, monotonic=60.0)
+
+    assert core.now(60.0) == ahead == START + seconds(60)
 
 
 def test_log_time_never_goes_back() -> None:

@@ -1,0 +1,38 @@
+"""Whole systems under faults, from seeds: nothing may be wrong in any of them."""
+
+import pytest
+
+from taskyard.simulation.history import shortened_history
+from taskyard.simulation.run import run_seed
+
+SEEDS = 300
+CHUNK = 25
+
+
+@pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
+def test_whatever_fails_nothing_is_lost_or_doubled_and_everything_ends(first: int) -> None:
+    for seed in range(first, first + CHUNK):
+        outcome = run_seed(seed)
+        assert not outcome.failures, shortened_history(outcome)
+
+
+@pytest.mark.parametrize("seed", [3, 58, 175])
+def test_a_seed_gives_the_same_log_every_time(seed: int) -> None:
+    first, second = run_seed(seed), run_seed(seed)
+    assert first.digest == second.digest
+    assert first.faults == second.faults
+    assert first.runs == second.runs
+
+
+def test_seeds_differ() -> None:
+    assert run_seed(1).digest != run_seed(2).digest
+
+
+def test_the_seeds_contain_what_they_should() -> None:
+    """Faults, applies, and tasks of every kind: a world in which nothing happens would find nothing."""
+    outcomes = [run_seed(seed) for seed in range(20)]
+    runs = [run for outcome in outcomes for run in outcome.runs]
+    assert {run.kind for run in runs} == {"plan", "plan_and_apply", "command", "noop"}
+    assert sum(run.apply for run in runs) > 20
+    assert sum(len(outcome.faults) for outcome in outcomes) > 100
+    assert sum(outcome.events for outcome in outcomes) > 2_000
