@@ -5,6 +5,7 @@ from chaos import Chaos
 from checkers import check_log
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from world import World
 
 
@@ -23,7 +24,7 @@ def run(seed: int, *, instances: int, steps: int) -> World:
 
 
 @pytest.mark.parametrize("instances", [1, 2])
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 2**32 - 1))
 def test_whatever_happens_the_rules_hold_and_every_task_ends(instances, seed):
-    run(seed, instances=instances, steps=400)
+    run(seed, instances=instances, steps=1_200)

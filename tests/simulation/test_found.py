@@ -30,6 +30,7 @@ AT = Instant(1_800_000_000 * SECOND)
 @pytest.mark.parametrize(
     ("seed", "cause"),
     [
+        (127, "reserves-what-is-gone"),  # an apply was offered for ever to a worker that came back with fewer slots
         (111, "time-goes-back"),  # a retry whose delay had passed was dropped for ever, and its workspace with it
         (2040, "forgets-to-ask"),  # nobody asked a worker's new incarnation for what the one before had accepted
     ],

@@ -1,8 +1,7 @@
 """Random schedules: what may happen next, and how often."""
 
-from world import KINDS, World
-
 from taskyard.contracts.lifecycle import Phase
+from world import KINDS, World
 
 REMEMBERED_COMMANDS_MAX = 20
 LIVE_TASKS_MAX = 12
@@ -16,7 +15,7 @@ class Chaos:
         self._rng = world.rng
         self._sent: list[tuple[str, dict]] = []
         self._steps = [
-            (30, self._instance_step),
+            (90, self._instance_step),
             (25, self._deliver),
             (40, self._work),
             (16, self._report),
@@ -27,7 +26,7 @@ class Chaos:
             (2, self._repeat_command),
             (2, self._crash),
             (2, self._campaign),
-            (1, self._agent_fault),
+            (4, self._agent_fault),
         ]
 
     def run(self, steps: int) -> None:
@@ -42,7 +41,7 @@ class Chaos:
             case 0:
                 each.fold(rng.randrange(1, 4))
             case 1:
-                each.append(is_stored=rng.random() < 0.9, is_answered=rng.random() < 0.9)
+                each.append(is_stored=rng.random() < 0.9, is_answered=rng.random() < 0.75)
             case 2:
                 each.decide()
             case 3:
@@ -62,7 +61,10 @@ class Chaos:
             net.remove(sent)
         if fate < 0.1:  # lost
             return
-        self._world.deliver(sent, is_answered=rng.random() < 0.9)
+        is_answered = rng.random() < 0.75
+        self._world.deliver(sent, is_answered=is_answered)
+        if not is_answered and rng.random() < 0.3:  # the answer was lost with the connection
+            self._world.agents[sent.effect.agent].is_up = False
 
     def _agent(self):
         return self._world.agents[self._rng.choice(sorted(self._world.agents))]
@@ -80,7 +82,7 @@ class Chaos:
             self._world.beat(self._agent())
 
     def _pass_time(self) -> None:
-        self._world.advance(self._rng.choice((0.001, 0.1, 1.0, 3.0, 12.0)))
+        self._world.advance(self._rng.choice((0.001, 0.1, 1.0, 2.5)))
 
     def _submit(self) -> None:
         rng = self._rng
@@ -90,6 +92,8 @@ class Chaos:
         if rng.random() < 0.1:
             spec["schedule_to_start_timeout_seconds"] = 60
         kind = rng.choice(KINDS)
+        if kind == "command" and rng.random() < 0.15:
+            spec["input"] = {"argv": ["forever"]}
         if kind.startswith("plan"):
             spec["queue"] = rng.choice(("prod", "test"))
         self._world.submit(kind, **spec)
@@ -100,7 +104,9 @@ class Chaos:
             return
         task = rng.choice(world.ids[-8:])
         waiting = [each for each in world.tasks().live.values() if each.phase is Phase.APPLY_PENDING]
-        verb = rng.choice(("cancel", "confirm", "confirm", "discard", "retry", "reprioritise", "pause", "resume"))
+        verb = rng.choice(
+            ("cancel", "confirm", "confirm", "discard", "retry", "reprioritise", "pause", "resume", "resume", "resume")
+        )
         body: dict = {"task": task}
         if verb in ("confirm", "discard") and waiting:
             record = rng.choice(waiting)

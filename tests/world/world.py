@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-from world_agent import Agent
+from world_agent import FOREVER, Agent
 
 from taskyard.contracts.agent_protocol import AssignRequest, ReportBatch
 from taskyard.contracts.events import DISPATCHER, SCHEDULER, SLOT_ALLOCATOR, AnyEvent, TaskSubmitted, decode_event
@@ -230,8 +230,14 @@ class World:
             answer = Answered(request=effect, answers=agent.assign(request, self.now))
         else:
             answer = Answered(request=effect, answers=agent.cancel(effect.cancels, self.now))
+        self._check_overlap()
         if is_answered:
             sent.sender.core.offer(Offered(answer))
+
+    def _check_overlap(self) -> None:
+        live = [each.assignment for agent in self.agents.values() for each in agent.disk.live.values()]
+        held = [each.task for each in live if each.kind == "plan_and_apply"]
+        assert len(held) == len(set(held)), "two attempts of a plan_and_apply overlap"
 
     def report(self, agent: Agent, *, is_answered: bool = True) -> None:
         batch = agent.report() if agent.is_up else None
@@ -266,7 +272,9 @@ class World:
 
     # -- healthy rounds --------------------------------------------------------------------------------------------------
 
-    def settle(self, rounds: int = 10, *, step_seconds: float = 0.5, work: Callable[[Agent], None] | None = None) -> None:
+    def settle(
+        self, rounds: int = 10, *, step_seconds: float = 0.5, work: Callable[[Agent], None] | None = None
+    ) -> None:
         """Time passes and nothing fails."""
         for _ in range(rounds):
             self.advance(step_seconds)
@@ -296,11 +304,15 @@ class World:
                 agent.restart(self.now, keeps_journal=True)
         self.command("resume")
         self.command("resume", queue="prod")
+        cancelled: set[str] = set()
         for _ in range(rounds):
             live = self.tasks().live.values()
             if not live and not any(self._unread(each) for each in self.instances):
                 return
             for record in live:
+                if FOREVER in bytes(record.input) and record.id not in cancelled:
+                    cancelled.add(record.id)
+                    self.command("cancel", task=record.id)  # once: whatever is lost is the services' to repeat
                 if record.phase is Phase.APPLY_PENDING:
                     self.command("confirm", task=record.id, attempt=record.plan_attempt)
             self.settle(2, step_seconds=5.0)
@@ -310,5 +322,3 @@ class World:
     def _unread(self, each: Instance) -> bool:
         name = INPUTS.get(each.writer)
         return name is not None and each.leads and self.streams[name].head > each.read
-
-

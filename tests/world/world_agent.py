@@ -28,6 +28,8 @@ from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import Instant
 
 KINDS = ("command", "noop", "plan", "plan_and_apply")
+FOREVER = b"forever"
+"""In the input of a task: it runs until it is stopped."""
 SLOTS = (("any",), ("plan",), ("plan",))
 
 
@@ -148,6 +150,8 @@ class Agent:
             self.disk.outbox.append(Started(task=a.task, attempt=a.attempt, at=now))
             if a.apply:
                 self.applied.append((a.task, a.attempt))
+        elif FOREVER in bytes(a.input):
+            return
         elif may_fail and rng.random() < 0.2:
             error = TaskError(code="exit_status", message="1", retryable=rng.random() < 0.7)
             self._end(live, Failed(task=a.task, attempt=a.attempt, at=now, error=error))

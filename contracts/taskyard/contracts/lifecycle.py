@@ -465,9 +465,16 @@ def _worker_joined(record: TaskRecord, event: WorkerJoined) -> Verdict:
     if event.incarnation == record.incarnation and not was_held:
         return Verdict.VOID
     record.incarnation = event.incarnation
+    if record.is_reserved and not _has_slot(record, event):  # nobody would ever take the apply
+        return _plan_again(record)
     if was_held:
         record.phase = Phase.ASSIGNED
     return Verdict.EFFECTIVE
+
+
+def _has_slot(record: TaskRecord, event: WorkerJoined) -> bool:
+    """Whether the worker, which may have come back with other settings, still has the reserved slot."""
+    return record.slot is not None and record.slot < len(event.slots)
 
 
 def _force_stopped(record: TaskRecord, event: ForceStopped, at: Instant) -> Verdict:

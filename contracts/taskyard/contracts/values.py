@@ -139,7 +139,7 @@ def parse_position(text: str) -> Position:
         raise ValueError(f"not a position: {text[:40]!r}")
     if not dot:
         return make_position(int(sequence), EVENTS_PER_COMMIT_MAX - 1)
-    if not (index.isascii() and index.isdigit() and int(index[:9]) < EVENTS_PER_COMMIT_MAX):
+    if not (index.isascii() and index.isdigit() and len(index) < 5 and int(index) < EVENTS_PER_COMMIT_MAX):
         raise ValueError(f"not a position: {text[:40]!r}")
     return make_position(int(sequence), int(index))
 

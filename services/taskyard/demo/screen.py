@@ -81,7 +81,7 @@ class Screen:
                 table.add_row(*_row(name, task))
         noops = Counter(task["status"] for task in self._seen.values() if task.get("kind") == "noop")
         for status, count in sorted(noops.items()):
-            table.add_row(f"noop × {count}", "noop", Text(status, style=STYLES.get(status, "")))
+            table.add_row(f"{count} no-ops", "noop", Text(status, style=STYLES.get(status, "")))
         return table
 
 

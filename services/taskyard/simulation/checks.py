@@ -38,6 +38,7 @@ from taskyard.contracts.values import Instant, Position, format_position, make_p
 from taskyard.simulation.evidence import Evidence, Logged, Ran
 
 _EXCLUSIVE = "plan_and_apply"
+_DEFAULT_TEMPLATE = ((ANY_KIND,), ("plan",), ("plan",))
 _SLOTS_FOR_PLANS = (1, 2)
 _HASH_BYTES = 16
 
@@ -223,11 +224,11 @@ class _Log:
         if record.id in self._confirmed:
             self.applies_allowed.add(position)
         if record.id in self._confirmed:
-            return
+            return  # on the slot of its plan, whatever its worker has said of it since
         template = self._templates[event.worker][event.slot]
         fits = ANY_KIND in template or record.kind in template
         self._require(fits, f"{where}: slot {event.slot} takes {template}, not {record.kind}")
-        if event.slot in _SLOTS_FOR_PLANS and self._templates[event.worker] == (('any',), ('plan',), ('plan',)):
+        if event.slot in _SLOTS_FOR_PLANS and self._templates[event.worker] == _DEFAULT_TEMPLATE:
             self._require(record.kind == "plan", f"{where}: a {record.kind} in slot {event.slot}")
 
     def end(self) -> None:

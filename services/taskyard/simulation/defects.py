@@ -309,6 +309,11 @@ def _holds_nothing(replace: Replace) -> None:
     replace(lifecycle, "_worker_lost", retries)
 
 
+def _reserves_what_is_gone(replace: Replace) -> None:
+    """A plan keeps its reserved slot when its worker comes back without that slot."""
+    replace(lifecycle, "_has_slot", lambda *_: True)
+
+
 # -- the agent ---------------------------------------------------------------------------------------------------------
 
 
@@ -344,6 +349,7 @@ DEFECTS: dict[str, Defect] = {
     "silence-is-no": _silence_is_no,
     "decides-before-folding": _decides_before_folding,
     "acts-before-append": _acts_before_append,
+    "reserves-what-is-gone": _reserves_what_is_gone,
     "stale-leader-goes-on": _stale_leader_goes_on,
     "forgets-cursors": _forgets_cursors,
     "gives-busy-slots": _gives_busy_slots,

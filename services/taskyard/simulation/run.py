@@ -3,7 +3,7 @@
 import traceback
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -11,7 +11,8 @@ from msgspec import Struct
 from taskyard.contracts.events import OWNERS
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.simulation.agent import Agent
+from taskyard.scheduler.state import Pool
+from taskyard.simulation.agent import TEMPLATES, Agent
 from taskyard.simulation.checks import check
 from taskyard.simulation.clients import Clients, Reader
 from taskyard.simulation.defects import put_back
@@ -28,7 +29,6 @@ from taskyard.simulation.time import World
 HEALED_SECONDS_MAX = 400.0
 """So long after everything was healed all that was accepted must have ended: delays after failed deliveries are long."""
 TIDY_SECONDS = 2.0
-AGENT_SLOTS: tuple[tuple[str, ...], ...] = (("any",), ("plan",), ("plan",))
 SUBMISSIONS = (4, 40)
 COMMANDS = (0, 60)
 RESTART_CHANCE = 0.2
@@ -82,7 +82,7 @@ class Yard:
         ]
         self._ears = [instance for instance in self.instances if isinstance(instance.service, AllocatorService)]
         self.agents = [
-            Agent(f"worker-{number}", AGENT_SLOTS, self.servers, self.network, witness=self.witness, beat=self._beat)
+            Agent(f"worker-{number}", TEMPLATES[0], self.servers, self.network, witness=self.witness, beat=self._beat)
             for number in range(1, random.randrange(2, 4))
         ]
         self.faults = Faults(self.servers, self.network, self.instances, self.agents, self.reader)
@@ -181,12 +181,21 @@ class Yard:
 
 
 def _known(instance: Instance) -> dict[str, Any]:
-    """What a machine would save. The order of what it saves as a list is of no meaning."""
+    """What a machine would save. The order of what it saves as a list is of no meaning, nor is a pool that is only named."""
     saved: dict[str, Any] = msgspec.json.decode(instance.core.machine.snapshot())
-    return {
-        name: sorted(map(repr, cast("list[Any]", part))) if isinstance(part, list) else part
-        for name, part in saved.items()
-    }
+    known = {name: list(map(_plain, part)) if isinstance(part, list) else part for name, part in saved.items()}
+    if "pools" in known:
+        known["pools"] = [
+            pool for pool in known["pools"] if pool != _plain(msgspec.to_builtins(Pool(name=pool["name"])))
+        ]
+    return {name: sorted(map(repr, part)) if isinstance(part, list) else part for name, part in known.items()}
+
+
+def _plain(part: Any) -> Any:
+    """A pool without its zeros: a count that was one once is no other than one that never was."""
+    if isinstance(part, dict) and "scheduled" in part:
+        return {**part, "scheduled": {kind: count for kind, count in part["scheduled"].items() if count}}
+    return part
 
 
 def _all(stream: MemoryStream) -> list[StreamMessage]:
