@@ -168,7 +168,7 @@ def test_the_order_of_fields_and_white_space_do_not_make_another_content() -> No
     other = decode_spec(b'{ "input": {"b": {"x":2, "y":1}, "a":1}, "kind": "noop" }', "default")
 
     assert bytes(one.input) == bytes(other.input) == b'{"a":1,"b":{"x":2,"y":1}}'
-    assert content_digest(one) == content_digest(other)
+    assert content_digest(one, "default") == content_digest(other, "default")
 
 
 @pytest.mark.parametrize(
@@ -177,11 +177,18 @@ def test_the_order_of_fields_and_white_space_do_not_make_another_content() -> No
     ids=lambda fields: next(iter(fields)),
 )
 def test_anything_else_makes_another_content(fields: dict[str, Any]) -> None:
-    assert content_digest(spec(**NOOP)) != content_digest(spec(**NOOP | fields))
+    assert content_digest(spec(**NOOP), "default") != content_digest(spec(**NOOP | fields), "default")
 
 
-def test_id_and_pool_are_no_content() -> None:
-    assert content_digest(spec(**NOOP)) == content_digest(spec(**NOOP, id=ID, pool="default"))
+def test_an_id_is_no_content_and_a_pool_is_however_it_is_named() -> None:
+    assert content_digest(spec(**NOOP), "default") == content_digest(spec(**NOOP, id=ID, pool="default"), "default")
+    assert content_digest(spec(**NOOP), "default") != content_digest(spec(**NOOP), "other")
+
+
+@pytest.mark.parametrize("when", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
+def test_a_time_that_another_zone_could_not_hold_is_refused(when: str) -> None:
+    body = json.dumps({"kind": "noop", "input": {}, "not_before": when}).encode()
+    assert fault(lambda: decode_spec(body, "default"))[0] == "not_before"
 
 
 _json = st.recursive(
@@ -206,4 +213,4 @@ def test_whatever_comes_is_read_or_refused(data: bytes, verb: str) -> None:
         return
     if isinstance(body, TaskSpec):
         again = decode_spec(msgspec.json.encode(body), "default")
-        assert content_digest(again) == content_digest(body)
+        assert content_digest(again, "default") == content_digest(body, "default")

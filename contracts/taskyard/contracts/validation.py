@@ -4,6 +4,7 @@ Both doors and the scheduler read commands with these functions, so that all ref
 """
 
 import re
+from datetime import UTC, datetime
 from hashlib import blake2b
 
 import msgspec
@@ -12,6 +13,10 @@ from msgspec import Raw, Struct
 from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Command, TaskBatch, TaskSpec
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
+"""A time near the end of what a calendar holds would overflow in another zone, and stop who only wants to show it."""
 
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
@@ -75,6 +80,9 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
         raise InvalidCommand(FieldError(path="kind", message=f"unknown kind; known are {', '.join(KINDS)}"))
     if kind.queue_required and spec.queue is None:
         raise InvalidCommand(FieldError(path="queue", message=f"a {spec.kind} needs a queue: its workspace"))
+    if spec.not_before is not None and not EPOCH <= spec.not_before <= NOT_BEFORE_MAX:
+        message = f"must be from {EPOCH.year} to {NOT_BEFORE_MAX.year}"
+        raise InvalidCommand(FieldError(path="not_before", message=message))
     if len(bytes(spec.input)) > kind.input_bytes_max:
         raise InvalidCommand(FieldError(path="input", message=f"larger than {kind.input_bytes_max} bytes"))
     try:
@@ -103,9 +111,9 @@ def decode_body(verb: str, data: bytes, pool: str) -> Command:
     return body
 
 
-def content_digest(spec: TaskSpec) -> str:
-    """A digest of what a submission asks for, whatever its id: 8 bytes in hex."""
-    content = msgspec.json.encode(msgspec.structs.replace(spec, id=None, pool=None), order="sorted")
+def content_digest(spec: TaskSpec, pool: str) -> str:
+    """A digest of what a submission to `pool` asks for, whatever its id: 8 bytes in hex."""
+    content = msgspec.json.encode(msgspec.structs.replace(spec, id=None, pool=pool), order="sorted")
     return blake2b(content, digest_size=8).hexdigest()
 
 

@@ -76,7 +76,7 @@ class Submissions:
         self, message: CommandMessage, spec: TaskSpec, id: TaskId, *, command: CommandId | None
     ) -> Answer | TaskId:
         """The outcome that is already known, or the id by which it will be settled."""
-        digest = content_digest(spec)
+        digest = content_digest(spec, message.pool)
         known = self._state.known.tasks.get(id)
         earlier = known.digest if known is not None else self._accepted.get(id)
         if earlier == digest:
