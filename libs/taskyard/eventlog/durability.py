@@ -18,7 +18,9 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
 
-ANSWER_SECONDS_MAX = 2.0
+ANSWER_SECONDS_MAX = 3.0
+ASK_AGAIN_SECONDS = 0.5
+"""A server that is just starting may leave the first question unanswered."""
 SERVERS_SUBJECT = "$SYS.REQ.SERVER.PING.JSZ"
 
 
@@ -30,7 +32,12 @@ class _JetStream(Struct, frozen=True):
     config: _Config = _Config()
 
 
+class _Server(Struct, frozen=True):
+    id: str = ""
+
+
 class _Answer(Struct, frozen=True):
+    server: _Server = _Server()
     data: _JetStream = _JetStream()
 
 
@@ -66,12 +73,13 @@ def _read_monitoring(url: str) -> bool:
 
 
 async def _ask_servers(system: Client, servers: int) -> list[bool]:
-    answers: list[bool] = []
+    answers: dict[str, bool] = {}
     complete = asyncio.Event()
 
     async def take(message: Msg) -> None:
         with suppress(msgspec.DecodeError):
-            answers.append(msgspec.json.decode(message.data, type=_Answer).data.config.sync_always)
+            answer = msgspec.json.decode(message.data, type=_Answer)
+            answers[answer.server.id] = answer.data.config.sync_always
         if len(answers) >= servers:
             complete.set()
 
@@ -79,11 +87,13 @@ async def _ask_servers(system: Client, servers: int) -> list[bool]:
     try:
         subscription = await system.subscribe(inbox, cb=take)
         try:
-            await system.publish(SERVERS_SUBJECT, b'{"config":true}', reply=inbox)
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                await complete.wait()
+                while not complete.is_set():
+                    await system.publish(SERVERS_SUBJECT, b'{"config":true}', reply=inbox)
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(complete.wait(), ASK_AGAIN_SECONDS)
         finally:
             await subscription.unsubscribe()
     except (Error, TimeoutError):
         pass  # What was answered so far is the outcome.
-    return answers
+    return list(answers.values())
