@@ -12,7 +12,7 @@ ERROR = """\
 ╷
 │ Warning: Unable to open CLI configuration file
 │
-│ The CLI configuration file at "/root/.terraformrc" does not exist.
+│ The CLI configuration file at "/home/alice/.terraformrc" does not exist.
 ╵
 \x1b[31m╷\x1b[0m
 \x1b[31m│\x1b[0m \x1b[1mError: Reference to undeclared resource\x1b[0m
