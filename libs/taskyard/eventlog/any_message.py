@@ -12,9 +12,10 @@ from typing import Any
 from nats.aio.client import Client
 from nats.protocol import parser
 
-# A server writes one blank between arguments, and no subject holds one.
-parser.MSG_RE = re.compile(rb"\AMSG ([^ \n]+) (\d+) (([^ \n]+) )?(\d+)\r\n")
-parser.HMSG_RE = re.compile(rb"\AHMSG ([^ \n]+) (\d+) (([^ \n]+) )?(\d+) (\d+)\r\n")
+# A server writes one blank between arguments, and no subject holds one. Its own messages may have an empty reply subject
+# between two blanks.
+parser.MSG_RE = re.compile(rb"\AMSG ([^ \n]+) (\d+) (([^ \n]+)? )?(\d+)\r\n")
+parser.HMSG_RE = re.compile(rb"\AHMSG ([^ \n]+) (\d+) (([^ \n]+)? )?(\d+) (\d+)\r\n")
 
 
 def survive_any_message(client: Client) -> None:

@@ -3,7 +3,9 @@
 import msgspec
 import nats
 import pytest
+from nats.protocol import parser
 
+import taskyard.eventlog.any_message  # noqa: F401 - it makes nats-py stricter, in this process for every test
 from taskyard.contracts.subjects import streams
 from taskyard.eventlog.durability import is_sync_always
 from taskyard.eventlog.errors import StreamMismatch
@@ -117,6 +119,14 @@ async def test_a_subject_that_is_missing_is_added(nats_site):
     await ensure_streams({"control": nats_site.nc}, [more])
     found = (await nats_site.nc.jetstream().stream_info(inputs.name)).config
     assert found.subjects == list(more.subjects)
+
+
+def test_an_empty_reply_subject_of_a_server_is_read() -> None:
+    """What servers say of themselves bears one, also where nats-py reads nothing but single blanks."""
+    match = parser.MSG_RE.match(b"MSG _INBOX.a 1  842\r\n")
+    assert match is not None and match.groups() == (b"_INBOX.a", b"1", b" ", None, b"842")
+    match = parser.MSG_RE.match(b"MSG a.b 7 reply.c 5\r\n")
+    assert match is not None and match.groups() == (b"a.b", b"7", b"reply.c ", b"reply.c", b"5")
 
 
 async def test_flushing_of_every_write_is_seen_over_http_and_the_system_account(server):
