@@ -20,6 +20,7 @@ parser.HMSG_RE = re.compile(rb"\AHMSG ([^ \n]+) (\d+) (([^ \n]+)? )?(\d+) (\d+)\
 
 def survive_any_message(client: Client) -> None:
     """Let the client take every message: what is no UTF-8 in a subject is replaced, headers that are none are left out."""
+    # Private, and the only place: nats-py offers no hook between reading a message and decoding its subject and headers.
     process_msg, process_headers = client._process_msg, client._process_headers  # noqa: SLF001 # pyright: ignore[reportPrivateUsage]
 
     async def process_any_msg(sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> None:
