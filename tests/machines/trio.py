@@ -221,7 +221,7 @@ class Trio:
     def succeed(self, index: int) -> None:
         """Another instance takes over, from a snapshot."""
         old, new = self.cores[index], self._core(index)
-        new.restore(old.saved())
+        new.restore(old.saved(), self._monotonic)
         new.machine.restore(old.machine.snapshot())
         new.machine.stand_by()
         self._lead(new)

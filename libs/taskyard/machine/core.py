@@ -281,10 +281,14 @@ class LoopCore(Generic[InputT, EffectT]):
             cursors=dict(self.cursors),
         )
 
-    def restore(self, saved: SavedLoop) -> None:
-        """Go on behind a snapshot; the machine's state is restored by the caller."""
+    def restore(self, saved: SavedLoop, monotonic: float) -> None:
+        """Go on behind a snapshot; the machine's state is restored by the caller.
+
+        No time has passed for the fold since the snapshot: how long nothing ran, only the next commit can tell.
+        """
         self.folded = saved.sequence
         self.log_time = saved.log_time
+        self._log_time_read_at = monotonic
         self._writer_sequence = saved.writer_sequence
         self._writer_hash = saved.writer_hash
         self.epoch = saved.epoch

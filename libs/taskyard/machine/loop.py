@@ -121,7 +121,7 @@ class MachineLoop(Generic[InputT, EffectT]):
             except msgspec.DecodeError:
                 self._logger.warning("skipped an unreadable snapshot", sequence=found[0], exc_info=True)
             else:
-                self.core.restore(snapshot.loop)
+                self.core.restore(snapshot.loop, time.monotonic())
         machine.stand_by()
         self._logger.info("recovered", sequence=self.core.folded)
 

@@ -93,7 +93,7 @@ class Instance(Process):
         if snapshot and saved:
             found = msgspec.json.decode(self.world.random.choice(saved), type=_Snapshot)
             self.core.machine.restore(bytes(found.machine))
-            self.core.restore(found.loop)
+            self.core.restore(found.loop, self.monotonic)
         self.core.machine.stand_by()
         self._leads = self._decides = False
         self._append, self._waits = None, None

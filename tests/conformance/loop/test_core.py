@@ -388,7 +388,7 @@ def test_one_that_goes_on_behind_a_snapshot_is_as_one_that_folded_everything() -
     yard.fold(core)
 
     other = yard.core("two")
-    other.restore(core.saved())
+    other.restore(core.saved(), 0.0)
     other.machine.restore(core.machine.snapshot())
 
     assert other.saved() == core.saved()
@@ -398,6 +398,20 @@ def test_one_that_goes_on_behind_a_snapshot_is_as_one_that_folded_everything() -
     other.appended(yard.store(other.take_over(0.0)))
     yard.fold(other)
     assert (other.role, other.epoch, tally(other).numbers) == (Role.LEADER, 2, [1, 2])
+
+
+def test_a_leader_that_starts_from_a_snapshot_with_nothing_behind_it_does_not_run_ahead_of_the_log() -> None:
+    """Its own clock counts from the start of the machine: taken for time since the snapshot, every timer would fire."""
+    yard, hours_up = Yard(), 40_000.0
+    core = yard.leader("one")
+    other = yard.core("two")
+    other.restore(core.saved(), hours_up)
+
+    append = other.take_over(hours_up + 1)
+    other.appended(yard.store(append))
+    yard.fold(other, monotonic=hours_up + 1)
+
+    assert other.now(hours_up + 1) - other.log_time < seconds(2)
 
 
 def test_observers_see_what_a_leader_folds_and_nothing_before() -> None:
