@@ -29,10 +29,15 @@ default:
 @simulate *ARGS:
     {{ python }} -m taskyard.simulation "$@"
 
-# runs the tests (arguments go to pytest)
+# breaks a running system under load, and judges what is left; --json prints one object as the last line
+[group('run')]
+@chaos *ARGS:
+    {{ python }} -m taskyard.chaos "$@"
+
+# runs the tests, two files at a time, since most of them wait (arguments go to pytest)
 [group('check')]
 @test *ARGS:
-    {{ python }} -m pytest "$@"
+    {{ python }} -m pytest --numprocesses 2 --dist loadfile "$@"
 
 # the whole gate: format, lint, types, import rules, generated files, tests
 [group('check')]

@@ -38,13 +38,21 @@ NAMES = (
     "../..",
 )
 QUEUES = ("*", ">", "a b", "ünï", "UPPER", "", "a\n", "a\x00", "x" * 129, "/a", "a\tb")
-IDS = ("", "1", "a" * 36, "00000000-0000-4000-8000-000000000000", new_id().upper(), new_id() + "\n", "\x00" * 36)
+IDS = {
+    "empty": "",
+    "too short": "1",
+    "of letters": "a" * 36,
+    "UUIDv4": "00000000-0000-4000-8000-000000000000",
+    "in capitals": new_id().upper(),
+    "with a line end": new_id() + "\n",
+    "of zero bytes": "\x00" * 36,
+}
 """What is no UUIDv7 in its canonical form."""
 
 WRONG_FIELDS: list[tuple[str, Any, str]] = [
     *((f"pool {name!r}", {**NOOP, "pool": name}, "pool") for name in NAMES),
     *((f"queue {name!r}", {**NOOP, "queue": name}, "queue") for name in QUEUES),
-    *((f"id {id!r}", {**NOOP, "id": id}, "id") for id in IDS),
+    *((f"id {name}", {**NOOP, "id": id}, "id") for name, id in IDS.items()),
     ("id of the year 1970", {**NOOP, "id": make_uuid7(Instant(0), 5)}, "id"),
     ("id of the year 10889", {**NOOP, "id": "ffffffff-ffff-7fff-bfff-ffffffffffff"}, "id"),
     ("id a number", {**NOOP, "id": 7}, "id"),
@@ -248,7 +256,7 @@ def test_wrong_content_types_are_refused(system: System) -> None:
 
 
 def test_ids_that_are_none_are_not_found(system: System) -> None:
-    for id in (*IDS, *NAMES, new_id(), "x" * 3000, "%00", "..", "%2e%2e"):
+    for id in (*IDS.values(), *NAMES, new_id(), "x" * 3000, "%00", "..", "%2e%2e"):
         path = f"/tasks/{quote(id, safe='')}"
         for answer in (system.http.get(f"{path}/history"), system.http.get(f"{path}/output"), system.http.get(path)):
             assert answer.status_code in ({404} if id else {200, 404}), (id, answer.text)
