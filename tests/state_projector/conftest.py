@@ -2,21 +2,29 @@
 
 import asyncio
 import importlib.util
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import asyncpg
 import pytest
+from real_servers import nats_running, postgres_running, service_settings
 
+from taskyard.contracts.values import Instant
+from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.postgres import Postgres
+from taskyard.embedded.processes import free_port
+from taskyard.eventlog.leases import MemoryLease, MemoryLeases
+from taskyard.settings import Principal, Role, Settings
 from taskyard.state_projector.projector import Projector
 
 WAIT_SECONDS_MAX = 20.0
+LEASE_SECONDS = 0.3
+TOKEN = "admin-token"
 
 
 def _load_story() -> Any:
@@ -38,11 +46,8 @@ def story() -> Any:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     # Not in pytest's own folder: each pytest that starts closes that to other users, and as root PostgreSQL is one.
-    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory:
-        server = Postgres(Path(directory))
-        server.start()
+    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory, postgres_running(Path(directory)) as server:
         yield server
-        server.stop()
 
 
 @pytest.fixture
@@ -78,10 +83,16 @@ async def wait_until(is_so: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
+def make_projector(log: Any, dsn: str, leases: MemoryLeases | None = None, instance: str = "one") -> Projector:
+    """A projector that leads, or one of several that share leases."""
+    lease = MemoryLease(leases or MemoryLeases(lambda: Instant(0)), "state_projector")
+    return Projector(log, dsn, lease=lease, lease_seconds=LEASE_SECONDS, instance=instance)
+
+
 @asynccontextmanager
 async def projecting(log: Any, dsn: str) -> AsyncIterator[Projector]:
     """A projector that runs."""
-    projector, stop = Projector(log, dsn), asyncio.Event()
+    projector, stop = make_projector(log, dsn), asyncio.Event()
     running = asyncio.create_task(projector.run(stop))
     try:
         yield projector
@@ -108,12 +119,33 @@ def start_projector(dsn: str) -> Callable[[Any], Any]:
 
 
 @pytest.fixture
+def projector_of() -> Callable[..., Projector]:
+    return make_projector
+
+
+@pytest.fixture
 def wait() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     return wait_until
 
 
 @pytest.fixture
 def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+    return free_port()
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+    with nats_running(tmp_path / "nats", clients=["admin"]) as server:
+        yield server
+
+
+@pytest.fixture
+def settings(nats_server: NatsServer, dsn: str, unused_port: int) -> Settings:
+    """Of services on servers of their own. The API and the projector each serve at `http_port`: run one there."""
+    return service_settings(
+        nats_server,
+        postgres_dsn=dsn,
+        http_port=unused_port,
+        principals=[Principal(name="admin", role=Role.ADMIN, token_sha256=sha256(TOKEN.encode()).hexdigest())],
+        health_port=unused_port,
+    )

@@ -9,12 +9,13 @@ import asyncpg
 import pytest
 
 from taskyard.contracts.events import TaskScheduled
+from taskyard.contracts.values import Instant
+from taskyard.eventlog.leases import MemoryLeases
 from taskyard.state_projector import projector as projector_module
 from taskyard.state_projector.database import SCHEMA, connect, migrate
 from taskyard.state_projector.digest import digest
-from taskyard.state_projector.errors import LogMismatch, NotLeading, PositionMoved, SchemaTooNew
+from taskyard.state_projector.errors import LogMismatch, PositionMoved, SchemaTooNew
 from taskyard.state_projector.projection import Projection
-from taskyard.state_projector.projector import Projector
 from taskyard.state_projector.rebuild import rebuild
 from taskyard.state_projector.store import Store
 
@@ -83,9 +84,8 @@ class Killed(Exception):
 
 
 def _die_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    """Cut the connection before the given call of a write; each write begins to count anew after the death."""
+    """Cut the connection before the given step of a write; each write begins to count anew after the death."""
     calls = 0
-    copy, change = Store._copy, Store._change
 
     async def count(store: Store) -> None:
         nonlocal calls
@@ -93,16 +93,15 @@ def _die_before(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
         if calls == step:
             store._connection.terminate()
 
-    async def dying_copy(store: Store, *arguments: Any) -> None:
-        await count(store)
-        await copy(store, *arguments)
+    def dying(real: Any) -> Any:
+        async def wrapper(store: Store, *arguments: Any) -> None:
+            await count(store)
+            await real(store, *arguments)
 
-    async def dying_change(store: Store, *arguments: Any) -> None:
-        await count(store)
-        await change(store, *arguments)
+        return wrapper
 
-    monkeypatch.setattr(Store, "_copy", dying_copy)
-    monkeypatch.setattr(Store, "_change", dying_change)
+    for name in ("_copy", "_update", "_upsert"):
+        monkeypatch.setattr(Store, name, dying(getattr(Store, name)))
 
 
 @pytest.mark.parametrize("step", range(1, 11))
@@ -177,18 +176,33 @@ def test_it_waits_for_postgresql_for_as_long_as_it_is_away(
 
 
 def test_one_of_two_instances_writes_and_the_other_takes_over(
-    story: Any, dsn: str, run: Any, *, start_projector: Any, wait: Any, monkeypatch: pytest.MonkeyPatch
+    story: Any, dsn: str, run: Any, projector_of: Any, wait: Any
 ) -> None:
-    monkeypatch.setattr(projector_module, "STANDBY_SECONDS", 0.05)
-
     async def scenario() -> None:
-        async with start_projector(story) as second:
-            async with start_projector(story) as first:
-                story.tell_anything(1, commits=10)
-                await wait(lambda: story.head in (first.folded, second.folded))
-            story.tell_anything(2, commits=10)
-            await wait(lambda: second.folded == story.head)
-            assert second.is_ready
+        leases = MemoryLeases(lambda: Instant(0))
+        stops = {name: asyncio.Event() for name in ("one", "two")}
+        projectors = {name: projector_of(story.log, dsn, leases, name) for name in stops}
+        tasks = {name: asyncio.create_task(projectors[name].run(stops[name])) for name in stops}
+
+        async def until_written_by(name: str) -> None:
+            story.tell_anything(story.head, commits=10)
+            await wait(lambda: projectors[name].folded == story.head)
+            assert leases.holder("state_projector") == name
+
+        await wait(lambda: leases.holder("state_projector") is not None)
+        if leases.holder("state_projector") == "two":
+            leases.hold("state_projector", "one")
+        await until_written_by("one")
+        leases.hold("state_projector", "two")  # as if the one had been cut off for longer than its lease
+        await until_written_by("two")
+        leases.hold("state_projector", "one")
+        await until_written_by("one")
+        stops["one"].set()
+        await tasks["one"]
+        await until_written_by("two")
+        stops["two"].set()
+        await tasks["two"]
+        assert leases.holder("state_projector") is None
         report = await rebuild(story.log, dsn, verify_only=True)
         assert report.is_equal, report.differing
 
@@ -236,17 +250,31 @@ def test_a_write_from_a_position_that_moved_writes_nothing(story: Any, dsn: str,
     run(scenario())
 
 
-def test_only_one_leads(dsn: str, run: Any) -> None:
+def test_who_takes_over_ends_the_session_of_an_instance_that_stands_still_in_a_transaction(
+    story: Any, dsn: str, run: Any, *, project: Any, start_projector: Any, wait: Any
+) -> None:
+    story.submit()
+
     async def scenario() -> None:
-        async with connected(dsn) as first, connected(dsn) as second:
-            await Store(first).lead()
-            with pytest.raises(NotLeading):
-                await Store(second).lead()
+        await project(story)
+        stuck = await connect(dsn)
+        await Store(stuck).lead()
+        await stuck.execute("BEGIN")
+        await stuck.execute("UPDATE log_position SET log_time = log_time")
+        story.submit()
+        async with start_projector(story) as projector:
+            await wait(lambda: projector.folded == story.head)
+        with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+            await stuck.execute("COMMIT")
+        stuck.terminate()
+        assert await rows(dsn, "SELECT count(*) FROM tasks") == [(2,)]
 
     run(scenario())
 
 
-def test_another_log_is_not_folded_onto_this_read_model(story: Any, dsn: str, run: Any, project: Any) -> None:
+def test_another_log_is_not_folded_onto_this_read_model(
+    story: Any, dsn: str, run: Any, project: Any, projector_of: Any
+) -> None:
     story.submit()
     story.submit()
 
@@ -257,7 +285,7 @@ def test_another_log_is_not_folded_onto_this_read_model(story: Any, dsn: str, ru
         for _ in range(4):
             other.submit(by="mallory")
         with pytest.raises(LogMismatch):
-            await Projector(other.log, dsn).run_once(asyncio.Event())
+            await projector_of(other.log, dsn).run_once(asyncio.Event())
         with pytest.raises(LogMismatch):
             await rebuild(other.log, dsn, verify_only=False)
         assert await digest_of(dsn) == before
@@ -272,7 +300,7 @@ def test_instances_that_start_together_migrate_once(dsn: str, run: Any) -> None:
 
     async def scenario() -> None:
         await asyncio.gather(*(start() for _ in range(5)))
-        assert await rows(dsn, "SELECT number FROM migrations") == [(1,)]
+        assert await rows(dsn, "SELECT number FROM migrations ORDER BY number") == [(1,), (2,)]
 
     run(scenario())
 

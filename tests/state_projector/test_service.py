@@ -1,15 +1,12 @@
 """The whole service on a real nats-server and a real PostgreSQL."""
 
 import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import httpx
-import pytest
 
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
 from taskyard.eventlog.commit import Commit
 from taskyard.service import linked
 from taskyard.settings import Settings
@@ -17,28 +14,6 @@ from taskyard.state_projector import rebuild
 from taskyard.state_projector.app import run as run_service
 
 SECONDS_MAX = 20.0
-
-
-@pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path / "nats", clients=["admin"])
-    server.start()
-    yield server
-    server.stop()
-
-
-@pytest.fixture
-def settings(nats_server: NatsServer, dsn: str, unused_port: int) -> Settings:
-    return Settings(
-        nats_urls=[nats_server.url],
-        nats_monitoring_urls=[nats_server.monitor_url],
-        control_user=SERVICE_USER,
-        control_password=nats_server.password(SERVICE_USER),
-        fleet_user=FLEET_USER,
-        fleet_password=nats_server.password(FLEET_USER),
-        postgres_dsn=dsn,
-        health_port=unused_port,
-    )
 
 
 def test_what_is_appended_is_read_and_rebuilt_the_same(

@@ -5,30 +5,39 @@ import asyncio
 from msgspec import Struct
 from nats.aio.client import Client
 
+from taskyard.api.clock import now
 from taskyard.api.errors import ReadModelUnavailable
 from taskyard.api.feed import LogEvent
 from taskyard.api.metrics import Metrics
 from taskyard.api.read_model import ReadModel
-from taskyard.contracts.events import OWNERS
+from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import LEASES_BUCKET
-from taskyard.contracts.values import commit_sequence, make_position
+from taskyard.contracts.values import SECOND, commit_sequence, make_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.leases import read_holder
 from taskyard.eventlog.log import EventLog
+from taskyard.eventlog.space import LogSpace
 
 CHECK_SECONDS_MAX = 2.0
-"""How long one look may take. A read model that has not even reached where the log ended before is behind."""
+"""How long one look at one part may take."""
+LAG_SECONDS_MAX = 5.0
+"""A read model that lacks what was stored longer ago than this is behind: the service is not ready."""
 
 
 class Readiness(Struct, frozen=True, kw_only=True):
     """What readiness found: `reasons` says for each part that is not well what is wrong with it.
 
-    `leaders` names the instance that leads each deciding service, for information: commands are stored without one.
+    `projection_lag_commits` is how many commits the read model lacks, `projection_lag_seconds` the age of the first of
+    them; null where that could not be learnt. `leaders` names the instance that leads each deciding service, for
+    information: commands are stored without one. `warnings` says what is well now and will not stay so: `space` where the
+    log will soon have no room.
     """
 
     ready: bool
     reasons: dict[str, str]
+    warnings: dict[str, str]
     projection_lag_commits: int | None
+    projection_lag_seconds: float | None
     leaders: dict[str, str | None]
 
 
@@ -41,31 +50,55 @@ class Health:
         log: EventLog[LogEvent],
         read_model: ReadModel,
         metrics: Metrics,
+        space: LogSpace,
         *,
         check_seconds_max: float = CHECK_SECONDS_MAX,
+        lag_seconds_max: float = LAG_SECONDS_MAX,
     ) -> None:
         self._control = control
         self._log = log
         self._read_model = read_model
         self._metrics = metrics
         self._check_seconds_max = check_seconds_max
+        self._lag_seconds_max = lag_seconds_max
+        self._space = space
+        self.is_leaving = False
+
+    def leave(self) -> None:
+        """The service was told to stop: it is not ready any more, and answers what still comes."""
+        self.is_leaving = True
 
     async def look(self) -> Readiness:
         """Look at everything once; bounded in time."""
-        reasons: dict[str, str] = {}
-        head = await self._head(reasons)
-        lag = await self._lag(head, reasons)
-        if lag is not None:
-            self._metrics.projection_lag(lag)
+        reasons: dict[str, str] = {"service": "it stops"} if self.is_leaving else {}
+        lag = await self._lag(reasons)
         leaders = await self._leaders()
-        return Readiness(ready=not reasons, reasons=reasons, projection_lag_commits=lag, leaders=leaders)
+        return Readiness(
+            ready=not reasons,
+            reasons=reasons,
+            warnings=await self._warnings(),
+            projection_lag_commits=None if lag is None else lag.commits,
+            projection_lag_seconds=None if lag is None else lag.seconds,
+            leaders=leaders,
+        )
+
+    async def measure(self) -> None:
+        """Learn how far the read model is behind, and how much room the log has, for the metrics."""
+        await self._lag({})
+        await self._warnings()
+
+    async def _warnings(self) -> dict[str, str]:
+        rooms = await self._space.rooms()
+        self._metrics.log_rooms(rooms)
+        scarce = [room.told for room in rooms if room.is_scarce]
+        return {"space": f"the log will soon have no room: {'; '.join(scarce)}"} if scarce else {}
 
     async def _leaders(self) -> dict[str, str | None]:
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                return {writer: await read_holder(self._control, LEASES_BUCKET, writer) for writer in OWNERS}
+                return {writer: await read_holder(self._control, LEASES_BUCKET, writer) for writer in DECIDERS}
         except (EventLogError, TimeoutError):
-            return dict.fromkeys(OWNERS)
+            return dict.fromkeys(DECIDERS)
 
     async def catch_up(self) -> None:
         """Wait for a moment until the read model has everything that is stored now; do without where that fails.
@@ -88,18 +121,40 @@ class Health:
             reasons["nats"] = f"the log gives no answer: {str(error) or 'time is up'}"
             return None
 
-    async def _lag(self, head: int | None, reasons: dict[str, str]) -> int | None:
+    async def _lag(self, reasons: dict[str, str]) -> "_Lag | None":
+        self._metrics.projection_lag(None)  # what was true before is not shown where nobody can tell
+        head, reached = await asyncio.gather(self._head(reasons), self._reached(reasons))
+        if head is None or reached is None:
+            return None
+        lag = _Lag(commits=max(head - reached, 0), seconds=0.0)
+        if lag.commits:
+            lag = _Lag(commits=lag.commits, seconds=await self._age(reached + 1))
+        self._metrics.projection_lag(lag.commits, lag.seconds)
+        if lag.seconds is not None and lag.seconds > self._lag_seconds_max:
+            reasons["projection"] = (
+                f"the read model is {lag.seconds:.1f} s behind the log, commits it lacks: {lag.commits}"
+            )
+        return lag
+
+    async def _reached(self, reasons: dict[str, str]) -> int | None:
         try:
-            async with asyncio.timeout(2 * self._check_seconds_max):
-                if head:
-                    await self._read_model.wait_for(make_position(head, 0), self._check_seconds_max)
-                reached = commit_sequence(await self._read_model.position())
+            async with asyncio.timeout(self._check_seconds_max):
+                return commit_sequence(await self._read_model.position())
         except (ReadModelUnavailable, TimeoutError) as error:
             reasons["postgres"] = f"no answer: {str(error) or 'time is up'}"
             return None
-        if head is None:
+
+    async def _age(self, sequence: int) -> float | None:
+        """How long ago the commit was stored, in seconds."""
+        try:
+            async with asyncio.timeout(self._check_seconds_max):
+                async for stored in self._log.read(sequence, sequence):
+                    return max(now() - stored.at, 0) / SECOND
+        except (EventLogError, TimeoutError):
             return None
-        lag = max(head - reached, 0)
-        if lag:
-            reasons["projection"] = f"the read model is {lag} commits behind"
-        return lag
+        return None
+
+
+class _Lag(Struct, frozen=True, kw_only=True):
+    commits: int
+    seconds: float | None

@@ -11,11 +11,13 @@ from taskyard.contracts.values import Position, commit_sequence
 
 NOTIFY_CHANNEL = "taskyard_position"
 """Where the projector tells the sequence of the last commit that it folded, when that is written."""
-POLL_SECONDS = 1.0
-"""How often the position is read all the same: a notification may be lost with its connection."""
+POLL_SECONDS = 0.5
+"""How often the position is read all the same: a notification may be lost with its connection, and a server that stands
+still shows by this alone."""
 RETRY_SECONDS = 0.5
 CONNECT_SECONDS_MAX = 5
-READ_SECONDS_MAX = 3.0
+READ_SECONDS_MAX = 2.0
+"""A server that has not told the position for this long is taken for away; it may only be busy, so not for less."""
 
 CONNECTION_ERRORS = (
     OSError,
@@ -40,6 +42,8 @@ class PositionFeed:
         self._dsn = dsn
         self._reached = 0
         self._waiting: dict[asyncio.Future[None], int] = {}
+        self.silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done as soon as nothing is heard of the read model any more; another one is made when it is heard again."""
 
     async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
         """Wait until the read model has the position; False when it has not in time."""
@@ -71,12 +75,16 @@ class PositionFeed:
             while True:
                 self._reach(await connection.fetchval(_POSITION) or 0)
                 self.is_connected = True
+                if self.silence.done():
+                    self.silence = asyncio.get_running_loop().create_future()
                 await asyncio.sleep(POLL_SECONDS)
         except CONNECTION_ERRORS as error:
             # Told before closing: that waits for a server that stands still.
             if self.is_connected:
                 _log.warning("position of the read model is not heard of", extra={"error": str(error)})
             self.is_connected = False
+            if not self.silence.done():
+                self.silence.set_result(None)
             raise
         finally:
             with suppress(*CONNECTION_ERRORS):

@@ -14,7 +14,7 @@ from taskyard.api.errors import ReadModelUnavailable, invalid, not_found
 from taskyard.api.listing import FilterInvalid, make_listing
 from taskyard.api.position_feed import CONNECTION_ERRORS, PositionFeed
 from taskyard.api.read_model import TaskFilter
-from taskyard.api.views import HistoryItem, PoolView, QueueView, StatsView, TaskPage, TaskView, WorkerView
+from taskyard.api.views import HistoryItem, PoolView, QueueView, Rejection, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Instant, Position
 
@@ -111,6 +111,11 @@ class PostgresReadModel:
         """The events of a task in the order of the log."""
         return await self._answer(queries.get_history(self._pool, task))
 
+    async def rejections(self, command: str, *, sees_only: str | None) -> Sequence[Rejection]:
+        """How a command of this id was refused, in the order of the log; only those given by `sees_only`."""
+        found = await self._answer(queries.get_rejections(self._pool, command))
+        return [each for each in found if sees_only in (None, each.by)]
+
     async def workers(self) -> Sequence[WorkerView]:
         """All workers with their slots."""
         return await self._answer(queries.list_workers(self._pool, self._now()))
@@ -135,22 +140,30 @@ class PostgresReadModel:
         task = asyncio.create_task(query)
         self._asking.add(task)
         task.add_done_callback(self._forget)
-        seconds_max = QUERY_SECONDS_MAX if self._feed.is_connected else AWAY_SECONDS_MAX
         try:
             # To cancel a query asyncpg asks the server, and waits. One that stands still must not keep us: no
             # `asyncio.timeout`, which waits for the cancelled too.
-            done, _ = await asyncio.wait((task,), timeout=seconds_max)
+            is_done = await self._is_done(task)
         finally:
             task.cancel()
-        if not done:
+        if not is_done:
             _log.warning("read model gave no answer", extra={"error": "no answer in time"})
-            raise ReadModelUnavailable(f"no answer within {seconds_max:g} s")
+            raise ReadModelUnavailable("no answer in time")
         try:
             return task.result()
         except CONNECTION_ERRORS as error:
             # Tables that are not there yet are as good as no PostgreSQL: the projector makes them.
             _log.warning("read model gave no answer", extra={"error": f"{type(error).__name__}: {error}"})
             raise ReadModelUnavailable(f"{type(error).__name__}: {error}") from error
+
+    async def _is_done(self, task: "asyncio.Task[Any]") -> bool:
+        """Whether the answer comes in time: of a server that stands still, which the feed learns, none is waited for."""
+        if self._feed.is_connected:
+            first = (task, self._feed.silence)
+            await asyncio.wait(first, timeout=QUERY_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
+        else:
+            await asyncio.wait((task,), timeout=AWAY_SECONDS_MAX)
+        return task.done()
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._asking.discard(task)

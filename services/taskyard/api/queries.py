@@ -19,6 +19,7 @@ from taskyard.api.row_views import (
     Row,
     accepted_kinds,
     history_item,
+    rejection,
     surroundings,
     task_view,
     time_text,
@@ -30,6 +31,7 @@ from taskyard.api.views import (
     HistoryItem,
     PoolView,
     QueueView,
+    Rejection,
     StatsView,
     TaskPage,
     TaskView,
@@ -49,11 +51,13 @@ PLACES_TOLD_MAX = 1_000
 PLACES_COUNTED_MAX = 20_000
 """The same for a whole page: one that shows tasks of many long queues counts less far into each."""
 HISTORY_ITEMS_MAX = 10_000
+REJECTIONS_MAX = 100
+"""How often one command may be refused before it is told no more."""
 ITEMS_MAX = 10_000
 """The longest list of workers, queues or pools."""
 LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
-MEASURED_TASKS = 10_000
-"""Times are measured of this many tasks that ended last."""
+MEASURED_TASKS = 1_000
+"""Times are measured of this many tasks that ended last: enough for percentiles, and clients ask again and again."""
 
 Pool = asyncpg.Pool
 
@@ -80,6 +84,11 @@ async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> TaskPage:
 async def get_history(pool: Pool, task: str) -> list[HistoryItem]:
     """The events of a task in the order of the log; HISTORY_ITEMS_MAX at most."""
     return [history_item(row) for row in await pool.fetch(_statement("get_history"), task, HISTORY_ITEMS_MAX)]
+
+
+async def get_rejections(pool: Pool, command: str) -> list[Rejection]:
+    """How a command of this id was refused; REJECTIONS_MAX at most."""
+    return [rejection(row) for row in await pool.fetch(_statement("get_rejections"), command, REJECTIONS_MAX)]
 
 
 async def get_workers_of(pool: Pool, task: str) -> dict[int, str]:
@@ -196,7 +205,9 @@ async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant)
     rows = {row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, places)}
     pools = sorted({task.pool for task in tasks})
     accepted = accepted_kinds(await connection.fetch(_statement("what_workers_accept"), pools))
-    return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in tasks}
+    # A row may be missing here: a rebuild may put other tables in place between two statements of one snapshot.
+    found = (task for task in tasks if task.id in rows)
+    return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in found}
 
 
 @cache

@@ -18,7 +18,7 @@ async def advance(
     Raises:
         PositionMoved: the rows are not at `before`; nothing was written, and the projection is of no use any more.
     """
-    submitted = [event.task for stored in commits for event in stored.commit.events if isinstance(event, TaskSubmitted)]
+    submitted = [event.task for stored in commits for event in stored.commit.events if type(event) is TaskSubmitted]
     known = await store.existing(submitted)
     for stored in commits:
         projection.fold(stored.sequence, stored.at, stored.commit.writer, stored.commit.events, known)

@@ -1,9 +1,14 @@
 """Wires the projector: the log in, PostgreSQL out, health and metrics beside."""
 
 import asyncio
+import time
+from collections.abc import Mapping
 
+from taskyard.contracts.subjects import LEASES_BUCKET
+from taskyard.contracts.values import SECOND, Instant
 from taskyard.eventlog.errors import EventLogError
-from taskyard.service import Links, linked, serving
+from taskyard.eventlog.leases import JetStreamLease
+from taskyard.service import Links, linked, make_instance_name, serving
 from taskyard.settings import Settings
 from taskyard.state_projector.projector import Projector
 
@@ -16,9 +21,16 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     """
     async with linked("state_projector", settings) as links:
         shown = _Shown()
-        projector = Projector(links.log, settings.postgres_dsn, count_events=shown.count)
+        projector = Projector(
+            links.log,
+            settings.postgres_dsn,
+            lease=JetStreamLease(links.control_client, LEASES_BUCKET, links.name),
+            lease_seconds=settings.lease_seconds,
+            instance=make_instance_name(),
+            count_events=shown.count,
+        )
         shown.show(links, projector)
-        async with serving(links, settings, lambda: projector.is_ready):
+        async with serving(links, settings, lambda: projector.is_ready and not stop.is_set()):
             await projector.run(stop)
 
 
@@ -52,6 +64,19 @@ class _Shown:
         )
         metrics.gauge(
             "taskyard_projector_lag_commits",
-            "Commits whose rows are not written yet.",
-            lambda: () if self._head is None else (({}, float(max(self._head - projector.folded, 0))),),
+            "Commits whose rows are not written yet; of the instance that writes.",
+            lambda: _if_writing(projector, self._head and max(self._head - projector.folded, 0)),
         )
+        metrics.gauge(
+            "taskyard_projector_lag_seconds",
+            "Age of the first commit that was read and whose rows are not written yet.",
+            lambda: _if_writing(projector, _age(projector.waiting_since)),
+        )
+
+
+def _if_writing(projector: Projector, value: float | None) -> tuple[tuple[Mapping[str, str], float], ...]:
+    return (({}, float(value)),) if projector.is_writing and value is not None else ()
+
+
+def _age(at: Instant | None) -> float:
+    return 0.0 if at is None else max(time.time_ns() // 1_000 - at, 0) / SECOND

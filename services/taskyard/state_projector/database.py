@@ -12,6 +12,7 @@ NOTIFY_CHANNEL = "taskyard_position"
 
 CONNECT_SECONDS_MAX = 5
 STATEMENT_SECONDS_MAX = 60.0
+CLIENT_CHECK_SECONDS = 1
 KEEPALIVE_SECONDS = 10
 """How soon the server looks for a client that has gone without a word, and so frees its locks."""
 
@@ -36,6 +37,8 @@ async def connect(dsn: str, schema: str = SCHEMA) -> asyncpg.Connection:
             "tcp_keepalives_idle": str(KEEPALIVE_SECONDS),
             "tcp_keepalives_interval": str(KEEPALIVE_SECONDS),
             "tcp_keepalives_count": "3",
+            # A client that was killed in the middle of a long statement must not hold its locks until that ends.
+            "client_connection_check_interval": f"{CLIENT_CHECK_SECONDS}s",
             "idle_in_transaction_session_timeout": f"{int(STATEMENT_SECONDS_MAX)}s",
             "jit": "off",
             # Statements find rows by key. A plan that was made while a table was small must not scan it for ever.

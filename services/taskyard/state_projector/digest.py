@@ -2,9 +2,17 @@
 
 import asyncpg
 
-TABLES = (
-    "tasks", "attempts", "history", "queues", "pools", "workers", "rejections", "counts",
-)  # fmt: skip
+KEYS = {
+    "tasks": ("id",),
+    "attempts": ("task", "attempt"),
+    "history": ("task", "position"),
+    "queues": ("pool", "queue"),
+    "pools": ("pool",),
+    "workers": ("worker",),
+    "rejections": ("position",),
+    "counts": ("kind", "status"),
+}
+"""The tables that are compared, with the columns that name a row."""
 DIGEST_SECONDS_MAX = 3_600.0
 
 _DIGEST = """
@@ -20,12 +28,14 @@ async def digest(connection: asyncpg.Connection, schema: str) -> Digest:
 
     Call it in a transaction of isolation `repeatable_read`, so that all tables are seen at one position.
     """
-    return {
-        table: str(await connection.fetchval(_DIGEST.format(schema=schema, table=table), timeout=DIGEST_SECONDS_MAX))
-        for table in TABLES
-    }
+    return {table: await digest_table(connection, schema, table) for table in KEYS}
+
+
+async def digest_table(connection: asyncpg.Connection, schema: str, table: str) -> str:
+    """The digest of one table."""
+    return str(await connection.fetchval(_DIGEST.format(schema=schema, table=table), timeout=DIGEST_SECONDS_MAX))
 
 
 def differing(first: Digest, second: Digest) -> tuple[str, ...]:
     """The tables whose rows differ."""
-    return tuple(table for table in TABLES if first[table] != second[table])
+    return tuple(table for table in KEYS if first[table] != second[table])

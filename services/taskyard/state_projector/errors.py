@@ -13,14 +13,18 @@ class PositionMoved(ProjectorError):
 
 
 class NotLeading(ProjectorError):
-    """Another instance holds the lock of the read model. Remedy: wait; this one is its standby."""
+    """Another instance holds the lock of the read model. Remedy: wait for it."""
+
+
+class RebuildRunning(ProjectorError):
+    """Another rebuild is at work; this one has touched nothing. Remedy: wait for it, or end it."""
 
 
 class LogMismatch(ProjectorError):
     """The read model was folded from another log than the one that is followed now.
 
     Cause: a stream that was restored or made again, or a database that belongs to another system.
-    Remedy: correct the connection, or rebuild the read model from this log with `taskyard rebuild`.
+    Remedy: correct the connection, or replace the read model with `taskyard rebuild --other-log`.
     """
 
 

@@ -4,9 +4,10 @@ Status, verdict and times come from the one fold that every service shares; here
 gathers until `take`, so that a task which came and went between two writes costs one row, not six.
 """
 
+from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import get_args
+from typing import cast, get_args
 
 import msgspec
 
@@ -23,12 +24,16 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     WorkerLost,
+    event_name,
+    named_task,
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ENDED, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, Status, make_position
+from taskyard.contracts.values import Instant, Position, make_position
 from taskyard.state_projector.rows import (
     NULL,
+    SHOWN_STATUS,
+    STATUSES,
     AttemptRow,
     PoolRow,
     QueueRow,
@@ -38,7 +43,7 @@ from taskyard.state_projector.rows import (
     plain_text,
     task_row,
 )
-from taskyard.state_projector.surroundings import Surroundings
+from taskyard.state_projector.surroundings import SURROUNDING_EVENTS, Surroundings
 
 _OUTCOMES: dict[type, str] = {
     AttemptSucceeded: "succeeded",
@@ -49,8 +54,8 @@ _OUTCOMES: dict[type, str] = {
     WorkerLost: "lost",
     ForceStopped: "force_stopped",
 }
-_SHOWN_AS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
-_STATUS = {phase: (_SHOWN_AS.get(phase) or Status(phase.value)).value for phase in Phase}
+_Move = tuple[str, str, str, Phase | None, Phase]
+"""Kind, pool and queue of a task, the phase that its row shows, and the phase it has now."""
 
 _WITH_AUTHOR: frozenset[type] = frozenset(event for event in get_args(AnyEvent) if "by" in event.__struct_fields__)
 
@@ -120,34 +125,45 @@ class Projection:
         history, touched = self._history, self._touched
         for event in events:
             position = Position(position + 1)
-            is_repeated = isinstance(event, TaskSubmitted) and self._has_ended(event.task, known)
+            kind = type(event)
+            is_repeated = kind is TaskSubmitted and self._has_ended(cast("TaskSubmitted", event).task, known)
             changes = _WITHOUT_EFFECT if is_repeated else apply(event, at, position)
             if changes:
-                name = type(event).__name__
-                by = event.by if type(event) in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
+                by = event.by if kind in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
                 text = _encode(event).decode()
                 for change in changes:
-                    record = change.record
-                    verdict = change.verdict
+                    record, verdict = change.record, change.verdict
+                    is_void = verdict is not Verdict.EFFECTIVE
                     task = record.id if record is not None else _named_task(event)
-                    history.append((task, position, at, writer, name, by, verdict is not Verdict.EFFECTIVE, text))
+                    history.append((task, position, at, writer, kind.__name__, by, is_void, text))
                     if record is not None:
-                        touched[task] = (record, position)
-                        if verdict is Verdict.EFFECTIVE:
-                            self._follow_change(event, change.before, record, at)
-            fold_surroundings(event, at, position)
+                        first = touched.get(task)
+                        touched[task] = (record, position, change.before if first is None else first[2])
+                        if not is_void:
+                            self._follow_change(kind, change.before, record, at)
+            elif kind is UnknownEvent:
+                self._show_unknown(cast("UnknownEvent", event), position, at, writer)
+            if kind in SURROUNDING_EVENTS:
+                fold_surroundings(event, at, position)
 
     def take(self) -> RowChanges:
         """The changes since the last call; they are forgotten here."""
-        new, touched = self._new, self._touched
+        new_tasks: list[Row] = []
+        changed_tasks: list[Row] = []
+        moves: Counter[_Move] = Counter()
+        for task, (record, position, before) in self._touched.items():
+            if before is None:
+                new_tasks.append(task_row(record, position))
+            else:
+                changed_tasks.append((task, *changing_values(record, position)))
+            if before is not record.phase:
+                moves[record.kind, record.pool, record.queue, before, record.phase] += 1
+        for move, tasks in moves.items():
+            self._count(move, tasks)
         new_attempts = self._new_attempts
         changes = RowChanges(
-            new_tasks=[task_row(*touched[task]) for task in new],
-            changed_tasks=[
-                (task, *changing_values(record, position))
-                for task, (record, position) in touched.items()
-                if task not in new
-            ],
+            new_tasks=new_tasks,
+            changed_tasks=changed_tasks,
             new_attempts=[attempt.row() for attempt in new_attempts.values()],
             changed_attempts=[
                 attempt.row() for key, attempt in self._touched_attempts.items() if key not in new_attempts
@@ -164,8 +180,8 @@ class Projection:
 
     def _forget_changes(self) -> None:
         # Dicts as ordered sets: the order of rows must not depend on hashes.
-        self._new: dict[str, None] = {}
-        self._touched: dict[str, tuple[TaskRecord, Position]] = {}
+        self._touched: dict[str, tuple[TaskRecord, Position, Phase | None]] = {}
+        """Tasks with the position of their last event, and the phase that their rows show: none have no row yet."""
         self._new_attempts: dict[tuple[str, int], AttemptRow] = {}
         self._touched_attempts: dict[tuple[str, int], AttemptRow] = {}
         self._touched_counts: dict[tuple[str, str], None] = {}
@@ -174,46 +190,45 @@ class Projection:
 
     def _has_ended(self, task: str, known: Container[str]) -> bool:
         """Whether a task that is submitted was there before. Its row stays; a second one would break every write."""
-        return (task in known or task in self._new) and task not in self._table.live
+        return (task in known or task in self._touched) and task not in self._table.live
+
+    def _show_unknown(self, event: UnknownEvent, position: Position, at: Instant, writer: str) -> None:
+        """An event of a newer version stands in the history of the task that it names; it has no effect here."""
+        if task := plain_text(named_task(event)):
+            name, text = plain_text(event_name(event)), bytes(event.raw).decode()
+            self._history.append((task, position, at, writer, name, None, True, text))
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
-    def _follow_change(
-        self, event: AnyEvent | UnknownEvent, before: Phase | None, record: TaskRecord, at: Instant
-    ) -> None:
-        phase = record.phase
-        if before is None:
-            self._new[record.id] = None
-            record.input = NULL  # the history keeps it; no row and no later event needs it
-        if before is not phase:
-            self._count(record, before, phase)
-        if isinstance(event, SlotAssigned):
+    def _follow_change(self, kind: type, before: Phase | None, record: TaskRecord, at: Instant) -> None:
+        if kind is SlotAssigned:
             self._begin_attempt(record, at)
-        elif before is not None and before in ATTEMPT_OPEN:
-            self._follow_attempt(event, before, record, at)
+        elif before is None:
+            record.input = NULL  # the history keeps it; no row and no later event needs it
+        elif before in ATTEMPT_OPEN:
+            self._follow_attempt(kind, before, record, at)
 
-    def _count(self, record: TaskRecord, before: Phase | None, phase: Phase) -> None:
-        queue = self._surroundings.change_queue(record.pool, record.queue)
-        counts, touched = self._counts, self._touched_counts
-        if before is not None:
-            key = (record.kind, _STATUS[before])
-            counts[key] -= 1
-            touched[key] = None
-            if before is Phase.PENDING:
-                queue.pending -= 1
-            elif before is Phase.SCHEDULED:
-                queue.scheduled -= 1
-            else:
-                queue.active -= 1
-        key = (record.kind, _STATUS[phase])
-        counts[key] = counts.get(key, 0) + 1
-        touched[key] = None
-        if phase is Phase.PENDING:
-            queue.pending += 1
-        elif phase is Phase.SCHEDULED:
-            queue.scheduled += 1
-        elif phase not in ENDED:
-            queue.active += 1
+    def _count(self, move: _Move, tasks: int) -> None:
+        """Count the tasks that were in one phase at the last `take` and are in another now."""
+        kind, pool, queue_name, before, after = move
+        queue = self._surroundings.change_queue(pool, queue_name)
+        if before is None:
+            # A kind has a row for each status from its first task on, however its events are gathered.
+            for status in STATUSES:
+                self._counts.setdefault((kind, status), 0)
+                self._touched_counts[kind, status] = None
+        for phase, change in ((before, -tasks), (after, tasks)):
+            if phase is None:
+                continue
+            key = (kind, SHOWN_STATUS[phase])
+            self._counts[key] += change
+            self._touched_counts[key] = None
+            if phase is Phase.PENDING:
+                queue.pending += change
+            elif phase is Phase.SCHEDULED:
+                queue.scheduled += change
+            elif phase not in ENDED:
+                queue.active += change
 
     def _begin_attempt(self, record: TaskRecord, at: Instant) -> None:
         assert record.worker is not None, "an assigned task has a worker"
@@ -222,19 +237,19 @@ class Projection:
         self._attempts[record.id] = attempt
         self._new_attempts[record.id, record.attempt] = attempt
 
-    def _follow_attempt(self, event: AnyEvent | UnknownEvent, before: Phase, record: TaskRecord, at: Instant) -> None:
-        attempt = self._attempts[record.id]
-        if isinstance(event, TaskStarted):
+    def _follow_attempt(self, kind: type, before: Phase, record: TaskRecord, at: Instant) -> None:
+        if kind is TaskStarted:
+            attempt = self._attempts[record.id]
             attempt.started_at = at
         elif record.phase in ATTEMPT_OPEN:
             return
         else:
+            attempt = self._attempts.pop(record.id)
             attempt.finished_at = at
             # What stopped a task counts more than how its process took it, unless it succeeded all the same.
             is_stopped = before is Phase.STOPPING and record.phase is not Phase.COMPLETED
-            outcome = record.phase.value if is_stopped else _OUTCOMES.get(type(event))
-            attempt.outcome = _OUTCOMES[ForceStopped] if isinstance(event, ForceStopped) else outcome
-            del self._attempts[record.id]
+            outcome = record.phase.value if is_stopped else _OUTCOMES.get(kind)
+            attempt.outcome = _OUTCOMES[ForceStopped] if kind is ForceStopped else outcome
         self._touched_attempts[record.id, attempt.attempt] = attempt
 
 

@@ -1,16 +1,25 @@
 """Makes the read model again from the log beside the live one, compares the two, and puts the new one in its place.
 
-The live projector goes on meanwhile. The two are compared at the same position: rows of the live schema are seen in a
-snapshot, and the new ones are folded to exactly its commit. To switch, the position row of the live schema is locked
-(the projector waits), the rest is folded, and the schemas change names in one transaction, which also moves the old
-position: a projector that waited finds itself fenced, reads again, and goes on with the new rows.
+The live projector goes on meanwhile, and so does reading. The two are compared at the same position: rows of the live
+schema are seen in a snapshot, and the new ones are folded to exactly its commit. To switch, the position row of the live
+schema is locked (the projector waits), the little that is left is folded, and the schemas change names in one
+transaction, which also retires the old generation: a projector that waited finds itself fenced, reads again, and goes
+on with the new rows.
+
+Where the two differ the new one takes the place of the live one all the same, and the report tells the rows: the log is
+right by definition, and a read model that is wrong does not mend itself. Who wants to look first verifies only.
+A live read model that was folded from another log (one that was restored, or made anew) cannot be compared at all. It is
+replaced only if that is asked for: it may as well be that the settings name the wrong log.
+
+A rebuild that dies leaves a schema that nobody reads. The next rebuild drops it, or the next start of a projector.
 """
 
+import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Literal
 
 import asyncpg
 from msgspec import Struct
@@ -20,25 +29,30 @@ from taskyard.eventlog.log import EventLog
 from taskyard.service import linked
 from taskyard.settings import Settings
 from taskyard.state_projector.advance import advance
-from taskyard.state_projector.database import NOTIFY_CHANNEL, SCHEMA, connect, migrate
-from taskyard.state_projector.digest import Digest, differing, digest
-from taskyard.state_projector.errors import LogMismatch, NotLeading
+from taskyard.state_projector.database import SCHEMA, connect, migrate
+from taskyard.state_projector.differences import RowDifference, find_differences
+from taskyard.state_projector.digest import KEYS, Digest, differing, digest_table
+from taskyard.state_projector.errors import LogMismatch
+from taskyard.state_projector.generations import REBUILD_SCHEMA, claim_rebuild, drop_others, put_in_place
 from taskyard.state_projector.projection import Projection
 from taskyard.state_projector.store import LogPosition, Store
 
-REBUILD_SCHEMA = "taskyard_rebuild"
-RETIRED_SCHEMA = "taskyard_retired"
-WRITE_EVENTS = 20_000
-RETIRED_SEQUENCE = -1
-"""The sequence of a read model that is no longer one."""
-
-_REBUILD_LOCK = 0x7A5C_0003
+WRITE_EVENTS = 10_000
+WRITE_BYTES = 8 << 20
+"""From one of these on what was read is written: it bounds the memory, and how often progress is told."""
+SWITCH_COMMITS_MAX = 50
+"""The projector is kept waiting for so few commits only: before, the rebuild catches up."""
+CATCH_UPS_MAX = 20
+"""It gives up catching up after so many rounds, and keeps the projector waiting for what is left then."""
 
 _log = logging.getLogger(__name__)
 
 
 class RebuildReport(Struct, frozen=True, kw_only=True):
-    """What a rebuild found. The digests are per table, at commit `sequence`; `differing` names unequal tables."""
+    """What a rebuild found. The digests are per table, at commit `sequence`; `differing` names unequal tables.
+
+    `differences` names rows of these, the first few of each. Not `compared` is what was folded from another log.
+    """
 
     sequence: int
     events: int
@@ -46,12 +60,33 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
     old_digest: dict[str, str]
     new_digest: dict[str, str]
     differing: tuple[str, ...]
+    differences: tuple[RowDifference, ...] = ()
     switched: bool
+    compared: bool = True
 
     @property
     def is_equal(self) -> bool:
-        """Whether the live rows were what the log says."""
+        """Whether the live rows were what the log says, as far as they were compared."""
         return not self.differing
+
+
+class Progress(Struct, frozen=True, kw_only=True):
+    """How far a rebuild is: it folds up to commit `target`, then it compares tables, then it switches.
+
+    `percent` is of the phase; `remaining_seconds` too, as far as it can be told.
+    """
+
+    phase: Literal["folding", "comparing", "switching"]
+    sequence: int
+    target: int
+    events: int
+    events_per_second: float
+    percent: float
+    remaining_seconds: float | None
+
+
+def _tell_nobody(_progress: Progress) -> None:
+    """For who does not watch."""
 
 
 async def run(settings: Settings, *, verify_only: bool) -> RebuildReport:
@@ -60,98 +95,160 @@ async def run(settings: Settings, *, verify_only: bool) -> RebuildReport:
         return await rebuild(links.log, settings.postgres_dsn, verify_only=verify_only)
 
 
-async def rebuild(log: EventLog[Any], dsn: str, *, verify_only: bool) -> RebuildReport:
+async def rebuild(
+    log: EventLog[Any],
+    dsn: str,
+    *,
+    verify_only: bool,
+    other_log: bool = False,
+    tell: Callable[[Progress], None] = _tell_nobody,
+) -> RebuildReport:
     """Rebuild the read model from `log`; unless `verify_only`, the new rows take the place of the live ones.
 
-    They do so even where the two differ: the log is right. The report tells.
+    They do so even where the two differ; the report tells. With `other_log` also those of another log are replaced.
+    `tell` hears of the progress.
 
     Raises:
-        NotLeading: another rebuild is at work.
+        RebuildRunning: another rebuild is at work. Nothing was touched.
         LogMismatch: the live read model is of another log, or this log ends before it. Nothing was switched.
     """
     began = time.monotonic()
     async with _connected(dsn, SCHEMA) as live, _connected(dsn, REBUILD_SCHEMA) as beside:
-        if not await live.fetchval("SELECT pg_try_advisory_lock($1)", _REBUILD_LOCK):
-            raise NotLeading("another rebuild is at work")
+        await claim_rebuild(live)
         await migrate(live)
-        for left_over in (REBUILD_SCHEMA, RETIRED_SCHEMA):
-            await _drop(beside, left_over)
-        await migrate(beside, REBUILD_SCHEMA)
-        store = Store(beside, REBUILD_SCHEMA)
-        again = _Again(log, store, await store.position())
-        # Most of the work is done before the snapshot of the live rows begins, which holds back the vacuum.
-        await again.fold_to((await Store(live).position()).sequence)
-        async with live.transaction(isolation="repeatable_read", readonly=True):
-            at = await Store(live).position()
-            old = await digest(live, SCHEMA)
-        await again.fold_to(at.sequence)
-        if again.position.hash != at.hash:
-            raise LogMismatch(f"commit {at.sequence} is another than the one that was folded")
-        new = await _digest_beside(beside)
-        if not verify_only:
-            await _switch(live, again)
-        await _drop(beside, REBUILD_SCHEMA)
+        await drop_others(beside)
+        try:
+            await migrate(beside, REBUILD_SCHEMA)
+            store = Store(beside, REBUILD_SCHEMA)
+            again = _Again(log, store, await store.position(), tell)
+            # Most of the work is done before the snapshot of the live rows begins, which holds back the vacuum.
+            try:
+                await again.catch_up(Store(live))
+                found = await _compare(live, beside, again)
+            except LogMismatch:
+                if verify_only or not other_log:
+                    raise
+                await again.fold_to(await log.head())
+                found = None
+            if not verify_only:
+                await _switch(live, beside, again, is_same_log=found is not None)
+        finally:
+            await drop_others(beside)
     return RebuildReport(
-        sequence=at.sequence,
+        sequence=found.at.sequence if found else again.position.sequence,
         events=again.events,
         seconds=time.monotonic() - began,
-        old_digest=old,
-        new_digest=new,
-        differing=differing(old, new),
+        old_digest=found.old if found else {},
+        new_digest=found.new if found else {},
+        differing=differing(found.old, found.new) if found else (),
+        differences=found.rows if found else (),
         switched=not verify_only,
+        compared=found is not None,
     )
+
+
+class _Comparison(Struct, frozen=True, kw_only=True):
+    """What was found at the position `at`."""
+
+    at: LogPosition
+    old: Digest
+    new: Digest
+    rows: tuple[RowDifference, ...]
 
 
 class _Again:
     """The read model that is made again, at `position`."""
 
-    def __init__(self, log: EventLog[Any], store: Store, position: LogPosition) -> None:
+    def __init__(
+        self, log: EventLog[Any], store: Store, position: LogPosition, tell: Callable[[Progress], None]
+    ) -> None:
         self.position = position
         self.events = 0
         self._log = log
         self._store = store
+        self._tell = tell
+        self._began = time.monotonic()
         self._projection = Projection()
+
+    async def catch_up(self, live: Store) -> None:
+        """Fold up to about where the live read model is."""
+        for _ in range(CATCH_UPS_MAX):
+            target = (await live.position()).sequence
+            if 0 <= target - self.position.sequence <= SWITCH_COMMITS_MAX:
+                return
+            await self.fold_to(target)
 
     async def fold_to(self, sequence: int) -> None:
         """Fold and write the commits up to and including `sequence`."""
         gathered: list[StoredCommit[Any]] = []
-        events = 0
+        events = size = 0
         first = self.position.sequence + 1
         async for stored in self._log.read(first, sequence, floor=self.position.log_time):
             gathered.append(stored)
             events += len(stored.commit.events)
-            if events >= WRITE_EVENTS:
-                await self._write(gathered, events)
-                gathered, events = [], 0
+            size += stored.size
+            if events >= WRITE_EVENTS or size >= WRITE_BYTES:
+                await self._write(gathered, events, sequence)
+                gathered, events, size = [], 0, 0
         if gathered:
-            await self._write(gathered, events)
-        if self.position.sequence != max(sequence, 0):
+            await self._write(gathered, events, sequence)
+        if self.position.sequence != sequence:
             raise LogMismatch(f"the log ends at {self.position.sequence}, the read model was folded to {sequence}")
 
-    async def _write(self, commits: list[StoredCommit[Any]], events: int) -> None:
+    def progress(self, phase: Literal["folding", "comparing", "switching"], done: float, target: int) -> None:
+        """Tell that the share `done` of the phase is done."""
+        passed = time.monotonic() - self._began
+        self._tell(
+            Progress(
+                phase=phase,
+                sequence=self.position.sequence,
+                target=target,
+                events=self.events,
+                events_per_second=round(self.events / passed, 1) if passed else 0.0,
+                percent=round(100 * done, 1),
+                remaining_seconds=round(passed * (1 - done) / done, 1) if phase == "folding" and done else None,
+            )
+        )
+
+    async def _write(self, commits: list[StoredCommit[Any]], events: int, target: int) -> None:
         self.position = await advance(self._store, self._projection, self.position, commits)
         self.events += events
+        self.progress("folding", min(self.position.sequence / max(target, 1), 1.0), target)
 
 
-async def _digest_beside(beside: asyncpg.Connection) -> Digest:
-    async with beside.transaction(isolation="repeatable_read", readonly=True):
-        return await digest(beside, REBUILD_SCHEMA)
+async def _compare(live: asyncpg.Connection, beside: asyncpg.Connection, again: _Again) -> _Comparison:
+    async with live.transaction(isolation="repeatable_read", readonly=True):
+        # It stands idle while the other one works, which may take longer than a writer may.
+        await live.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+        at = await Store(live).position()
+        await again.fold_to(at.sequence)
+        if again.position.hash != at.hash:
+            raise LogMismatch(f"commit {at.sequence} is another than the one that was folded")
+        old: Digest = {}
+        new: Digest = {}
+        async with beside.transaction(isolation="repeatable_read", readonly=True):
+            await beside.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+            for number, table in enumerate(KEYS):
+                again.progress("comparing", number / len(KEYS), at.sequence)
+                old[table], new[table] = await asyncio.gather(
+                    digest_table(live, SCHEMA, table), digest_table(beside, REBUILD_SCHEMA, table)
+                )
+            rows = await find_differences(live, SCHEMA, beside, REBUILD_SCHEMA, differing(old, new))
+    return _Comparison(at=at, old=old, new=new, rows=rows)
 
 
-async def _switch(live: asyncpg.Connection, again: _Again) -> None:
+async def _switch(live: asyncpg.Connection, beside: asyncpg.Connection, again: _Again, *, is_same_log: bool) -> None:
+    again.progress("switching", 0.0, again.position.sequence)
+    # What was written in bulk is unknown to the planner until somebody looks.
+    await beside.execute(f"ANALYZE {', '.join(KEYS)}")
+    if is_same_log:
+        await again.catch_up(Store(live))
     async with live.transaction():
         sequence: int = await live.fetchval("SELECT sequence FROM log_position FOR UPDATE") or 0
-        await again.fold_to(sequence)
-        await live.execute("UPDATE log_position SET sequence = $1", RETIRED_SEQUENCE)
-        await live.execute(f'ALTER SCHEMA "{SCHEMA}" RENAME TO "{RETIRED_SCHEMA}"')
-        await live.execute(f'ALTER SCHEMA "{REBUILD_SCHEMA}" RENAME TO "{SCHEMA}"')
-        await live.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, str(sequence))
-    _log.info("read model was switched", extra={"sequence": sequence})
-    await _drop(live, RETIRED_SCHEMA)
-
-
-async def _drop(connection: asyncpg.Connection, schema: str) -> None:
-    await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        if is_same_log:
+            await again.fold_to(sequence)
+        await put_in_place(live, again.position.sequence)
+    _log.info("read model was switched", extra={"sequence": again.position.sequence})
 
 
 @asynccontextmanager

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
-from taskyard.contracts.lifecycle import TaskRecord
-from taskyard.contracts.values import Instant, Position
+from taskyard.contracts.lifecycle import Phase, TaskRecord
+from taskyard.contracts.values import Instant, Position, Status
 
 Row = tuple[Any, ...]
 
@@ -41,6 +41,12 @@ COUNT_COLUMNS = ("kind", "status", "tasks")
 
 BIGINT_MAX = (1 << 63) - 1
 NULL = Raw(b"null")
+
+STATUSES = tuple(status.value for status in Status)
+_SHOWN_AS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
+SHOWN_STATUS = {phase: (_SHOWN_AS.get(phase) or Status(phase.value)).value for phase in Phase}
+"""What a phase is called in rows that people see."""
+_PHASE_NAME = {phase: phase.value for phase in Phase}
 
 _encode = msgspec.json.Encoder().encode
 _decode_record = msgspec.json.Decoder(TaskRecord).decode
@@ -146,9 +152,9 @@ def task_row(record: TaskRecord, position: Position) -> Row:
 
 def changing_values(record: TaskRecord, position: Position) -> Row:
     """What may change of a task's row."""
-    error, result, changes = record.error, record.result, record.changes
+    phase, error, result, changes = record.phase, record.error, record.result, record.changes
     return (
-        record.priority, record.phase.value, record.status.value, record.due, record.attempt, record.worker,
+        record.priority, _PHASE_NAME[phase], SHOWN_STATUS[phase], record.due, record.attempt, record.worker,
         record.slot, record.confirmed, record.holds_slot, record.progress, record.scheduled_at, record.started_at,
         record.finished_at,
         None if error is None else json_text(error),

@@ -44,7 +44,8 @@ _Folded = (
     | WorkerLost
     | WorkerDrainRequested
 )
-_FOLDED = frozenset(get_args(_Folded))
+SURROUNDING_EVENTS: frozenset[type] = frozenset(get_args(_Folded))
+"""The events that mean something here."""
 
 
 class Surroundings:
@@ -57,9 +58,8 @@ class Surroundings:
         self.forget_changes()
 
     def fold(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
-        """Fold one event; those of tasks mean nothing here."""
-        if type(event) in _FOLDED:
-            self._fold(cast("_Folded", event), at, position)
+        """Fold one event of SURROUNDING_EVENTS."""
+        self._fold(cast("_Folded", event), at, position)
 
     def forget_changes(self) -> None:
         """Begin to gather changes anew."""
@@ -167,7 +167,8 @@ class Surroundings:
             pool=event.pool,
             incarnation=event.incarnation,
             suspect=False,
-            draining=False,
+            # One that comes back as it was is still to be drained.
+            draining=known is not None and known.draining and known.incarnation == event.incarnation,
             lost=False,
             reason="",
             changed_at=at,

@@ -1,1 +1,1 @@
-SELECT kind, status, tasks FROM taskyard.counts ORDER BY kind, status
+SELECT kind, status, tasks FROM taskyard.counts WHERE tasks > 0 ORDER BY kind, status
