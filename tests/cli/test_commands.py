@@ -219,18 +219,6 @@ def test_logs_as_json_has_an_object_for_each_line(server: FakeServer, run: Run) 
     assert run("logs", SECOND, "--json").objects == [{"line": "one"}, {"line": ""}, {"line": "two\ufffd"}]
 
 
-def test_why_asks_for_the_blocker_too(server: FakeServer, run: Run) -> None:
-    reason = {"code": "workspace_busy", "message": f"waits for {FIRST} in prod", "blocker": FIRST, "queue_position": 1}
-    server.on("GET", f"/tasks/{SECOND}", a_task(pending_reason=reason))
-    server.on("GET", f"/tasks/{SECOND}/history", HISTORY)
-    server.on("GET", f"/tasks/{FIRST}", a_task(FIRST, status="apply_pending"))
-    shown = run("why", SECOND).out
-    assert f"waits for {FIRST} in prod" in shown and "number 1 in queue prod" in shown
-    assert f"taskyard confirm {FIRST}" in shown
-    [found] = run("why", SECOND, "--json").objects
-    assert found["task"]["id"] == SECOND and found["blocker"]["id"] == FIRST and found["text"]
-
-
 def test_the_connection_file_is_used_where_the_environment_says_nothing(
     server: FakeServer, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,16 +10,16 @@ import msgspec
 import nats
 import pytest
 from cli_server import SECOND, Run
+from real_servers import nats_running, service_settings
 
 from taskyard.cli.verification import Verification
 from taskyard.contracts.events import AnyEvent, TaskDispatched, TaskScheduled, decode_event
 from taskyard.contracts.subjects import log_stream, log_subject, streams
 from taskyard.contracts.values import Instant, TaskId
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
 from taskyard.eventlog.commit import Commit, CommitCodec, hash_commit
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.streams import stream_config
-from taskyard.settings import Settings
 
 CODEC: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
 EVENTS = {"scheduler": TaskScheduled(task=TaskId(SECOND)), "dispatcher": TaskDispatched(task=TaskId(SECOND), attempt=1)}
@@ -104,10 +104,8 @@ def test_an_event_of_a_newer_version_is_counted_and_no_break() -> None:
 
 @pytest.fixture(scope="module")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    server = NatsServer(tmp_path_factory.mktemp("nats"), clients=["admin"], viewers=[], agents=[])
-    server.start()
-    yield server
-    server.stop()
+    with nats_running(tmp_path_factory.mktemp("nats")) as server:
+        yield server
 
 
 @pytest.fixture
@@ -125,15 +123,7 @@ def store(nats_server: NatsServer, tmp_path: Path) -> Callable[[str, list[Messag
 
     def stored(partition: str, messages: list[Message]) -> Path:
         asyncio.run(fill(partition, messages))
-        settings = Settings(
-            nats_urls=[nats_server.url],
-            control_user=SERVICE_USER,
-            control_password=nats_server.password(SERVICE_USER),
-            fleet_user=FLEET_USER,
-            fleet_password="",
-            postgres_dsn="",
-            partition=partition,
-        )
+        settings = service_settings(nats_server, postgres_dsn="", partition=partition)
         file = tmp_path / "config" / "services.json"
         file.parent.mkdir()
         file.write_bytes(msgspec.json.encode(settings))

@@ -13,11 +13,12 @@ from rich.text import Text
 from taskyard.cli import texts
 from taskyard.cli.log import verification_lines
 from taskyard.cli.rebuild import report_lines
-from taskyard.cli.system_tables import pool_table, queue_table, stats_tables, worker_table
+from taskyard.cli.system_tables import lag_lines, pool_table, queue_table, stats_tables, worker_table
 from taskyard.cli.tables import Column, layout
 from taskyard.cli.task_tables import history_table, task_card, task_table
-from taskyard.cli.verification import Break, Chain, Verification
-from taskyard.cli.views import HistoryItem, Pool, Queue, Slot, Stats, Task, Times, Worker
+from taskyard.cli.verification import MISSING, Break, Chain, Verification
+from taskyard.cli.views import HistoryItem, Pool, Queue, Readiness, Slot, Stats, Task, Times, Worker
+from taskyard.state_projector.differences import RowDifference
 from taskyard.state_projector.rebuild import RebuildReport
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -97,9 +98,14 @@ STATS = Stats(
     by_kind={"noop": {"completed": 12}, "plan_and_apply": {"failed": 4, "pending": 1}}, measured=16,
     waiting_seconds=Times(mean=0.0214, p50=0.0049, p95=1.25), execution_seconds=Times(mean=75.1, p50=12.0, p95=7300),
 )  # fmt: skip
+BEHIND = Readiness(ready=False, projection_lag_commits=12, projection_lag_seconds=7.5)
 REPORT = RebuildReport(
     sequence=12, events=99, seconds=1.25, old_digest={"tasks": "2:55", "history": "9:123456789"},
     new_digest={"tasks": "2:56", "history": "9:123456789"}, differing=("tasks",), switched=True,
+    differences=(
+        RowDifference(table="tasks", key=("0199f3c1-0000-7000-8000-000000000001",), kind="changed", columns=("status",)),
+        RowDifference(table="tasks", key=("0199f3c2-0000-7000-8000-000000000002",), kind="missing"),
+    ),
 )  # fmt: skip
 
 
@@ -110,7 +116,7 @@ def verified(*breaks: Break) -> Verification:
     return found
 
 
-BROKEN = verified(Break(sequence=5, writer="", what="commits 4 to 4 are missing"))
+BROKEN = verified(Break(sequence=5, writer="", what="commits 4 to 4 are missing", meaning=MISSING))
 TABLES: dict[str, Callable[[int | None], list[Text]]] = {
     "tasks": lambda width: task_table(TASKS, width, NOW),
     "card": lambda width: [*task_card(TASKS[0], width, NOW), Text(), *task_card(TASKS[2], width, NOW)],
@@ -118,7 +124,7 @@ TABLES: dict[str, Callable[[int | None], list[Text]]] = {
     "workers": lambda width: worker_table(WORKERS, width),
     "queues": lambda width: queue_table(QUEUES, width),
     "pools": lambda width: pool_table(POOLS, width),
-    "stats": lambda width: stats_tables(STATS, width),
+    "stats": lambda width: [*stats_tables(STATS, width), *lag_lines(BEHIND)],
     "verify": lambda width: [*verification_lines(verified(), width), Text(), *verification_lines(BROKEN, width)],
     "rebuild": lambda width: report_lines(REPORT, width),
 }

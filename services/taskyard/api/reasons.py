@@ -87,6 +87,42 @@ def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason
             return None
 
 
+def waited_for(task: Waiting, around: Around, code: str) -> str:
+    """What a task waits or waited for, to be read behind "waited 3 s": for each code of `pending_reason` its words."""
+    queue, pool = f"queue {task.queue}", f"pool {task.pool}"
+    match code:
+        case "not_before":
+            return f"until {format_instant(task.due)}, before which it was not to start"
+        case "backoff" if task.error_code == DELIVERY_FAILED:
+            return f"before it was sent out again, since {task.worker} could not be reached"
+        case "backoff":
+            return f"before trying again, since the attempt before had failed ({task.error_code})"
+        case "queue_paused":
+            return _with(f"while {queue} was paused by {around.queue_paused_by}", around.queue_paused_reason)
+        case "pool_paused":
+            return _with(f"while {pool} was paused by {around.pool_paused_by}", around.pool_paused_reason)
+        case "queue_locked":
+            return _with(f"while {queue} was locked by {around.locked_by}", around.locked_reason)
+        case "workspace_busy":
+            return f"for workspace {task.queue}, held by {around.workspace_holder}"
+        case "queue_limit":
+            return f"for a place in {queue}, of which {around.max_running} may run at a time"
+        case "queue_order":
+            return f"behind {around.next_ahead} in {queue}"
+        case "no_worker":
+            return f"for a worker in {pool} that takes {task.kind}"
+        case "no_free_slot" if task.is_apply:
+            return f"for its reserved slot {task.slot} of {task.worker}"
+        case "no_free_slot":
+            return f"for a free slot in {pool} that takes {task.kind}"
+        case "approval":
+            return "for an answer to its plan"
+        case "worker_lost":
+            return f"for worker {task.worker} to come back, since a {task.kind} is never repeated by itself"
+        case _:
+            return f"for {code}"
+
+
 def _not_due(task: Waiting, around: Around, now: Instant) -> PendingReason | None:
     if task.due <= now:
         return None

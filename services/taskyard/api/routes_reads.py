@@ -9,8 +9,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, QueryParameter
 
 from taskyard.api.errors import invalid
-from taskyard.api.http_shared import await_after, parts_of, task_id_in
+from taskyard.api.http_shared import await_after, parts_of, reflect, task_id_in
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
+from taskyard.api.past.explaining import Why
+from taskyard.api.past.questions import AsOf, TaskAsOf
 from taskyard.api.principals import Caller
 from taskyard.api.read_model import TaskFilter
 from taskyard.api.views import (
@@ -24,7 +26,7 @@ from taskyard.api.views import (
     WorkerView,
 )
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.values import Status
+from taskyard.contracts.values import Status, TaskId
 
 LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
@@ -32,6 +34,10 @@ FILTERS_MAX = 32
 
 AfterPosition = Annotated[
     str | None, QueryParameter(name="after", description="wait until the read model has this position (10 s at most)")
+]
+AtMoment = Annotated[
+    str | None,
+    QueryParameter(name="at", description="as it was then: a position of the log, or an RFC 3339 time with a zone"),
 ]
 Texts = Annotated[list[str] | None, QueryParameter(max_items=FILTERS_MAX)]
 
@@ -58,6 +64,24 @@ class Pools(View):
     """All pools."""
 
     items: Sequence[PoolView]
+
+
+class WorkersAsOf(Workers):
+    """Workers as they were."""
+
+    as_of: AsOf
+
+
+class QueuesAsOf(Queues):
+    """Queues as they were."""
+
+    as_of: AsOf
+
+
+class PoolsAsOf(Pools):
+    """Pools as they were."""
+
+    as_of: AsOf
 
 
 @get("/tasks", tags=["reading"], summary="List tasks", responses=READ_PROBLEM_RESPONSES)
@@ -99,11 +123,17 @@ async def list_tasks(
 
 @get("/tasks/{task_id:str}", tags=["reading"], summary="One task", responses=READ_PROBLEM_RESPONSES)
 async def get_task(
-    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
-) -> Response[TaskView]:
-    """The task as it is now. A task of others is not found by an operator."""
-    await await_after(request, after)
-    return Response(await parts_of(request).read_model.task(task_id_in(task_id), sees_only=request.user.sees_only))
+    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None, at: AtMoment = None
+) -> Response[TaskView | TaskAsOf]:
+    """The task as it is now, or as it was at a moment. A task of others is not found by an operator."""
+    parts, id, sees_only = parts_of(request), task_id_in(task_id), request.user.sees_only
+    if at is None:
+        await await_after(request, after)
+        return Response(await parts.read_model.task(id, sees_only=sees_only))
+    _refuse_both(after)
+    position, task = await parts.past.task(TaskId(id), at, sees_only=sees_only)
+    reflect(request, position)
+    return Response(task)
 
 
 @get("/tasks/{task_id:str}/history", tags=["reading"], summary="A task's events", responses=READ_PROBLEM_RESPONSES)
@@ -117,25 +147,58 @@ async def get_history(
     return Response(History(items=await model.history(task_id)))
 
 
-@get("/workers", tags=["reading"], summary="Workers and their slots", responses=READ_PROBLEM_RESPONSES)
-async def list_workers(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Workers]:
-    """Every worker that is known, with what each slot accepts and has."""
+@get(
+    "/tasks/{task_id:str}/why", tags=["reading"], summary="Why a task is where it is", responses=READ_PROBLEM_RESPONSES
+)
+async def get_why(
+    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
+) -> Response[Why]:
+    """Why the task waits or waited, was placed, tried again, refused or stopped: told from events, decision by decision."""
     await await_after(request, after)
-    return Response(Workers(items=await parts_of(request).read_model.workers()))
+    explaining = parts_of(request).explaining
+    return Response(await explaining.why(TaskId(task_id_in(task_id)), sees_only=request.user.sees_only))
+
+
+@get("/workers", tags=["reading"], summary="Workers and their slots", responses=READ_PROBLEM_RESPONSES)
+async def list_workers(
+    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+) -> Response[Workers | WorkersAsOf]:
+    """Every worker that is known, with what each slot accepts and has; now or at a moment."""
+    if at is None:
+        await await_after(request, after)
+        return Response(Workers(items=await parts_of(request).read_model.workers()))
+    _refuse_both(after)
+    position, as_of, items = await parts_of(request).past.workers(at)
+    reflect(request, position)
+    return Response(WorkersAsOf(items=items, as_of=as_of))
 
 
 @get("/queues", tags=["reading"], summary="Queues", responses=READ_PROBLEM_RESPONSES)
-async def list_queues(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Queues]:
-    """Depth, running, limits, locks and pauses of every queue."""
-    await await_after(request, after)
-    return Response(Queues(items=await parts_of(request).read_model.queues()))
+async def list_queues(
+    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+) -> Response[Queues | QueuesAsOf]:
+    """Depth, running, limits, locks and pauses of every queue, now or at a moment."""
+    if at is None:
+        await await_after(request, after)
+        return Response(Queues(items=await parts_of(request).read_model.queues()))
+    _refuse_both(after)
+    position, as_of, items = await parts_of(request).past.queues(at)
+    reflect(request, position)
+    return Response(QueuesAsOf(items=items, as_of=as_of))
 
 
 @get("/pools", tags=["reading"], summary="Pools", responses=READ_PROBLEM_RESPONSES)
-async def list_pools(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[Pools]:
-    """Capacity, depth and settings of every pool."""
-    await await_after(request, after)
-    return Response(Pools(items=await parts_of(request).read_model.pools()))
+async def list_pools(
+    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+) -> Response[Pools | PoolsAsOf]:
+    """Capacity, depth and settings of every pool, now or at a moment."""
+    if at is None:
+        await await_after(request, after)
+        return Response(Pools(items=await parts_of(request).read_model.pools()))
+    _refuse_both(after)
+    position, as_of, items = await parts_of(request).past.pools(at)
+    reflect(request, position)
+    return Response(PoolsAsOf(items=items, as_of=as_of))
 
 
 @get("/stats", tags=["reading"], summary="Statistics", responses=READ_PROBLEM_RESPONSES)
@@ -149,11 +212,17 @@ READ_ROUTES: list[HTTPRouteHandler] = [
     list_tasks,
     get_task,
     get_history,
+    get_why,
     list_workers,
     list_queues,
     list_pools,
     get_stats,
 ]
+
+
+def _refuse_both(after: str | None) -> None:
+    if after is not None:
+        raise invalid(FieldError(path="after", message="means nothing beside `at`, which names the moment itself"))
 
 
 def _values(name: str, given: list[str] | None) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from taskyard.cli import programs, rebuild, submit, system, tasks, verbs, watch
+from taskyard.cli import programs, rebuild, replay, submit, system, tasks, verbs, watch
 from taskyard.cli.errors import EXIT_STATUSES, CliError
 from taskyard.cli.log import log_app
 from taskyard.cli.system_verbs import pool_app, queue_app, worker_app
@@ -49,6 +49,7 @@ app.add_typer(pool_app, name="pool", rich_help_panel="System")
 app.add_typer(worker_app, name="worker", rich_help_panel="System")
 app.add_typer(log_app, name="log", rich_help_panel="Log")
 app.command("rebuild", rich_help_panel="Log", epilog=EXIT_STATUSES)(rebuild.rebuild)
+app.command("replay", rich_help_panel="Log", epilog=EXIT_STATUSES)(replay.replay)
 app.command("dev", rich_help_panel="Programs")(programs.dev)
 app.command("bench", rich_help_panel="Programs", context_settings=PASS_EVERYTHING, add_help_option=False)(
     programs.bench

@@ -12,7 +12,7 @@ import msgspec
 
 from taskyard.cli.connection import Connection
 from taskyard.cli.errors import Fault, Refused, Unreachable
-from taskyard.cli.views import FeedEvent, Problem
+from taskyard.cli.views import FeedEvent, Problem, Readiness
 from taskyard.contracts.values import Instant, make_uuid7
 
 PREFIX = "/api/v1"
@@ -64,6 +64,14 @@ class Api:
     def read(self, path: str, kind: type[T], /, **parameters: str | int | list[str] | None) -> T:
         """An answer as `kind`."""
         return decode(self.get(path, **parameters), kind)
+
+    def readiness(self) -> Readiness | None:
+        """What the service says of its parts, ready or not; None if it says nothing of the kind."""
+        try:
+            response = self._http.get(f"{self._url.rstrip('/')}/readyz")
+            return msgspec.json.decode(response.content, type=Readiness)
+        except (httpx.TransportError, msgspec.DecodeError):
+            return None
 
     def send(self, path: str, body: Mapping[str, object]) -> bytes:
         """Post a command that bears an id: without an answer it is sent again, and still done once."""

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,27 @@ from rich.text import Text
 
 PLAIN_WIDTH = 1 << 16
 """Wider than any line: what is not a terminal gets lines as they are."""
+
+
+PROGRESS_SECONDS = 0.2
+
+
+class SequenceProgress:
+    """Says on a terminal how far something is that goes through a log, now and then; the line is gone at the end."""
+
+    def __init__(self) -> None:
+        self._told_at = 0.0
+
+    def __call__(self, sequence: int, last: int) -> None:
+        """It is at `sequence` of `last`."""
+        if not sys.stderr.isatty():
+            return
+        now = time.monotonic()
+        if sequence >= last:
+            print("\r\033[K", end="", file=sys.stderr, flush=True)
+        elif now - self._told_at >= PROGRESS_SECONDS:
+            self._told_at = now
+            print(f"\r\033[Kcommit {sequence} of {last}", end="", file=sys.stderr, flush=True)
 
 
 class Screen:

@@ -37,6 +37,10 @@ ServicesSettings = Annotated[
 ]
 TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The task's id.")]
 PoolOption = Annotated[str, typer.Option("--pool", help="The pool that the queue is in.")]
+AtOption = Annotated[
+    str | None,
+    typer.Option("--at", metavar="MOMENT", help="As it was then: an RFC 3339 time with a zone, or a position."),
+]
 ReasonOption = Annotated[str, typer.Option("--reason", help="Why; others see it.")]
 
 

@@ -9,26 +9,27 @@ from msgspec import Raw
 from rich.text import Text
 
 from taskyard.cli.client import decode
-from taskyard.cli.session import AsJson, ConnectionFile, session
-from taskyard.cli.system_tables import pool_table, queue_table, stats_tables, worker_table
+from taskyard.cli.session import AsJson, AtOption, ConnectionFile, session
+from taskyard.cli.system_tables import lag_lines, pool_table, queue_table, stats_tables, worker_table
+from taskyard.cli.task_tables import as_of_line
 from taskyard.cli.views import Page, Pool, Queue, Stats, Worker
 
 T = TypeVar("T")
 
 
-def workers(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+def workers(at: AtOption = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
     """List workers and what each of their slots does."""
-    _list("/workers", Worker, worker_table, connection, as_json=as_json)
+    _list("/workers", Worker, worker_table, connection, at, as_json=as_json)
 
 
-def queues(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+def queues(at: AtOption = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
     """List queues: what waits and runs, limits, pauses and locks."""
-    _list("/queues", Queue, queue_table, connection, as_json=as_json)
+    _list("/queues", Queue, queue_table, connection, at, as_json=as_json)
 
 
-def pools(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+def pools(at: AtOption = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
     """List pools: what waits and runs, workers and settings."""
-    _list("/pools", Pool, pool_table, connection, as_json=as_json)
+    _list("/pools", Pool, pool_table, connection, at, as_json=as_json)
 
 
 def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
@@ -36,6 +37,8 @@ def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
     with session(connection, as_json=as_json) as s:
         answer = s.api.get("/stats")
         s.show(answer, iter(stats_tables(decode(answer, Stats), s.screen.width)))
+        if not as_json:
+            s.screen.lines(lag_lines(s.api.readiness()))
 
 
 def _list(
@@ -43,13 +46,17 @@ def _list(
     kind: type[T],
     table: Callable[[Iterable[T], int | None], list[Text]],
     connection: Path | None,
+    at: str | None,
     *,
     as_json: bool,
 ) -> None:
     with session(connection, as_json=as_json) as s:
-        items = s.api.read(path, Page[Raw]).items
+        page = s.api.read(path, Page[Raw], at=at)
         if as_json:
-            for raw in items:
-                s.screen.json(raw)
-        else:
-            s.screen.lines(table([msgspec.json.decode(raw, type=kind) for raw in items], s.screen.width))
+            for raw in page.items:
+                item: dict[str, object] = msgspec.json.decode(raw)
+                s.screen.json(item if page.as_of is None else {**item, "as_of": page.as_of})
+            return
+        if page.as_of is not None:
+            s.screen.lines([as_of_line(page.as_of)])
+        s.screen.lines(table([msgspec.json.decode(raw, type=kind) for raw in page.items], s.screen.width))

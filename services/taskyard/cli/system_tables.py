@@ -6,7 +6,7 @@ from rich.text import Text
 
 from taskyard.cli import texts
 from taskyard.cli.tables import Column, layout
-from taskyard.cli.views import Pool, Queue, Slot, Stats, Times, Worker
+from taskyard.cli.views import Pool, Queue, Readiness, Slot, Stats, Times, Worker
 
 SLOT_COLUMNS = (
     Column(title="WORKER"),
@@ -103,6 +103,16 @@ def stats_tables(stats: Stats, width: int | None) -> list[Text]:
         *(Column(title=title, align_right=True) for title in ("MEAN", "P50", "P95")),
     )
     return [*layout(columns, [*rows, total], width), Text(), *layout(head, times, width)]
+
+
+def lag_lines(readiness: Readiness | None) -> list[Text]:
+    """How far what is shown is behind the log; nothing where it is up to date, or nobody can tell."""
+    if readiness is None or not readiness.projection_lag_commits:
+        return []
+    age = readiness.projection_lag_seconds
+    since = "" if age is None else f" {texts.duration(age)}"
+    behind = f"the read model is{since} behind the log, commits it lacks: {readiness.projection_lag_commits}"
+    return [Text(), Text(behind, style="" if readiness.ready else "bold red")]
 
 
 def _slot_rows(worker: Worker) -> list[tuple[str, ...]]:

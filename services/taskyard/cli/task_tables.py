@@ -7,7 +7,7 @@ from rich.text import Text
 
 from taskyard.cli import texts
 from taskyard.cli.tables import Column, layout, status_style
-from taskyard.cli.views import HistoryItem, Task
+from taskyard.cli.views import AsOf, HistoryItem, Task
 
 LABEL_WIDTH = 13
 FOLD_WIDTH_MIN = 20
@@ -81,6 +81,11 @@ def task_card(task: Task, width: int | None, now: float) -> list[Text]:
         ("position", task.position or ""),
     )
     return [line for label, value in facts if value for line in fact(label, value, width, task.status)]
+
+
+def as_of_line(as_of: AsOf) -> Text:
+    """Which moment of the past is shown."""
+    return Text(f"as of {texts.moment(as_of.at)} UTC (position {as_of.position})", style="bright_black")
 
 
 def fact(label: str, value: str, width: int | None, status: str = "") -> list[Text]:

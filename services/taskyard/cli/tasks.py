@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import msgspec
 import typer
 from msgspec import Raw
+from rich.text import Text
 
 from taskyard.cli import texts
 from taskyard.cli.client import decode
-from taskyard.cli.errors import Refused, Unreachable
+from taskyard.cli.errors import Unreachable
 from taskyard.cli.following import Absence
 from taskyard.cli.session import (
     AsJson,
+    AtOption,
     ConnectionFile,
     Session,
     TaskIdArgument,
@@ -23,10 +25,9 @@ from taskyard.cli.session import (
     session,
     task_id,
 )
-from taskyard.cli.task_tables import history_table, task_card, task_table
-from taskyard.cli.views import HistoryItem, Page, Task
-from taskyard.cli.why import explain
-from taskyard.contracts.values import is_uuid7
+from taskyard.cli.task_tables import as_of_line, history_table, task_card, task_table
+from taskyard.cli.views import HistoryItem, Page, Task, Why
+from taskyard.cli.why import explain, story
 
 PAGE_MAX = 500
 
@@ -84,11 +85,18 @@ def list_tasks(s: Session, filters: dict[str, Any], limit: int | None) -> Iterat
         left = None if left is None else left - len(page.items)
 
 
-def show(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Show everything about a task."""
+def show(id: TaskIdArgument, at: AtOption = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Show everything about a task, as it is or as it was."""
     with session(connection, as_json=as_json) as s:
-        answer = s.api.get(f"/tasks/{task_id(id)}")
-        s.show(answer, iter(task_card(decode(answer, Task), s.screen.width, seconds_now())))
+        answer = s.api.get(f"/tasks/{task_id(id)}", at=at)
+        s.show(answer, _card(decode(answer, Task), s.screen.width))
+
+
+def _card(task: Task, width: int | None) -> Iterator[Text]:
+    if task.as_of is not None:
+        yield as_of_line(task.as_of)
+    then = texts.seconds_of(task.as_of.at) if task.as_of is not None else None
+    yield from task_card(task, width, seconds_now() if then is None else then)
 
 
 def history(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
@@ -103,19 +111,18 @@ def history(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJs
 
 
 def why(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Say in plain words why a task waits, or how it ended."""
+    """Say in plain words why a task waits or how it ended, and tell its story decision by decision."""
     with session(connection, as_json=as_json) as s:
-        answer = s.api.get(f"/tasks/{task_id(id)}")
-        task = decode(answer, Task)
-        items = [_item(raw) for raw in s.api.read(f"/tasks/{task.id}/history", Page[Raw]).items]
-        blocker = _blocker(s, task)
-        lines = explain(task, items, decode(blocker, Task) if blocker else None, seconds_now())
-        if as_json:
-            found = {"task": Raw(answer), "blocker": Raw(blocker) if blocker else None, "text": lines}
-            s.screen.json(msgspec.json.encode(found))
-        else:
-            for line in lines:
-                s.screen.text(texts.one_line(line))
+        answer = s.api.get(f"/tasks/{task_id(id)}/why")
+        s.show(answer, _explanation(decode(answer, Why), s.screen.width))
+
+
+def _explanation(found: Why, width: int | None) -> Iterator[Text]:
+    yield from (Text(texts.one_line(line)) for line in explain(found, seconds_now()))
+    yield Text()
+    yield from story(found.decisions, width)
+    if not found.complete:
+        yield Text("some waits are not explained: the log around them takes too long to fold", style="bright_black")
 
 
 def logs(
@@ -176,17 +183,6 @@ def _write(pieces: Iterator[bytes]) -> None:
     for piece in pieces:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
-
-
-def _blocker(s: Session, task: Task) -> bytes | None:
-    """The task that this one waits for, if it is one that the caller may see."""
-    blocker = task.pending_reason.blocker if task.pending_reason else None
-    if blocker is None or not is_uuid7(blocker):
-        return None
-    try:
-        return s.api.get(f"/tasks/{blocker}")
-    except Refused:
-        return None
 
 
 def _item(raw: Raw) -> HistoryItem:

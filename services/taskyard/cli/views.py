@@ -30,6 +30,13 @@ class PendingReason(View):
     queue_position: int | None = None
 
 
+class AsOf(View):
+    """The moment that an answer shows, where it shows the past."""
+
+    position: str = ""
+    at: str = ""
+
+
 class Task(View):
     """A task; times are RFC 3339."""
 
@@ -55,6 +62,7 @@ class Task(View):
     retry_of: str | None = None
     parent: str | None = None
     position: str | None = None
+    as_of: AsOf | None = None
 
     @property
     def has_ended(self) -> bool:
@@ -71,6 +79,26 @@ class HistoryItem(View):
     by: str | None = None
     void: bool = False
     data: dict[str, Any] = {}
+
+
+class Decision(View):
+    """A line of a task's story: what was decided or waited for, when and by whom."""
+
+    position: str | None = None
+    at: str = ""
+    by: str = ""
+    type: str = ""
+    message: str = ""
+
+
+class Why(View):
+    """Why a task is where it is. `task` is null for one that was refused."""
+
+    task: Task | None = None
+    blocker: Task | None = None
+    summary: str = ""
+    decisions: list[Decision] = []
+    complete: bool = True
 
 
 class Slot(View):
@@ -123,6 +151,14 @@ class Pool(View):
     paused_reason: str | None = None
 
 
+class Readiness(View):
+    """How far the read model is behind the log; None where the service cannot tell."""
+
+    ready: bool
+    projection_lag_commits: int | None = None
+    projection_lag_seconds: float | None = None
+
+
 class Times(View):
     """How long something took, in seconds."""
 
@@ -154,6 +190,7 @@ class Page(View, Generic[T]):
 
     items: list[T]
     next_cursor: str | None = None
+    as_of: AsOf | None = None
 
 
 class Problem(View):

@@ -1,10 +1,13 @@
-"""Why a task is where it is, in plain words. Pure."""
+"""Why a task is where it is, as the server tells it from events: what it waits for, what to do, and its story. Pure."""
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
+
+from rich.text import Text
 
 from taskyard.cli import texts
-from taskyard.cli.task_tables import place_of, took_of
-from taskyard.cli.views import HistoryItem, Task
+from taskyard.cli.task_tables import FOLD_WIDTH_MIN, place_of, took_of
+from taskyard.cli.views import Decision, Task, Why
 
 _HINTS = {
     "approval": "answer with `taskyard confirm {id}` or `taskyard discard {id}`",
@@ -15,17 +18,28 @@ _HINTS = {
     "no_worker": "`taskyard workers` shows who is there and what each slot takes",
     "worker_lost": "it goes on when the worker is back; an admin gives it up with `taskyard force-stop {id} --reason …`",
 }
-_STOPS = ("TaskStopRequested", "ApplyDiscarded", "ApprovalExpired", "ForceStopped")
-_SETBACKS = ("AttemptFailed", "AttemptLost", "NotDelivered", "WorkerLost")
 
 
-def explain(task: Task, history: Sequence[HistoryItem], blocker: Task | None, now: float) -> list[str]:
-    """The lines that tell why the task waits, what it does, or how it ended."""
-    effective = [item for item in history if not item.void]
-    lines = _ended(task, effective) if task.has_ended else _live(task, blocker, now)
-    setbacks = [text for item in effective if (text := _setback(item))]
-    # How it ended is told already; more than one setback is a story.
-    return [*lines, *(setbacks if len(setbacks) > 1 or not task.has_ended else [])]
+def explain(why: Why, now: float) -> list[str]:
+    """The lines that tell why the task waits, what it does, how it ended, or why it was refused."""
+    task = why.task
+    if task is None:
+        return [why.summary]
+    return _ended(task) if task.has_ended else _live(task, why.blocker, now)
+
+
+def story(decisions: Sequence[Decision], width: int | None) -> Iterator[Text]:
+    """A line for each decision and each wait: when, who, what; folded below itself where it is too long."""
+    by_width = max((len(texts.one_line(each.by)) for each in decisions), default=0)
+    for each in decisions:
+        head = f"{texts.moment(each.at)}  {texts.one_line(each.by):<{by_width}}  "
+        room = None if width is None else max(width - len(head), FOLD_WIDTH_MIN)
+        message = texts.one_line(each.message)
+        first, *more = textwrap.wrap(message, room, break_on_hyphens=False) if room else [message]
+        line = Text(head, style="bright_black", no_wrap=True)
+        line.append(first, style="yellow" if each.type in ("waited", "waits") else "default")
+        yield line
+        yield from (Text(" " * len(head) + part, no_wrap=True) for part in more)
 
 
 def _live(task: Task, blocker: Task | None, now: float) -> list[str]:
@@ -55,7 +69,7 @@ def _describe(task: Task, now: float) -> str:
     )
 
 
-def _ended(task: Task, history: Sequence[HistoryItem]) -> list[str]:
+def _ended(task: Task) -> list[str]:
     took = f" after {text}" if (text := texts.between(task.started_at, task.finished_at)) else ""
     where = f" on {task.worker}, slot {task.slot}" if task.worker is not None else ""
     attempt = f", attempt {task.attempt}" if task.attempt else ""
@@ -63,35 +77,6 @@ def _ended(task: Task, history: Sequence[HistoryItem]) -> list[str]:
     if task.error is not None and task.status != "completed":
         retryable = "; another try could help" if task.error.retryable else ""
         lines.append(f"because: {task.error.message or task.error.code} ({task.error.code}{retryable})")
-    if task.status in ("cancelled", "timeout") and (stop := _last(history, _STOPS)):
-        lines.append(f"asked for by {_who(stop)}")
     if task.status in ("failed", "timeout", "cancelled"):
         lines.append(f"remedy: `taskyard retry {task.id}` makes a new task of it")
     return lines
-
-
-def _last(history: Iterable[HistoryItem], types: Sequence[str]) -> HistoryItem | None:
-    found = [item for item in history if item.type in types]
-    return found[-1] if found else None
-
-
-def _who(item: HistoryItem) -> str:
-    reason = item.data.get("reason") or item.data.get("comment") or item.data.get("cause") or ""
-    by = item.by or item.data.get("by") or "nobody"
-    return f"{by} at {texts.moment(item.at)}" + (f": {reason}" if reason else "")
-
-
-def _setback(item: HistoryItem) -> str:
-    if item.type not in _SETBACKS:
-        return ""
-    error = item.data.get("error")
-    told = f"{error.get('code')}: {error.get('message')}" if isinstance(error, dict) else ""
-    told = told or str(item.data.get("message") or item.data.get("reason") or "")
-    attempt = f"attempt {item.data['attempt']}" if "attempt" in item.data else f"worker {item.data.get('worker', '')}"
-    words = {
-        "AttemptFailed": "failed",
-        "AttemptLost": "was lost",
-        "NotDelivered": "was not delivered",
-        "WorkerLost": "was lost",
-    }
-    return f"{texts.moment(item.at)} {attempt} {words[item.type]}" + (f": {told}" if told else "")

@@ -1,0 +1,146 @@
+"""Checkpoints: states of the past that are kept, so that every moment is a bounded fold away.
+
+One stands at every STEP_EVENTS events at first. When there are more than CHECKPOINTS_MAX, every second one is given up
+and the step doubles, so their number is bounded however long the log grows. Where they stand follows from the log
+alone, so two instances keep the same ones. They only save time: one that is missing or cannot be read is passed over.
+"""
+
+import logging
+
+import msgspec
+from msgspec import Struct
+
+from taskyard.api.past.moments import Moment
+from taskyard.api.past.state import FORMAT, PastState
+from taskyard.contracts.values import Instant, Position
+from taskyard.eventlog.snapshots import SnapshotStore
+
+STEP_EVENTS = 20_000
+"""To fold so many takes about a tenth of a second."""
+CHECKPOINTS_MAX = 64
+CHECKPOINT_BYTES_MAX = 32 * 1024 * 1024
+"""A state that is longer (some 50,000 live tasks) is not kept: what lies behind it is folded from an earlier one."""
+
+_NAME = "past"
+_log = logging.getLogger(__name__)
+
+
+class Checkpoint(Struct, frozen=True, kw_only=True):
+    """A state that is kept in `place`. It is the first one with at least `ordinal` * STEP_EVENTS events."""
+
+    ordinal: int
+    place: int
+    reached: Position
+    at: Instant
+    sequence: int
+
+
+class _Index(Struct, frozen=True, kw_only=True):
+    checkpoints: list[Checkpoint]
+
+
+class Checkpoints:
+    """The series of one log, in a store of snapshots: one name for the index, one for each place."""
+
+    def __init__(self, store: SnapshotStore, *, step_events: int = STEP_EVENTS, at_most: int = CHECKPOINTS_MAX) -> None:
+        self._store = store
+        self._step_events = step_events
+        self._at_most = at_most
+        self._kept: dict[int, Checkpoint] | None = None
+
+    async def before(self, moment: Moment) -> PastState | None:
+        """The latest kept state that is not later than the moment. Raises `LogUnavailable`."""
+        kept = await self._known()
+        for checkpoint in sorted(kept.values(), key=lambda each: each.reached, reverse=True):
+            if _is_not_later(checkpoint, moment) and (state := await self._load(checkpoint)) is not None:
+                return state
+        return None
+
+    async def nearest(self, moment: Moment) -> Position:
+        """Where the latest kept state stands that is not later than the moment; 0 without one."""
+        kept = await self._known()
+        return max((each.reached for each in kept.values() if _is_not_later(each, moment)), default=Position(0))
+
+    async def latest(self) -> PastState | None:
+        """The latest kept state. Raises `LogUnavailable`."""
+        kept = await self._known()
+        for checkpoint in sorted(kept.values(), key=lambda each: each.reached, reverse=True):
+            if (state := await self._load(checkpoint)) is not None:
+                return state
+        return None
+
+    def is_due(self, events_before: int, state: PastState) -> bool:
+        """Whether a state that had `events_before` events a moment ago has passed a place where one is to be kept."""
+        return self._ordinal(state.events) > self._ordinal(events_before)
+
+    async def keep(self, state: PastState) -> None:
+        """Keep a state that is due. Raises `LogUnavailable`."""
+        kept = dict(await self._known())
+        ordinal = self._ordinal(state.events)
+        if ordinal in kept or ordinal % self._stride(kept):
+            return
+        data = state.save()
+        if len(data) > CHECKPOINT_BYTES_MAX:
+            _log.warning("a state of the past is too long to be kept", extra={"bytes": len(data)})
+            return
+        place = min(set(range(self._at_most + 1)) - {each.place for each in kept.values()})
+        checkpoint = Checkpoint(
+            ordinal=ordinal, place=place, reached=state.reached, at=state.at, sequence=state.sequence
+        )
+        await self._store.save(_place_name(place), FORMAT, state.sequence, data)
+        kept[ordinal] = checkpoint
+        self._kept = self._thinned(kept)
+        index = _Index(checkpoints=list(self._kept.values()))
+        await self._store.save(_NAME, FORMAT, state.sequence, msgspec.json.encode(index))
+
+    def _ordinal(self, events: int) -> int:
+        return events // self._step_events
+
+    def _stride(self, kept: dict[int, Checkpoint]) -> int:
+        """How many steps apart the kept ones stand: a power of two, the largest that divides them all."""
+        stride = 1
+        while len(kept) > 1 and all(ordinal % (2 * stride) == 0 for ordinal in kept):
+            stride *= 2
+        return stride
+
+    def _thinned(self, kept: dict[int, Checkpoint]) -> dict[int, Checkpoint]:
+        stride = self._stride(kept)
+        while len(kept) > self._at_most:
+            stride *= 2
+            kept = {ordinal: each for ordinal, each in kept.items() if ordinal % stride == 0}
+        return kept
+
+    async def _known(self) -> dict[int, Checkpoint]:
+        if self._kept is None:
+            found = await self._store.load(_NAME, FORMAT)
+            self._kept = _read_index(found[1]) if found else {}
+        return self._kept
+
+    async def _load(self, checkpoint: Checkpoint) -> PastState | None:
+        found = await self._store.load(_place_name(checkpoint.place), FORMAT)
+        if found is None or found[0] != checkpoint.sequence:
+            return None
+        try:
+            state = PastState.restored(found[1])
+        except msgspec.DecodeError:
+            _log.warning("a kept state of the past cannot be read", extra={"sequence": checkpoint.sequence})
+            return None
+        return state if state.reached == checkpoint.reached else None
+
+
+def _place_name(place: int) -> str:
+    return f"{_NAME}_{place:02}"
+
+
+def _is_not_later(checkpoint: Checkpoint, moment: Moment) -> bool:
+    if moment.position is not None:
+        return checkpoint.reached <= moment.position
+    return moment.at is not None and checkpoint.at <= moment.at
+
+
+def _read_index(data: bytes) -> dict[int, Checkpoint]:
+    try:
+        index = msgspec.json.decode(data, type=_Index)
+    except msgspec.DecodeError:
+        return {}
+    return {each.ordinal: each for each in index.checkpoints}

@@ -1,0 +1,306 @@
+"""Everything that stood at one moment, folded from the log: live tasks, workers, queues, pools. Pure.
+
+Like the read model it knows who paused and locked what, and like the machines it holds live tasks only: a task that has
+ended is folded from its own events.
+"""
+
+from collections.abc import Sequence
+from typing import Any, cast, get_args
+
+import msgspec
+from msgspec import Raw, Struct
+
+from taskyard.contracts.events import (
+    AnyEvent,
+    PoolConfigured,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
+    TaskSubmitted,
+    UnknownEvent,
+    WorkerDrainRequested,
+    WorkerJoined,
+    WorkerLost,
+    WorkerRecovered,
+    WorkerSuspected,
+)
+from taskyard.contracts.lifecycle import TaskRecord, Verdict
+from taskyard.contracts.tasks import Change, TaskTable
+from taskyard.contracts.values import Instant, Position, TaskId, commit_sequence, make_position, seconds
+from taskyard.eventlog.commit import StoredCommit
+
+FORMAT = 1
+"""Of `SavedPast`: a state that was saved in another one is passed over."""
+LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
+"""Workers that were lost longer ago and hold nothing are forgotten when a state is saved; no answer shows them."""
+
+NO_INPUT = Raw(b"null")
+
+LogEvent = AnyEvent | UnknownEvent
+_Setting = PoolConfigured | QueueConfigured | QueuePaused | QueueResumed | QueueLocked | QueueUnlocked
+_OfWorker = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
+_SETTINGS = frozenset(get_args(_Setting))
+_OF_WORKERS = frozenset(get_args(_OfWorker))
+
+
+class Hold(Struct, frozen=True, kw_only=True):
+    """A pause or a lock: by whom, why, and since when."""
+
+    by: str
+    reason: str
+    at: Instant
+
+
+class PastPool(Struct, kw_only=True):
+    """Settings of a pool; None where nobody has set one."""
+
+    name: str
+    max_waiting: int | None = None
+    approval_timeout_seconds: float | None = None
+    placement: str | None = None
+    paused: Hold | None = None
+
+
+class PastQueue(Struct, kw_only=True):
+    """Settings of a queue."""
+
+    pool: str
+    name: str
+    max_running: int | None = None
+    paused: Hold | None = None
+    locked: Hold | None = None
+
+
+class PastWorker(Struct, kw_only=True):
+    """A worker as its last incarnation was."""
+
+    name: str
+    incarnation: int
+    pool: str
+    slots: tuple[tuple[str, ...], ...]
+    kinds: tuple[str, ...]
+    labels: dict[str, str]
+    changed_at: Instant
+    is_suspect: bool = False
+    is_draining: bool = False
+    is_lost: bool = False
+    reason: str = ""
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether new slots of it may be given."""
+        return not (self.is_suspect or self.is_draining or self.is_lost)
+
+
+class SavedPast(Struct, frozen=True, kw_only=True):
+    """The form in which a state is kept. `positions` are of the last event of each task, in the order of `tasks`."""
+
+    reached: Position
+    at: Instant
+    last_event: Position
+    events: int
+    tasks: list[TaskRecord]
+    positions: list[Position]
+    pools: list[PastPool]
+    queues: list[PastQueue]
+    workers: list[PastWorker]
+
+
+class PastState:
+    """What stood after the event at `reached`, whose log time was `at`; `events` were folded since the log began.
+
+    `of_queue` has the live tasks of each queue, in the order of their submission.
+    """
+
+    def __init__(self) -> None:
+        self.reached = Position(0)
+        self.at = Instant(0)
+        self.last_event = Position(0)
+        self.events = 0
+        self.tasks = TaskTable()
+        self.positions: dict[TaskId, Position] = {}
+        self.of_queue: dict[tuple[str, str], dict[TaskId, None]] = {}
+        self.pools: dict[str, PastPool] = {}
+        self.queues: dict[tuple[str, str], PastQueue] = {}
+        self.workers: dict[str, PastWorker] = {}
+
+    def fold(self, stored: StoredCommit[Any], until: Position) -> None:
+        """Fold what is new of a commit, up to the event at `until`."""
+        self.at = stored.at
+        for index, event in enumerate(stored.commit.events):
+            position = make_position(stored.sequence, index)
+            if self.reached < position <= until:
+                self.apply(event, stored.at, position)
+        self.reached = min(until, end_of(stored.sequence))
+
+    def apply(self, event: LogEvent, at: Instant, position: Position) -> Sequence[Change]:
+        """Fold one event; what it did to tasks."""
+        self.at, self.reached, self.last_event = at, position, position
+        self.events += 1
+        changes = self.tasks.apply(event, at, position)
+        for change in changes:
+            if change.record is not None:
+                self._task_changed(change.record, change, position)
+        if type(event) in _SETTINGS:
+            self._configure(cast("_Setting", event), at)
+        elif type(event) in _OF_WORKERS:
+            self._worker(cast("_OfWorker", event), at)
+        elif isinstance(event, TaskSubmitted):
+            self.queue(event.pool, event.queue)
+        return changes
+
+    def _task_changed(self, record: TaskRecord, change: Change, position: Position) -> None:
+        if change.before is None:
+            record.input = NO_INPUT  # no answer shows it
+            self.of_queue.setdefault((record.pool, record.queue), {})[record.id] = None
+        if not record.has_ended:
+            self.positions[record.id] = position
+        elif change.verdict is Verdict.EFFECTIVE:
+            self.positions.pop(record.id, None)
+            tasks = self.of_queue[record.pool, record.queue]
+            tasks.pop(record.id, None)
+            if not tasks:
+                del self.of_queue[record.pool, record.queue]
+
+    # -- settings ------------------------------------------------------------------------------------------------------
+
+    def _configure(self, event: _Setting, at: Instant) -> None:
+        match event:
+            case PoolConfigured():
+                pool = self.pool(event.pool)
+                if event.max_waiting is not None:
+                    pool.max_waiting = event.max_waiting
+                if event.approval_timeout_seconds is not None:
+                    pool.approval_timeout_seconds = event.approval_timeout_seconds
+                if event.placement is not None:
+                    pool.placement = event.placement
+            case QueueConfigured():
+                if event.max_running is not None:
+                    self.queue(event.pool, event.queue).max_running = event.max_running or None
+            case QueuePaused():
+                self._pausable(event).paused = Hold(by=event.by, reason=event.reason, at=at)
+            case QueueResumed():
+                self._pausable(event).paused = None
+            case QueueLocked():
+                self.queue(event.pool, event.queue).locked = Hold(by=event.by, reason=event.reason, at=at)
+            case QueueUnlocked():
+                self.queue(event.pool, event.queue).locked = None
+
+    def _pausable(self, event: QueuePaused | QueueResumed) -> PastPool | PastQueue:
+        return self.pool(event.pool) if event.queue is None else self.queue(event.pool, event.queue)
+
+    def pool(self, name: str) -> PastPool:
+        """The pool of this name; it comes to be when it is first named."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = PastPool(name=name)
+        return pool
+
+    def queue(self, pool: str, name: str) -> PastQueue:
+        """The queue of this name in the pool; it comes to be when it is first named."""
+        queue = self.queues.get((pool, name))
+        if queue is None:
+            self.pool(pool)
+            queue = self.queues[pool, name] = PastQueue(pool=pool, name=name)
+        return queue
+
+    # -- workers -------------------------------------------------------------------------------------------------------
+
+    def _worker(self, event: _OfWorker, at: Instant) -> None:
+        worker = self.workers.get(event.worker)
+        if isinstance(event, WorkerJoined):
+            self._joined(event, worker, at)
+            return
+        if worker is None or (not isinstance(event, WorkerDrainRequested) and event.incarnation != worker.incarnation):
+            return
+        worker.changed_at = at
+        match event:
+            case WorkerSuspected():
+                worker.is_suspect, worker.reason = True, event.reason
+            case WorkerRecovered():
+                worker.is_suspect, worker.reason = False, ""
+            case WorkerLost():
+                worker.is_lost, worker.reason = True, event.reason
+            case WorkerDrainRequested():
+                worker.is_draining, worker.reason = True, event.reason
+
+    def _joined(self, event: WorkerJoined, known: PastWorker | None, at: Instant) -> None:
+        self.pool(event.pool)
+        if known is not None and (
+            event.incarnation < known.incarnation or (event.incarnation == known.incarnation and not known.is_lost)
+        ):
+            return
+        self.workers[event.worker] = PastWorker(
+            name=event.worker,
+            incarnation=event.incarnation,
+            pool=event.pool,
+            slots=event.slots,
+            kinds=event.kinds,
+            labels=event.labels,
+            changed_at=at,
+            # One that comes back as it was is still to be drained.
+            is_draining=known is not None and known.is_draining and known.incarnation == event.incarnation,
+        )
+
+    # -- keeping -------------------------------------------------------------------------------------------------------
+
+    def save(self) -> bytes:
+        """The state as JSON."""
+        since = self.at - seconds(LOST_WORKERS_KEPT_SECONDS)
+        tasks = list(self.tasks.live.values())
+        saved = SavedPast(
+            reached=self.reached,
+            at=self.at,
+            last_event=self.last_event,
+            events=self.events,
+            tasks=tasks,
+            positions=[self.positions[record.id] for record in tasks],
+            pools=list(self.pools.values()),
+            queues=list(self.queues.values()),
+            workers=[
+                worker
+                for worker in self.workers.values()
+                if not worker.is_lost or worker.changed_at >= since or self.tasks.on_worker.get(worker.name)
+            ],
+        )
+        return msgspec.json.encode(saved)
+
+    @classmethod
+    def restored(cls, data: bytes) -> "PastState":
+        """The state that `save` gave.
+
+        Raises:
+            msgspec.DecodeError: it is none of this version.
+        """
+        saved = _decode(data)
+        state = cls()
+        state.reached, state.at, state.last_event, state.events = (
+            saved.reached,
+            saved.at,
+            saved.last_event,
+            saved.events,
+        )
+        for record in saved.tasks:
+            record.input, record.result = record.input.copy(), record.result.copy()
+            state.of_queue.setdefault((record.pool, record.queue), {})[record.id] = None
+        state.tasks = TaskTable(saved.tasks)
+        state.positions = {record.id: at for record, at in zip(saved.tasks, saved.positions, strict=True)}
+        state.pools = {pool.name: pool for pool in saved.pools}
+        state.queues = {(queue.pool, queue.name): queue for queue in saved.queues}
+        state.workers = {worker.name: worker for worker in saved.workers}
+        return state
+
+    @property
+    def sequence(self) -> int:
+        """The commit that the last event stands in."""
+        return commit_sequence(self.reached)
+
+
+def end_of(sequence: int) -> Position:
+    """The position behind which nothing of the commit at `sequence` is left."""
+    return Position(make_position(sequence + 1, 0) - 1)
+
+
+_decode = msgspec.json.Decoder(SavedPast).decode
