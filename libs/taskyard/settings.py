@@ -16,6 +16,8 @@ from taskyard.contracts.values import Role
 
 ENVIRONMENT_PREFIX = "TASKYARD_"
 DEFAULT_SLOTS = (("any",), ("plan",), ("plan",))
+REPLICAS = 3
+"""How often streams are kept where there are servers enough: any one of three may be gone."""
 
 Kind = TypeVar("Kind", bound=msgspec.Struct)
 
@@ -35,10 +37,15 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a service. `control_*` is a NATS user in the account of the log, `fleet_*` one in that of agents.
 
-    `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands;
-    `replicas` is of every stream. `health_port` serves
-    health and metrics over HTTP, `None` for nowhere. `telemetry` sends traces to the OTLP collector at `otlp_endpoint`
-    (a base address, `http://host:4318`), `None` for nowhere; metrics and logs are always there.
+    `nats_urls` are those of all servers: a service uses one and turns to another when that is gone.
+    `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands.
+    `log_archive` is where the log's archive is (a folder or `s3://…`): what the log no longer holds is read from there.
+    `nats_store_directory` is the folder that nats-server stores in, where it is on this host: its disk is watched.
+    Every stream is kept `replicas` times: by default three times where there are three servers, else once.
+    `health_port` serves health and metrics over HTTP, `None` for nowhere. A service that is told to stop says at once
+    that it is not ready and goes on for `drain_seconds`, so that who sends it requests can turn elsewhere.
+    `telemetry` sends traces to the OTLP collector at `otlp_endpoint` (a base address, `http://host:4318`), `None` for
+    nowhere; metrics and logs are always there.
     """
 
     nats_urls: list[str]
@@ -52,15 +59,23 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     principals: list[Principal] = []
     partition: str = "0"
     nats_monitoring_urls: list[str] = []
-    replicas: int = 1
+    nats_store_directory: str | None = None
+    log_archive: str | None = None
+    replicas: int | None = None
     production: bool = False
     health_port: int | None = None
+    drain_seconds: float = 0.0
     lease_seconds: float = 3.0
     suspect_seconds: float = 10.0
     worker_lost_seconds: float = 30.0
     telemetry: bool = False
     otlp_endpoint: str | None = None
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @property
+    def stream_replicas(self) -> int:
+        """How often every stream is kept."""
+        return self.replicas or (REPLICAS if len(self.nats_urls) >= REPLICAS else 1)
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

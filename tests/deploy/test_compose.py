@@ -3,24 +3,30 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import sysconfig
+import time
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import yaml
 
 from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.processes import free_port
 from taskyard.settings import AgentSettings, Settings, load
 
 ROOT = Path(__file__).parents[2]
 SERVICES = ("scheduler", "slot_allocator", "dispatcher", "state_projector", "api")
 COMPOSE = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
 VARIABLE = re.compile(r"\$\{?([A-Z][A-Z0-9_]+)")
+NATS_SERVERS = ("nats-1", "nats-2", "nats-3")
+READY_SECONDS_MAX = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +46,10 @@ def environment_of(service: dict[str, Any], secrets: dict[str, str]) -> dict[str
 
 
 def test_every_variable_is_documented_and_every_documented_one_is_used(secrets: dict[str, str]) -> None:
-    configuration = (ROOT / "deploy/nats.conf").read_text(encoding="utf-8")
+    given = set(yaml.safe_load(COMPOSE)["services"]["nats-1"]["environment"])
     assert set(VARIABLE.findall(COMPOSE)) == set(secrets)
-    assert set(VARIABLE.findall(configuration)) <= set(secrets)
+    for name in ("nats.conf", "nats-cluster.conf"):
+        assert set(VARIABLE.findall((ROOT / "deploy" / name).read_text(encoding="utf-8"))) <= given
 
 
 def test_every_command_is_a_module_that_can_be_imported(compose: dict[str, Any]) -> None:
@@ -62,7 +69,10 @@ def test_a_service_runs_twice_with_valid_settings_and_tells_whether_it_is_ready(
     service = compose["services"][name]
     settings = load(Settings, None, environment_of(service, secrets))
     assert service["deploy"]["replicas"] == 2
-    assert settings.production and settings.nats_monitoring_urls
+    assert settings.production
+    assert settings.nats_urls == [f"nats://{server}:4222" for server in NATS_SERVERS]
+    assert settings.nats_monitoring_urls == [f"http://{server}:8222" for server in NATS_SERVERS]
+    assert settings.stream_replicas == 3
     port = settings.http_port if name == "api" else settings.health_port
     assert f":{port}/readyz" in service["healthcheck"]["test"][-1]
     assert bool(settings.principals) == (name in ("api", "scheduler"))
@@ -73,6 +83,7 @@ def test_the_agent_has_valid_settings_a_journal_that_stays_and_no_way_to_the_rea
 ) -> None:
     agent, postgres = compose["services"]["agent-1"], compose["services"]["postgres"]
     settings = load(AgentSettings, None, environment_of(agent, secrets))
+    assert settings.nats_urls == [f"nats://{server}:4222" for server in NATS_SERVERS]
     assert settings.directory in [volume.split(":")[1] for volume in agent["volumes"]]
     assert not set(agent["networks"]) & set(postgres["networks"])
 
@@ -134,11 +145,106 @@ def test_an_agent_needs_only_what_its_image_has(tmp_path: Path) -> None:
     assert "TASKYARD_" in found.stdout
 
 
-def test_nats_server_takes_its_configuration(secrets: dict[str, str], tmp_path: Path) -> None:
+def nats_environment(compose: dict[str, Any], secrets: dict[str, str], server: str) -> dict[str, str]:
+    return {**os.environ, **environment_of(compose["services"][server], secrets)}
+
+
+@pytest.mark.parametrize("name", ["nats.conf", "nats-cluster.conf"])
+def test_nats_server_takes_its_configuration(
+    compose: dict[str, Any], secrets: dict[str, str], tmp_path: Path, name: str
+) -> None:
     server = NatsServer(tmp_path).program.argv[0]
-    argv = [server, "-t", "--config", str(ROOT / "deploy/nats.conf")]
-    found = subprocess.run(argv, env={**os.environ, **secrets}, capture_output=True, text=True, timeout=30, check=False)
+    argv = [server, "-t", "--config", str(ROOT / "deploy" / name)]
+    environment = nats_environment(compose, secrets, "nats-1")
+    found = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=30, check=False)
     assert found.returncode == 0, found.stderr
+
+
+def test_each_nats_server_has_a_name_and_a_disk_of_its_own(compose: dict[str, Any]) -> None:
+    servers = [compose["services"][name] for name in NATS_SERVERS]
+    assert [server["environment"]["NATS_SERVER_NAME"] for server in servers] == list(NATS_SERVERS)
+    assert len({volume for server in servers for volume in server["volumes"] if volume.endswith(":/data")}) == 3
+
+
+def test_the_three_nats_servers_find_one_another_and_a_stranger_is_no_route(
+    compose: dict[str, Any], secrets: dict[str, str], tmp_path: Path
+) -> None:
+    """As deployed, but for addresses: names are loopback's, and each server has other ports."""
+    ports = {(name, what): free_port() for name in NATS_SERVERS for what in ("4222", "8222", "6222")}
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        children += [start_on_loopback(compose, secrets, tmp_path / name, name, ports) for name in NATS_SERVERS]
+        urls = [f"http://127.0.0.1:{ports[name, '8222']}" for name in NATS_SERVERS]
+        deadline = time.monotonic() + READY_SECONDS_MAX
+        while not all(is_healthy(url) for url in urls):
+            assert time.monotonic() < deadline, (tmp_path / "nats-1" / "log").read_text()
+            time.sleep(0.05)
+        for url in urls:
+            varz = httpx.get(f"{url}/varz", trust_env=False).json()
+            assert varz["jetstream"]["config"]["sync_always"] is True
+            assert len(httpx.get(f"{url}/routez", trust_env=False).json()["routes"]) >= 2
+            assert "connect_urls" not in varz  # what a server believes to be its address is told to nobody
+        with socket.create_connection(("127.0.0.1", ports["nats-1", "6222"]), 5) as stranger:
+            stranger.recv(1 << 16)
+            stranger.sendall(b'CONNECT {"name":"stranger","cluster":"taskyard"}\r\nPING\r\n')
+            assert b"Authorization Violation" in stranger.recv(1 << 16)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+
+
+def start_on_loopback(
+    compose: dict[str, Any], secrets: dict[str, str], folder: Path, name: str, ports: dict[tuple[str, str], int]
+) -> subprocess.Popen[bytes]:
+    folder.mkdir()
+    for file in ("nats.conf", "nats-cluster.conf"):
+        text = (ROOT / "deploy" / file).read_text(encoding="utf-8").replace("/data", str(folder / "data"))
+        for what in ("4222", "8222", "6222"):
+            text = text.replace(f"port: {what}", f"port: {ports[name, what]}")
+        (folder / file).write_text(text, encoding="utf-8")
+    environment = nats_environment(compose, secrets, name)
+    for number, other in enumerate(NATS_SERVERS, 1):
+        route = environment[f"NATS_ROUTE_{number}"].replace(f"{other}:6222", f"127.0.0.1:{ports[other, '6222']}")
+        environment[f"NATS_ROUTE_{number}"] = route
+    program = NatsServer(folder / "unused").program.argv[0]
+    with (folder / "log").open("wb") as log:
+        argv = [program, "--addr", "127.0.0.1", "--config", str(folder / "nats-cluster.conf")]
+        return subprocess.Popen(argv, env=environment, stdout=log, stderr=log)
+
+
+def is_healthy(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/healthz", timeout=2, trust_env=False, verify=False).is_success
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="docker-compose is not on this machine")
+@pytest.mark.parametrize("files", [("docker-compose.yml",), ("docker-compose.yml", "deploy/docker-compose.single.yml")])
+def test_docker_compose_takes_the_files(files: tuple[str, ...]) -> None:
+    chosen = [argument for file in files for argument in ("-f", file)]
+    argv = ["docker-compose", "--env-file", "deploy/example.env", *chosen, "config", "--services"]
+    found = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert found.returncode == 0, found.stderr
+    assert set(found.stdout.split()) == {*SERVICES, *NATS_SERVERS, "postgres", "agent-1"}
+
+
+def test_with_one_nats_server_nothing_waits_for_the_others(compose: dict[str, Any], secrets: dict[str, str]) -> None:
+    single = yaml.safe_load((ROOT / "deploy/docker-compose.single.yml").read_text(encoding="utf-8"))["services"]
+    assert {name for name, changes in single.items() if "profiles" in changes} == {"nats-2", "nats-3"}
+    for name, service in compose["services"].items():
+        assert not {"nats-2", "nats-3"} & set(service.get("depends_on", ()))
+        if name in SERVICES:
+            changed = {**environment_of(service, secrets), **single[name]["environment"]}
+            settings = load(Settings, None, changed)
+            assert (settings.nats_urls, settings.nats_monitoring_urls) == (
+                ["nats://nats-1:4222"],
+                ["http://nats-1:8222"],
+            )
+            assert settings.stream_replicas == 1
+    assert single["agent-1"]["environment"]["TASKYARD_NATS_URLS"] == '["nats://nats-1:4222"]'
+    assert single["nats-1"]["command"][-1].endswith("/nats.conf")
 
 
 def test_users_may_do_what_the_embedded_server_lets_them_do(tmp_path: Path) -> None:

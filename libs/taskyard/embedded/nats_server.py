@@ -18,9 +18,11 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
-import httpx
 import msgspec
 
 from taskyard.embedded import processes
@@ -30,6 +32,7 @@ from taskyard.embedded.processes import Program
 SERVICE_USER = "service"
 FLEET_USER = "fleet"
 SYSTEM_USER = "system"
+ROUTE_USER = "route"
 MAX_PAYLOAD_BYTES = 1 << 20
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0
@@ -41,12 +44,31 @@ PASSWORD_BYTES = 24
 REPLIES_PER_REQUEST_MAX = 1
 REPLY_SECONDS_MAX = 60
 
+WRITE_ERROR = "write error"
+"""What the server's health says of a stream whose file it could not write."""
+ROOM_BYTES_MIN = 16 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterMember:
+    """What makes a server one of several: its own name and route port, those of all, and the passwords of all."""
+
+    server_name: str
+    route_port: int
+    route_ports: tuple[int, ...]
+    passwords_file: Path
+
+
+class _Health(msgspec.Struct):
+    error: str = ""
+
 
 class NatsServer:
     """One nats-server whose files live in `directory` (made private). Port 0 means any free port.
 
-    `clients` are principals that may command, `viewers` such that may only make requests. The user of a principal or
-    agent bears its name. User names are the server's, not the account's: one given twice raises `ValueError`.
+    With `member` it is one of a cluster: see `NatsCluster`. `clients` are principals that may command, `viewers` such
+    that may only make requests. The user of a principal or agent bears its name. User names are the server's, not the
+    account's: one given twice raises `ValueError`.
     """
 
     def __init__(
@@ -57,8 +79,10 @@ class NatsServer:
         clients: Iterable[str] = ("admin",),
         viewers: Iterable[str] = (),
         agents: Iterable[str] = (),
+        member: ClusterMember | None = None,
     ) -> None:
         self._directory = directory
+        self._member = member
         self._clients = sorted(clients)
         self._viewers = sorted(viewers)
         self._agents = sorted(agents)
@@ -114,10 +138,36 @@ class NatsServer:
 
     def is_ready(self) -> bool:
         """Whether the server and its JetStream answer. Blocks for a second at most."""
+        status, _ = self._ask_health()
+        return status == HTTPStatus.OK
+
+    def write_error(self) -> str | None:
+        """What the server could not write, if it says so. Blocks for a second at most.
+
+        It then stores nothing any more until it is started again, also when the disk has room again.
+        """
+        _, answer = self._ask_health()
         try:
-            return httpx.get(f"{self.monitor_url}/healthz", timeout=READY_CHECK_SECONDS, trust_env=False).is_success
-        except httpx.TransportError:
-            return False
+            error = msgspec.json.decode(answer, type=_Health).error
+        except msgspec.DecodeError:
+            return None
+        return error if WRITE_ERROR in error else None
+
+    def _ask_health(self) -> tuple[int, bytes]:
+        # Asked again and again for as long as the server runs: a client of httpx costs a hundred times as much.
+        connection = HTTPConnection("127.0.0.1", self._monitor_port, timeout=READY_CHECK_SECONDS)
+        try:
+            connection.request("GET", "/healthz")
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        except (OSError, HTTPException):
+            return 0, b""
+        finally:
+            connection.close()
+
+    def has_room(self) -> bool:
+        """Whether the disk that it stores on has room to go on."""
+        return shutil.disk_usage(self._directory / "store").free >= ROOM_BYTES_MIN
 
     def stop_left_over(self) -> None:
         """Stop a server that an earlier run has left on this folder: two on one store would destroy it."""
@@ -130,11 +180,19 @@ class NatsServer:
 
     def start(self) -> None:
         """Start the server and return when it is ready. Raises `StartFailed`."""
+        self.spawn()
+        self.wait_until_ready()
+
+    def spawn(self) -> None:
+        """Start the server and return at once."""
         self.stop_left_over()
         self._process = processes.spawn(self.program)
+
+    def wait_until_ready(self) -> None:
+        """Wait for a server that was spawned. Raises `StartFailed`."""
         deadline = time.monotonic() + START_SECONDS_MAX
         while not self.is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
+            if self._process is None or self._process.poll() is not None or time.monotonic() > deadline:
                 self.stop()
                 message = f"nats-server did not become ready, see {self.program.log_file}"
                 raise StartFailed(message)
@@ -147,6 +205,14 @@ class NatsServer:
         processes.stop_child(self._process, STOP_SECONDS_MAX)
         self._process = None
 
+    def kill(self) -> None:
+        """End the server that `start` has started where it is, as a crash would."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait(STOP_SECONDS_MAX)
+        self._process = None
+
     def _load_passwords(self) -> dict[str, str]:
         if not self._passwords_file.exists():
             return {}
@@ -154,6 +220,7 @@ class NatsServer:
 
     def _write(self) -> None:
         users = [SERVICE_USER, FLEET_USER, SYSTEM_USER, *self._clients, *self._viewers, *self._agents]
+        users += [ROUTE_USER] if self._member else []
         if twice := sorted(name for name, count in Counter(users).items() if count > 1):
             message = f"more than one NATS user would be called {', '.join(twice)}"
             raise ValueError(message)
@@ -166,7 +233,7 @@ class NatsServer:
 
     @property
     def _passwords_file(self) -> Path:
-        return self._directory / "passwords.json"
+        return self._member.passwords_file if self._member else self._directory / "passwords.json"
 
     @property
     def _configuration_file(self) -> Path:
@@ -178,7 +245,7 @@ class NatsServer:
             "host": "127.0.0.1",
             "port": self._port,
             "http": f"127.0.0.1:{self._monitor_port}",
-            "server_name": "taskyard",
+            "server_name": self._member.server_name if self._member else "taskyard",
             "pid_file": str(self._directory / "nats-server.pid"),
             "max_payload": MAX_PAYLOAD_BYTES,
             # A frozen connection is dropped, and so noticed, after three seconds rather than four minutes.
@@ -186,6 +253,7 @@ class NatsServer:
             "ping_max": 2,
             # An acknowledged write must survive a power failure; by default it is flushed every two minutes.
             "jetstream": {"store_dir": str(self._directory / "store"), "sync_interval": "always"},
+            **self._cluster(),
             "system_account": "SYS",
             "accounts": {
                 "SYS": {"users": [self._almighty(SYSTEM_USER)]},
@@ -212,6 +280,22 @@ class NatsServer:
                     ],
                 },
             },
+        }
+
+    def _cluster(self) -> dict[str, object]:
+        """What a server among several is told besides. Whoever connects as a route is let in everywhere: see the password."""
+        if self._member is None:
+            return {}
+        password = self._passwords[ROUTE_USER]
+        return {
+            "cluster": {
+                "name": "taskyard",
+                "listen": f"127.0.0.1:{self._member.route_port}",
+                "authorization": {"user": ROUTE_USER, "password": password},
+                "routes": [f"nats://{ROUTE_USER}:{password}@127.0.0.1:{port}" for port in self._member.route_ports],
+                # Clients are told all addresses; what a server believes to be its own may not be reachable from them.
+                "no_advertise": True,
+            }
         }
 
     def _user(self, name: str, **permissions: object) -> dict[str, object]:

@@ -13,7 +13,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
 
@@ -24,6 +24,8 @@ KILL_WAIT_SECONDS = 5.0
 FREE_PORT_TRIES_MAX = 200
 LOWEST_FREE_PORT = 10_000
 DEFAULT_EPHEMERAL_PORTS = (32_768, 60_999)
+LISTENING = "0A"
+"""The state of a socket in /proc/net/tcp."""
 
 
 class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
@@ -154,6 +156,20 @@ def is_port_free(port: int) -> bool:
         return True
 
 
+def listener_of(port: int) -> str | None:
+    """Who listens on this TCP port of this machine, as `name (pid 123)`; `None` where the kernel does not tell us."""
+    sockets = {f"socket:[{inode}]" for inode in _listening_inodes(port)}
+    for process in Path("/proc").iterdir():
+        if not sockets or not process.name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            if any(os.readlink(file) in sockets for file in (process / "fd").iterdir()):  # noqa: PTH115 (no path)
+                return (
+                    f"{(process / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (pid {process.name})"
+                )
+    return None
+
+
 def write_private(path: Path, content: bytes) -> None:
     """Replace the file by one with `content` that only its owner can read; a reader sees the old or the new one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
@@ -177,6 +193,15 @@ def _ephemeral_ports() -> tuple[int, int]:
     except OSError:
         return DEFAULT_EPHEMERAL_PORTS
     return int(lowest), int(highest)
+
+
+def _listening_inodes(port: int) -> Iterator[str]:
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError):
+            for line in Path("/proc/net", name).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) == port:
+                    yield fields[9]
 
 
 def _send(identity: ProcessIdentity, number: int) -> None:

@@ -42,13 +42,14 @@ class StoredCommit(Struct, Generic[E], frozen=True, kw_only=True):
     """A commit as it stands in the log.
 
     `at` is the stream's timestamp; a follower clamps it so that it never goes back. `hash` is of the exact stored
-    bytes: the writer's next commit names it as `previous`.
+    bytes: the writer's next commit names it as `previous`. `size` is their number, by which readers bound what they keep.
     """
 
     sequence: int
     at: Instant
     commit: Commit[E]
     hash: str
+    size: int = 0
 
 
 def hash_commit(data: bytes) -> str:
@@ -103,7 +104,7 @@ class CommitCodec(Generic[E]):
         commit = self.decode(data)
         if commit.writer != writer:
             raise CommitUnreadable(f"commit {sequence} of {writer} bears the name {commit.writer[:64]!r}")
-        return StoredCommit(sequence=sequence, at=at, commit=commit, hash=hash_commit(data))
+        return StoredCommit(sequence=sequence, at=at, commit=commit, hash=hash_commit(data), size=len(data))
 
     def _decode_singly(self, data: bytes) -> Commit[E]:
         try:

@@ -9,14 +9,14 @@ the services.
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error
+
+from taskyard.eventlog.monitoring import read_jetstream
 
 ANSWER_SECONDS_MAX = 3.0
 ASK_AGAIN_SECONDS = 0.5
@@ -44,15 +44,18 @@ class _Answer(Struct, frozen=True):
 async def is_sync_always(
     *, monitoring_urls: Sequence[str] = (), system: Client | None = None, servers: int = 1
 ) -> bool:
-    """Whether every server is seen to flush each write; False also where too few of them answer.
+    """Whether the servers are seen to flush each write; False also where too few of them answer.
 
-    Asks each of `monitoring_urls` (such as `http://127.0.0.1:8222`), and over `system`, a connection of the system
-    account, waits for the answers of `servers` servers. Give at least one of the two; with both, both must agree.
+    Asks each of `monitoring_urls` (such as `http://127.0.0.1:8222`), of which most must answer: one of three servers
+    may be away, and a service must start all the same. Over `system`, a connection of the system account, waits for
+    the answers of `servers` servers. Give at least one of the two; with both, both must agree.
     """
     seen: list[bool] = []
     if monitoring_urls:
         pages = [asyncio.to_thread(_read_monitoring, url) for url in monitoring_urls]
-        seen += await asyncio.gather(*pages)
+        answers = await asyncio.gather(*pages, return_exceptions=True)
+        seen += [answer for answer in answers if isinstance(answer, bool)]
+        seen += [] if 2 * len(seen) > len(monitoring_urls) else [False]
     if system is not None:
         answers = await _ask_servers(system, servers)
         seen += answers if len(answers) >= servers else [False]
@@ -60,16 +63,10 @@ async def is_sync_always(
 
 
 def _read_monitoring(url: str) -> bool:
-    parts = urlsplit(url)
-    connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-    connection = connect(parts.hostname or "127.0.0.1", parts.port, timeout=ANSWER_SECONDS_MAX)
     try:
-        connection.request("GET", f"{parts.path.rstrip('/')}/jsz")
-        return msgspec.json.decode(connection.getresponse().read(), type=_JetStream).config.sync_always
-    except (OSError, HTTPException, msgspec.DecodeError):
+        return msgspec.json.decode(read_jetstream(url), type=_JetStream).config.sync_always
+    except msgspec.DecodeError:
         return False
-    finally:
-        connection.close()
 
 
 async def _ask_servers(system: Client, servers: int) -> list[bool]:

@@ -22,9 +22,17 @@ from nats.errors import Error
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import ApiRefused, EventLogError, LogGap, LogUnavailable, Unanswered
-from taskyard.eventlog.jetstream_api import api_request, nanoseconds, stream_info
-from taskyard.eventlog.log import START, StreamMessage
+from taskyard.eventlog.errors import (
+    ApiRefused,
+    EventLogError,
+    LogGap,
+    LogUnavailable,
+    StreamMissing,
+    StreamReplaced,
+    Unanswered,
+)
+from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, nanoseconds, stream_info
+from taskyard.eventlog.log import START, StreamMessage, original_time
 
 BATCH_MESSAGES_MAX = 1_024
 BATCH_BYTES_MAX = 1 << 20
@@ -44,6 +52,8 @@ UNAVAILABLE_SECONDS_MAX = 600.0
 CLOSE_RETRY_SECONDS = 1.0
 BEHIND_SECONDS_MAX = 10.0
 """How long a stream may end before what was read: a leader just elected may still be applying what it has."""
+MISSING_SECONDS_MAX = 10.0
+"""How long a stream may be unknown to the servers: one that is made anew soon is found, and told apart."""
 
 _log = logging.getLogger(__name__)
 
@@ -53,7 +63,9 @@ class StreamFollower:
 
     `contiguous` states that the stream has no holes (a log): then one raises `LogGap`. Without it, expired messages are
     passed over, and a stream that ends before `after` is read again from its start. `filter_subject` narrows what is
-    delivered and excludes `contiguous`.
+    delivered and excludes `contiguous`. `original_times` says that the stream is a log, whose commits may have been
+    copied from another one with their times. `created` is when the stream was made, in JetStream's words, where that is
+    known: one that was made at another time is another stream.
     """
 
     def __init__(
@@ -65,6 +77,8 @@ class StreamFollower:
         floor: Instant = START,
         filter_subject: str = "",
         contiguous: bool = False,
+        original_times: bool = False,
+        created: str = "",
         unavailable_seconds_max: float = UNAVAILABLE_SECONDS_MAX,
     ) -> None:
         assert not (contiguous and filter_subject), "a filtered stream has holes"
@@ -74,6 +88,8 @@ class StreamFollower:
         self._floor = floor
         self._filter_subject = filter_subject
         self._contiguous = contiguous
+        self._original_times = original_times
+        self._created = created
         self._unavailable_seconds_max = unavailable_seconds_max
         self._buffer: deque[StreamMessage] = deque()
         self._buffered_bytes = 0
@@ -109,6 +125,8 @@ class StreamFollower:
 
         Raises:
             LogGap: a contiguous stream has a hole or lost its end.
+            StreamReplaced: it was deleted and made anew.
+            StreamMissing: it was deleted.
             LogUnavailable: it was out of reach for longer than the limit.
         """
         buffer = self._buffer
@@ -132,11 +150,16 @@ class StreamFollower:
     async def close(self) -> None:
         """Stop following; the consumer on the server is removed if the connection allows."""
         self._fail(LogUnavailable("the follower was closed"))
-        if self._keeper is not None:
-            while not self._keeper.done():
+        keeper = self._keeper
+        if keeper is not None:
+            while not keeper.done():
                 # More than once if need be: the client swallows a cancellation that meets it while it flushes.
-                self._keeper.cancel()
-                await asyncio.wait({self._keeper}, timeout=CLOSE_RETRY_SECONDS)
+                keeper.cancel()
+                await asyncio.wait({keeper}, timeout=CLOSE_RETRY_SECONDS)
+        # The cancelled task holds the frames that it ended in, and so this object: it would keep what nobody reads any more,
+        # which may be megabytes, until the garbage collector comes by.
+        self._keeper = None
+        self._buffer.clear()
         await self._drop_consumer()
 
     async def _keep(self) -> None:
@@ -180,19 +203,33 @@ class StreamFollower:
     async def _make_consumer(self) -> None:
         patience = Patience(self._unavailable_seconds_max)
         behind: Patience | None = None
+        missing: Patience | None = None
         while True:
             await self._drop_consumer()
             try:
-                head = (await stream_info(self._nc, self._stream)).state.last_seq
-                if head < self._last:
+                info = await stream_info(self._nc, self._stream)
+                if info.created != (self._created or info.created):
+                    raise StreamReplaced(self._stream)
+                self._created, missing = info.created, None
+                if info.state.last_seq < self._last:
                     behind = behind or Patience(BEHIND_SECONDS_MAX)
-                    await self._wait_for_end(head, behind)
+                    await self._wait_for_end(info.state.last_seq, behind)
                     continue
                 await self._subscribe()
                 return
             except (ApiRefused, Unanswered, Error) as error:
                 behind = None
-                await patience.pause(error)
+                if isinstance(error, ApiRefused) and error.error_code == STREAM_NOT_FOUND:
+                    missing = missing or Patience(MISSING_SECONDS_MAX)
+                    await self._wait_for_stream(error, missing)
+                else:
+                    await patience.pause(error)
+
+    async def _wait_for_stream(self, error: ApiRefused, missing: Patience) -> None:
+        try:
+            await missing.pause(error)
+        except LogUnavailable:
+            raise StreamMissing(self._stream) from error
 
     async def _wait_for_end(self, head: int, behind: Patience) -> None:
         gap = LogGap(stream=self._stream, expected=self._last + 1, actual=head + 1)
@@ -265,9 +302,11 @@ class StreamFollower:
             self._lose()
             return
         self._last = sequence
-        at = int(fields[at_sequence + 2]) // 1_000
+        at = Instant(int(fields[at_sequence + 2]) // 1_000)
+        if self._original_times:
+            at = original_time(message.headers, at)
         at = max(at, self._floor)
-        self._floor = Instant(at)
+        self._floor = at
         data = message.data
         self._buffer.append(
             StreamMessage(

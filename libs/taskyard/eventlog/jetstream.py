@@ -17,12 +17,16 @@ from taskyard.eventlog.jetstream_api import (
     WRONG_LAST_SEQUENCE,
     WRONG_LAST_SEQUENCE_IN_FLIGHT,
     StoredMessage,
+    StreamInfo,
     last_message,
+    parse_headers,
+    parse_time,
     publish,
     stream_info,
 )
-from taskyard.eventlog.log import START
+from taskyard.eventlog.log import CURSOR_SEPARATOR, START, original_time
 from taskyard.eventlog.reading import CommitFollower, read_commits
+from taskyard.eventlog.tiered import TieredFollower
 
 READ_SECONDS_MAX = 30.0
 """How long reading the head or a writer's last commit is tried."""
@@ -33,7 +37,8 @@ E = TypeVar("E")
 class JetStreamLog(Generic[E]):
     """One partition's log in the stream `stream`; a writer appends on `<subject_prefix>.<writer>`.
 
-    `append_seconds_max` bounds one append with all its tries; it must exceed what a leader election takes.
+    `append_seconds_max` bounds one append with all its tries; it must exceed what a leader election takes. `archive` is
+    the address of the log's archive: what the stream no longer holds is read from there.
     """
 
     def __init__(
@@ -44,12 +49,14 @@ class JetStreamLog(Generic[E]):
         codec: CommitCodec[E],
         *,
         append_seconds_max: float = APPEND_SECONDS_MAX,
+        archive: str | None = None,
     ) -> None:
         self._nc = nc
         self._stream = stream
         self._subject_prefix = subject_prefix
         self._codec = codec
         self._append_seconds_max = append_seconds_max
+        self._archive = archive
 
     async def append(self, data: bytes, *, writer: str, expected: int) -> int:
         """Append an encoded commit after the writer's commit at `expected`: see `EventLog.append`."""
@@ -87,20 +94,16 @@ class JetStreamLog(Generic[E]):
                 await patience.pause(error)
         if message is None:
             return None
-        return self._codec.decode_stored(sequence=message.sequence, at=message.at, data=message.data, writer=writer)
+        at = original_time(parse_headers(message.headers), message.at)
+        return self._codec.decode_stored(sequence=message.sequence, at=at, data=message.data, writer=writer)
 
     async def head(self) -> int:
         """The sequence of the last commit: see `EventLog.head`."""
-        patience = Patience(READ_SECONDS_MAX)
-        while True:
-            try:
-                return (await stream_info(self._nc, self._stream)).state.last_seq
-            except (ApiRefused, Unanswered) as error:
-                await patience.pause(error)
+        return (await _info(self._nc, self._stream)).state.last_seq
 
     def follow(self, after: int, *, floor: Instant = START) -> CommitFollower[E]:
         """Every commit after `after`: see `EventLog.follow`."""
-        messages = StreamFollower(self._nc, self._stream, after=after, floor=floor, contiguous=True)
+        messages = TieredFollower(self._nc, self._stream, after=after, floor=floor, archive=self._archive)
         return CommitFollower(messages, self._codec)
 
     async def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncIterator[StoredCommit[E]]:
@@ -129,12 +132,34 @@ class JetStreamInput:
         self._nc = nc
         self._stream = stream
         self._filter_subject = filter_subject
+        self._created = ""
 
     @property
     def name(self) -> str:
-        """The stream's name: the key of its cursor in commits."""
+        """The stream's name."""
         return self._stream
+
+    async def cursor_name(self) -> str:
+        """The stream's name and when it was made, in microseconds: see `InputStream.cursor_name`."""
+        self._created = (await _info(self._nc, self._stream)).created
+        return f"{self._stream}{CURSOR_SEPARATOR}{parse_time(self._created)}"
 
     def follow(self, after: int, *, floor: Instant = START) -> StreamFollower:
         """Every message after `after`: see `InputStream.follow`."""
-        return StreamFollower(self._nc, self._stream, after=after, floor=floor, filter_subject=self._filter_subject)
+        return StreamFollower(
+            self._nc,
+            self._stream,
+            after=after,
+            floor=floor,
+            filter_subject=self._filter_subject,
+            created=self._created,
+        )
+
+
+async def _info(nc: Client, stream: str) -> StreamInfo:
+    patience = Patience(READ_SECONDS_MAX)
+    while True:
+        try:
+            return await stream_info(nc, stream)
+        except (ApiRefused, Unanswered) as error:
+            await patience.pause(error)

@@ -16,6 +16,7 @@ API_SECONDS_MAX = 2.0
 """How long one request may take."""
 
 EXPECTED_LAST_SUBJECT_SEQUENCE = "Nats-Expected-Last-Subject-Sequence"
+EXPECTED_LAST_SEQUENCE = "Nats-Expected-Last-Sequence"
 
 WRONG_LAST_SEQUENCE = 10071
 WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
@@ -59,6 +60,7 @@ class StreamInfo(Struct):
 
     config: dict[str, Any]
     state: StreamState
+    created: str = ""
 
 
 class _StoredMessage(Struct):
@@ -140,8 +142,19 @@ async def last_message(
 
     Raises as `request`.
     """
+    return await _message(nc, stream, {"last_by_subj": subject}, timeout)
+
+
+async def message_at(
+    nc: Client, stream: str, sequence: int, *, timeout: float = API_SECONDS_MAX
+) -> StoredMessage | None:
+    """The message at a sequence, read from the leader. Raises as `request`."""
+    return await _message(nc, stream, {"seq": sequence}, timeout)
+
+
+async def _message(nc: Client, stream: str, wanted: object, timeout: float) -> StoredMessage | None:
     try:
-        answer = await api_request(nc, f"STREAM.MSG.GET.{stream}", {"last_by_subj": subject}, timeout=timeout)
+        answer = await api_request(nc, f"STREAM.MSG.GET.{stream}", wanted, timeout=timeout)
     except ApiRefused as refused:
         if refused.error_code == NO_MESSAGE_FOUND:
             return None
@@ -157,6 +170,13 @@ def parse_time(text: str) -> Instant:
     zone = rest[len(digits) :] if rest else ""
     at = from_datetime(datetime.fromisoformat(whole + zone))
     return Instant(at // SECOND * SECOND + int((digits + "000000")[:6]))
+
+
+def parse_headers(block: bytes) -> dict[str, str]:
+    """The headers of a raw block."""
+    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
+    pairs = (line.partition(":") for line in lines if ":" in line)
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def nanoseconds(duration_seconds: float) -> int:

@@ -15,6 +15,16 @@ T = TypeVar("T")
 START = Instant(0)
 """The floor of a follower that begins without an earlier log time."""
 
+CURSOR_SEPARATOR = "@"
+"""Between the name of an input stream and what tells it from another of that name, in the key of its cursor."""
+
+ORIGINAL_TIME = "Taskyard-Log-Time"
+"""Header of a commit that was copied from another log (restored, mirrored): its time there, in microseconds.
+
+A stream stamps what it stores with its own time, and the fold goes by the time of the log that was first; so every
+reader of a log prefers this one. Streams that others may write to are never read so.
+"""
+
 
 class StreamMessage(Struct, frozen=True, kw_only=True):
     """One message of a stream. `at` is the stream's timestamp; a follower clamps it so that it never goes back."""
@@ -24,6 +34,12 @@ class StreamMessage(Struct, frozen=True, kw_only=True):
     subject: str
     data: bytes
     headers: Mapping[str, str] | None = None
+
+
+def original_time(headers: Mapping[str, str] | None, stored: Instant) -> Instant:
+    """The log time of a commit that its stream stamped with `stored`: that of the log it was copied from, if it was."""
+    text = headers.get(ORIGINAL_TIME) if headers else None
+    return Instant(int(text)) if text and text.isascii() and text.isdecimal() else stored
 
 
 class Batches(Protocol[T]):
@@ -105,12 +121,23 @@ class InputStream(Protocol):
 
     @property
     def name(self) -> str:
-        """The stream's name: the key of its cursor in commits."""
+        """The stream's name."""
+        ...
+
+    async def cursor_name(self) -> str:
+        """The key of its cursor in commits: the stream's name and, behind CURSOR_SEPARATOR, which stream of it this is.
+
+        One that was deleted and made anew counts from 1 again, so a cursor of the former one must not be its.
+
+        Raises:
+            LogUnavailable: the stream gave no answer within the limit.
+        """
         ...
 
     def follow(self, after: int, *, floor: Instant = START) -> Batches[StreamMessage]:
         """Every message after the sequence `after`; from the first that is left, where that one has expired.
 
-        A stream that ends before `after` lost messages and is read again from its start: inputs may come twice.
+        A stream that ends before `after` lost messages and is read again from its start: inputs may come twice. One
+        that is no longer the stream that `cursor_name` told of raises `StreamReplaced`.
         """
         ...

@@ -13,8 +13,8 @@ from typing import Generic, Self, TypeVar
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.append import APPEND_SECONDS_MAX, AppendRejected, append_resolved
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
-from taskyard.eventlog.errors import LogGap, Unanswered
-from taskyard.eventlog.log import START, StreamMessage
+from taskyard.eventlog.errors import LogGap, StreamReplaced, Unanswered
+from taskyard.eventlog.log import CURSOR_SEPARATOR, START, StreamMessage
 from taskyard.eventlog.reading import CommitFollower, decode_message, read_commits
 
 BATCH_MESSAGES_MAX = 1_024
@@ -28,6 +28,7 @@ class MemoryStream:
 
     def __init__(self, name: str, clock: Clock) -> None:
         self.name = name
+        self.made = 1
         self._clock = clock
         self._messages: list[StreamMessage] = []
         self._expired = 0
@@ -75,6 +76,19 @@ class MemoryStream:
             del self._messages[: through - self._expired]
             self._expired = through
 
+    def lose_end(self, last: int) -> None:
+        """Lose the messages behind a sequence, as a server does that crashed before they were on its disk."""
+        del self._messages[max(last - self._expired, 0) :]
+
+    def make_anew(self) -> None:
+        """Be another stream of this name, without messages: the former one was deleted."""
+        self.made += 1
+        self._messages.clear()
+        self._expired = 0
+        self._last_by_subject.clear()
+        for reader in self._readers:
+            reader.set()
+
     def add_reader(self, arrived: asyncio.Event) -> None:
         """Have `arrived` set whenever a message is stored."""
         self._readers.add(arrived)
@@ -89,6 +103,7 @@ class MemoryFollower:
 
     def __init__(self, stream: MemoryStream, *, after: int, floor: Instant, contiguous: bool) -> None:
         self._stream = stream
+        self._made = stream.made
         self._last = after
         self._floor = floor
         self._contiguous = contiguous
@@ -111,13 +126,18 @@ class MemoryFollower:
         return self
 
     async def __anext__(self) -> list[StreamMessage]:
-        while not (batch := self._stream.after(self._last)):
+        while not (batch := self._batch()):
             self._arrived.clear()
             await self._arrived.wait()
         if self._contiguous and batch[0].sequence != self._last + 1:
             raise LogGap(stream=self._stream.name, expected=self._last + 1, actual=batch[0].sequence)
         self._last = batch[-1].sequence
         return [self._clamp(message) for message in batch]
+
+    def _batch(self) -> list[StreamMessage]:
+        if self._stream.made != self._made:
+            raise StreamReplaced(self._stream.name)
+        return self._stream.after(self._last)
 
     def _clamp(self, message: StreamMessage) -> StreamMessage:
         if message.at >= self._floor:
@@ -205,8 +225,12 @@ class MemoryInput:
 
     @property
     def name(self) -> str:
-        """The stream's name: the key of its cursor in commits."""
+        """The stream's name."""
         return self._stream.name
+
+    async def cursor_name(self) -> str:
+        """The key of its cursor in commits: see `InputStream.cursor_name`."""
+        return f"{self._stream.name}{CURSOR_SEPARATOR}{self._stream.made}"
 
     def follow(self, after: int, *, floor: Instant = START) -> MemoryFollower:
         """Every message after `after`: see `InputStream.follow`."""

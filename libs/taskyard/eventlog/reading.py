@@ -5,7 +5,9 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
+from taskyard.eventlog.errors import LogVersionUnknown
 from taskyard.eventlog.log import Batches, StreamMessage
+from taskyard.eventlog.versions import require_known
 
 E = TypeVar("E")
 
@@ -16,6 +18,7 @@ class CommitFollower(Generic[E]):
     def __init__(self, messages: Batches[StreamMessage], codec: CommitCodec[E]) -> None:
         self._messages = messages
         self._codec = codec
+        self._behind: list[StreamMessage] = []
 
     async def __aenter__(self) -> Self:
         await self._messages.__aenter__()
@@ -30,7 +33,20 @@ class CommitFollower(Generic[E]):
         return self
 
     async def __anext__(self) -> list[StoredCommit[E]]:
-        return [decode_message(self._codec, message) for message in await self._messages.__anext__()]
+        """The next batch. Raises also `LogVersionUnknown`, once all before that commit was handed out."""
+        messages = self._behind or await self._messages.__anext__()
+        commits: list[StoredCommit[E]] = []
+        for index, message in enumerate(messages):
+            stored = decode_message(self._codec, message)
+            try:
+                require_known(stored)
+            except LogVersionUnknown:
+                if not commits:
+                    raise
+                self._behind = messages[index:]
+                break
+            commits.append(stored)
+        return commits
 
 
 async def read_commits(follower: CommitFollower[E], last: int) -> AsyncGenerator[StoredCommit[E], None]:

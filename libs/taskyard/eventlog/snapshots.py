@@ -8,6 +8,8 @@ stream keeps the last message. Every chunk names the snapshot it belongs to in i
 until then the place holds chunks of two snapshots, which shows when it is read, and the other place is whole.
 """
 
+import asyncio
+import logging
 from hashlib import blake2b
 from typing import Protocol
 from uuid import uuid4
@@ -16,7 +18,8 @@ from nats.aio.client import Client
 
 from taskyard.eventlog.append import Patience
 from taskyard.eventlog.errors import ApiRefused, EventLogError, LogUnavailable, Unanswered
-from taskyard.eventlog.jetstream_api import StoredMessage, api_request, last_message, publish
+from taskyard.eventlog.jetstream_api import StoredMessage, last_message, parse_headers, publish
+from taskyard.eventlog.streams import ensure_made, more_replicas
 
 PLACES = 2
 CHUNK_BYTES = 256 * 1024
@@ -25,11 +28,12 @@ SNAPSHOT_CHUNKS_MAX = 8_192
 CALL_SECONDS_MAX = 10.0
 REQUEST_SECONDS_MAX = 30.0
 """How long one chunk is tried."""
-_STREAM_NAME_IN_USE = 10058
 
 _ID, _VERSION, _SEQUENCE, _CHUNKS, _DIGEST = (
     f"Taskyard-Snapshot-{name}" for name in ("Id", "Version", "Sequence", "Chunks", "Digest")
 )
+
+_log = logging.getLogger(__name__)
 
 
 class SnapshotStore(Protocol):
@@ -43,8 +47,8 @@ class SnapshotStore(Protocol):
         """
         ...
 
-    async def load(self, writer: str, version: int) -> tuple[int, bytes] | None:
-        """The newest snapshot of this version that can be read, with its sequence.
+    async def load(self, writer: str, version: int, *, below: int | None = None) -> tuple[int, bytes] | None:
+        """The newest snapshot of this version that can be read, with its sequence; of those before `below`, if given.
 
         Raises:
             LogUnavailable: the store did not answer in time.
@@ -53,10 +57,10 @@ class SnapshotStore(Protocol):
 
 
 async def ensure_snapshots(nc: Client, bucket: str, *, replicas: int = 1) -> None:
-    """Make the stream that holds the snapshots, unless there is one.
+    """Make the stream that holds the snapshots, unless there is one, with as many replicas at least.
 
     Raises:
-        LogUnavailable: JetStream did not answer in time.
+        LogUnavailable: JetStream did not answer in time, or has no room for so many replicas.
         ApiRefused: JetStream refuses the stream.
     """
     config: dict[str, object] = {
@@ -69,17 +73,7 @@ async def ensure_snapshots(nc: Client, bucket: str, *, replicas: int = 1) -> Non
         "max_msgs_per_subject": 1,
         "max_msg_size": 2 * CHUNK_BYTES,
     }
-    patience = Patience(REQUEST_SECONDS_MAX)
-    while True:
-        try:
-            await api_request(nc, f"STREAM.CREATE.{bucket}", config)
-            return
-        except Unanswered as error:
-            await patience.pause(error)
-        except ApiRefused as refused:
-            if refused.error_code == _STREAM_NAME_IN_USE:
-                return  # Made with other settings, such as more replicas, which do no harm here.
-            raise
+    await ensure_made(nc, config, lambda found: more_replicas(found, replicas))
 
 
 class JetStreamSnapshots:
@@ -99,20 +93,26 @@ class JetStreamSnapshots:
             _VERSION: str(version),
             _SEQUENCE: str(sequence),
             _CHUNKS: str(len(chunks)),
-            _DIGEST: _digest(data),
+            # Another thread: a long snapshot would hold up whatever else this program does.
+            _DIGEST: await asyncio.to_thread(_digest, data),
         }
         for index in reversed(range(len(chunks))):
             await self._publish(self._subject(writer, oldest, index), chunks[index], headers)
 
-    async def load(self, writer: str, version: int) -> tuple[int, bytes] | None:
+    async def load(self, writer: str, version: int, *, below: int | None = None) -> tuple[int, bytes] | None:
         """The newest snapshot that can be read: see `SnapshotStore`."""
         heads = [await self._head(writer, place) for place in range(PLACES)]
         for place in sorted(range(PLACES), key=lambda place: _sequence_of(heads[place]), reverse=True):
-            head = heads[place]
-            if head is not None and head[0].get(_VERSION) == str(version):
-                data = await self._read(writer, place, *head)
-                if data is not None:
-                    return _sequence_of(head), data
+            head, sequence = heads[place], _sequence_of(heads[place])
+            if head is None or (below is not None and sequence >= below):
+                continue
+            if head[0].get(_VERSION) != str(version):
+                _log.warning("skipped a snapshot of another version", extra={"writer": writer, "sequence": sequence})
+                continue
+            data = await self._read(writer, place, *head)
+            if data is not None:
+                return sequence, data
+            _log.warning("skipped a damaged snapshot", extra={"writer": writer, "sequence": sequence})
         return None
 
     async def _read(self, writer: str, place: int, headers: dict[str, str], first: bytes) -> bytes | None:
@@ -122,7 +122,7 @@ class JetStreamSnapshots:
         chunks = [first]
         for index in range(1, int(count)):
             message = await self._last(self._subject(writer, place, index))
-            if message is None or _parse_headers(message.headers).get(_ID) != headers.get(_ID):
+            if message is None or parse_headers(message.headers).get(_ID) != headers.get(_ID):
                 return None
             chunks.append(message.data)
         data = b"".join(chunks)
@@ -130,7 +130,7 @@ class JetStreamSnapshots:
 
     async def _head(self, writer: str, place: int) -> tuple[dict[str, str], bytes] | None:
         message = await self._last(self._subject(writer, place, 0))
-        return None if message is None else (_parse_headers(message.headers), message.data)
+        return None if message is None else (parse_headers(message.headers), message.data)
 
     async def _last(self, subject: str) -> StoredMessage | None:
         patience = Patience(REQUEST_SECONDS_MAX)
@@ -166,10 +166,11 @@ class MemorySnapshots:
         kept = [*self._kept.get(writer, []), (sequence, version, data, _digest(data))]
         self._kept[writer] = sorted(kept, key=lambda snapshot: snapshot[0])[-PLACES:]
 
-    async def load(self, writer: str, version: int) -> tuple[int, bytes] | None:
+    async def load(self, writer: str, version: int, *, below: int | None = None) -> tuple[int, bytes] | None:
         """The newest snapshot that can be read: see `SnapshotStore`."""
         for sequence, of_version, data, digest in reversed(self._kept.get(writer, [])):
-            if of_version == version and _digest(data) == digest:
+            is_before = below is None or sequence < below
+            if is_before and of_version == version and _digest(data) == digest:
                 return sequence, data
         return None
 
@@ -186,9 +187,3 @@ def _digest(data: bytes) -> str:
 def _sequence_of(head: tuple[dict[str, str], bytes] | None) -> int:
     text = head[0].get(_SEQUENCE, "") if head else ""
     return int(text) if text.isdecimal() else -1
-
-
-def _parse_headers(block: bytes) -> dict[str, str]:
-    lines = block.decode("utf-8", "replace").split("\r\n")[1:]
-    pairs = (line.partition(":") for line in lines if ":" in line)
-    return {name.strip(): value.strip() for name, _, value in pairs}

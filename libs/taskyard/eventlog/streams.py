@@ -1,18 +1,22 @@
 """Makes the streams of a deployment, and refuses one that exists with a setting that could lose or forge messages."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import ApiRefused, StreamMismatch, Unanswered
+from taskyard.eventlog.errors import ApiRefused, LogMissing, StreamMismatch, Unanswered
 from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, StreamInfo, api_request, nanoseconds, stream_info
 
 ENSURE_SECONDS_MAX = 30.0
 """How long one stream is tried: a cluster that has just started elects its leaders first."""
-STREAM_NAME_IN_USE = 10058
 UNLIMITED = -1
+
+_STREAM_NAME_IN_USE = 10058
+_NO_SUITABLE_PEERS = 10005
+_UNAVAILABLE = 503
+"""The status of what a server cannot do now: no leader is elected yet, it has not joined the cluster, no space."""
 
 _NEVER: Mapping[str, object] = {
     "storage": "file",
@@ -85,26 +89,76 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, object]:
     }
 
 
-async def _ensure_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
+async def refuse_lost_log(nc: Client, log: str, inputs: str) -> None:
+    """Check, before streams are made, that no log is begun anew where one was.
+
+    Raises:
+        LogMissing: the stream `log` is not there, and the stream `inputs` holds messages.
+        LogUnavailable: JetStream did not answer for ENSURE_SECONDS_MAX.
+    """
     patience = Patience(ENSURE_SECONDS_MAX)
     while True:
         try:
-            found = await _find_stream(nc, spec.name)
-            if found is None:
-                await _create_stream(nc, spec, replicas)
+            if await _find_stream(nc, log) is not None:
                 return
-            break
-        except Unanswered as error:
+            stored = await _find_stream(nc, inputs)
+        except (ApiRefused, Unanswered) as error:
             await patience.pause(error)
-    for setting, wanted, value in find_dangers(spec, found.config):
-        raise StreamMismatch(stream=spec.name, setting=setting, wanted=wanted, found=value)
-    changes = find_raises(spec, found.config, replicas)
-    while changes:
+        else:
+            if stored is not None and stored.state.messages:
+                raise LogMissing(log, inputs)
+            return
+
+
+async def ensure_made(
+    nc: Client,
+    config: Mapping[str, object],
+    find_changes: Callable[[Mapping[str, object]], Mapping[str, object]],
+) -> None:
+    """Make the stream of this configuration; one that exists gets the changes that are found for what it has.
+
+    A cluster that has just started has no leader, and not all of its servers, for some seconds: that is waited for.
+
+    Raises:
+        LogUnavailable: JetStream did not answer, or could not do it, for ENSURE_SECONDS_MAX.
+        ApiRefused: JetStream refuses what is asked for.
+    """
+    name = str(config["name"])
+    patience = Patience(ENSURE_SECONDS_MAX)
+    while True:
         try:
-            await api_request(nc, f"STREAM.UPDATE.{spec.name}", {**found.config, **changes})
+            found = await _find_stream(nc, name)
+            if found is None:
+                await api_request(nc, f"STREAM.CREATE.{name}", config)
+            elif changes := find_changes(found.config):
+                await api_request(nc, f"STREAM.UPDATE.{name}", {**found.config, **changes})
             return
         except Unanswered as error:
             await patience.pause(error)
+        except ApiRefused as refused:
+            if not _may_pass(refused):
+                raise
+            await patience.pause(refused)
+
+
+def more_replicas(found: Mapping[str, object], replicas: int) -> dict[str, object]:
+    """The change that gives a stream so many replicas, if it has fewer."""
+    return {"num_replicas": replicas} if _number(found.get("num_replicas")) < replicas else {}
+
+
+async def _ensure_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
+    def find_changes(found: Mapping[str, object]) -> dict[str, object]:
+        for setting, wanted, value in find_dangers(spec, found):
+            raise StreamMismatch(stream=spec.name, setting=setting, wanted=wanted, found=value)
+        return find_raises(spec, found, replicas)
+
+    await ensure_made(nc, stream_config(spec, replicas), find_changes)
+
+
+def _may_pass(refused: ApiRefused) -> bool:
+    """Whether the same request may be granted later. Another instance may have made or deleted the stream meanwhile."""
+    passing = {_STREAM_NAME_IN_USE, _NO_SUITABLE_PEERS, STREAM_NOT_FOUND}
+    return refused.code == _UNAVAILABLE or refused.error_code in passing
 
 
 async def _find_stream(nc: Client, name: str) -> StreamInfo | None:
@@ -113,15 +167,6 @@ async def _find_stream(nc: Client, name: str) -> StreamInfo | None:
     except ApiRefused as refused:
         if refused.error_code == STREAM_NOT_FOUND:
             return None
-        raise Unanswered(str(refused)) from refused
-
-
-async def _create_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
-    try:
-        await api_request(nc, f"STREAM.CREATE.{spec.name}", stream_config(spec, replicas))
-    except ApiRefused as refused:
-        if refused.error_code == STREAM_NAME_IN_USE:
-            raise Unanswered("another instance made the stream at the same time") from refused
         raise
 
 
@@ -148,9 +193,9 @@ def find_raises(spec: StreamSpec, config: Mapping[str, object], replicas: int) -
     for setting in ("max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_age"):
         if _is_tighter(config.get(setting), wanted[setting]):
             changes[setting] = wanted[setting]
-    for setting in ("num_replicas", "duplicate_window"):
-        if _number(config.get(setting)) < _number(wanted[setting]):
-            changes[setting] = wanted[setting]
+    changes |= more_replicas(config, replicas)
+    if _number(config.get("duplicate_window")) < _number(wanted["duplicate_window"]):
+        changes["duplicate_window"] = wanted["duplicate_window"]
     if spec.discard_new and config.get("discard") != "new":
         changes["discard"] = "new"
     if missing := [subject for subject in spec.subjects if subject not in _subjects(config)]:

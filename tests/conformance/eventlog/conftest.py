@@ -7,7 +7,7 @@ import signal
 import socket
 import subprocess
 import sysconfig
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -274,6 +274,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
+async def until_whole(nc: Client, streams: Iterable[str]) -> None:
+    """Wait until each stream has a leader and two followers that have all that it has."""
+    async with asyncio.timeout(2 * DEADLINE_SECONDS):
+        for stream in streams:
+            while True:
+                with suppress(nats.errors.Error, nats.js.errors.APIError):
+                    cluster = (await nc.jetstream().stream_info(stream)).cluster
+                    if cluster and cluster.leader and sum(bool(each.current) for each in cluster.replicas or ()) == 2:
+                        break
+                await asyncio.sleep(0.05)
+
+
 class Kit:
     """What the test files share. Handed out by a fixture: files of tests cannot import one another here."""
 
@@ -286,6 +298,7 @@ class Kit:
     make_commit = staticmethod(make_commit)
     take = staticmethod(take)
     until = staticmethod(until)
+    until_whole = staticmethod(until_whole)
     lease_seconds = LEASE_SECONDS
 
 

@@ -1,13 +1,16 @@
 """What happens to a follower when the server, the consumer or the reader fails."""
 
 import asyncio
+import gc
+import weakref
 
 import pytest
 
 from taskyard.eventlog import follower as follower_module
-from taskyard.eventlog.errors import LogGap, LogUnavailable
+from taskyard.eventlog.errors import LogGap, LogUnavailable, StreamMissing, StreamReplaced
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream import JetStreamInput
+from taskyard.eventlog.streams import ensure_streams
 
 pytestmark = pytest.mark.anyio
 
@@ -124,11 +127,57 @@ async def test_closing_leaves_no_consumer_behind(nats_site, kit):
     assert not await nats_site.nc.jetstream().consumers_info(nats_site.stream)
 
 
-async def test_a_stream_out_of_reach_ends_the_following_after_the_limit(nats_site):
-    async with StreamFollower(nats_site.nc, "NO_SUCH_STREAM", after=0, unavailable_seconds_max=0.3) as absent:
+async def test_a_stream_out_of_reach_ends_the_following_after_the_limit(own_server, own_site):
+    own_server.kill()
+    async with StreamFollower(own_site.nc, own_site.stream, after=0, unavailable_seconds_max=0.3) as absent:
         with pytest.raises(LogUnavailable):
             async with asyncio.timeout(10):
                 await absent.next_batch()
+
+
+async def test_a_stream_that_is_not_there_ends_the_following_after_the_limit(nats_site, monkeypatch):
+    monkeypatch.setattr(follower_module, "MISSING_SECONDS_MAX", 0.3)
+    async with StreamFollower(nats_site.nc, "NO_SUCH_STREAM", after=0) as absent:
+        with pytest.raises(StreamMissing):
+            async with asyncio.timeout(10):
+                await absent.next_batch()
+
+
+async def test_a_stream_that_is_made_anew_while_it_is_followed_is_told_apart(nats_site, kit):
+    _, inputs = nats_site.specs()
+    for number in range(3):
+        await nats_site.publish_input(str(number).encode())
+    async with nats_site.input().follow(0) as batches:
+        await kit.take(batches, 3)
+        await nats_site.nc.jetstream().delete_stream(inputs.name)
+        await ensure_streams({"control": nats_site.nc}, [inputs])
+        for number in range(5):
+            await nats_site.publish_input(str(number).encode())
+        with pytest.raises(StreamReplaced):
+            async with asyncio.timeout(10):
+                await batches.__anext__()
+
+
+async def test_a_stream_that_was_made_anew_since_its_cursor_was_named_is_told_apart(nats_site):
+    _, inputs = nats_site.specs()
+    stream = nats_site.input()
+    before = await stream.cursor_name()
+    assert await nats_site.input().cursor_name() == before
+    await nats_site.nc.jetstream().delete_stream(inputs.name)
+    await ensure_streams({"control": nats_site.nc}, [inputs])
+    async with stream.follow(0) as batches:
+        with pytest.raises(StreamReplaced):
+            async with asyncio.timeout(10):
+                await batches.__anext__()
+    assert await stream.cursor_name() != before
+
+
+async def test_a_stream_is_the_same_one_after_a_restart_of_the_server(own_server, own_site):
+    stream = own_site.input()
+    before = await stream.cursor_name()
+    own_server.kill()
+    own_server.start()
+    assert await stream.cursor_name() == before
 
 
 async def test_a_closed_connection_ends_the_following(server, nats_site):
@@ -138,3 +187,23 @@ async def test_a_closed_connection_ends_the_following(server, nats_site):
         with pytest.raises(LogUnavailable):
             async with asyncio.timeout(10):
                 await cut.next_batch()
+
+
+async def test_a_follower_that_was_closed_is_gone_at_once(nats_site, kit):
+    """What it had read ahead may be megabytes, and the garbage collector of a service comes by seldom."""
+    log, expected = nats_site.log(), 0
+    for number in range(3):
+        expected = await log.append(kit.make_commit("w", kit.Opened(str(number))), writer="w", expected=expected)
+    gc.collect()
+    gc.disable()
+    try:
+        follower = StreamFollower(nats_site.nc, nats_site.stream, after=0, contiguous=True)
+        is_there = weakref.ref(follower)
+        async with follower as batches:
+            await batches.next_batch()
+        del follower, batches
+        async with asyncio.timeout(5):
+            while is_there() is not None:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()

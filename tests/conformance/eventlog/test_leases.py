@@ -1,10 +1,13 @@
 """A lease picks one instance, lets another in when it is over, and survives a restart of the server."""
 
 import asyncio
+import time
+from contextlib import suppress
 
 import pytest
 
-from taskyard.eventlog.leases import ensure_leases
+from taskyard.eventlog.errors import EventLogError, LeaseLost
+from taskyard.eventlog.leases import ensure_leases, keep_lease
 
 pytestmark = pytest.mark.anyio
 
@@ -27,13 +30,66 @@ async def test_a_lease_that_expired_lets_another_in_and_is_not_renewed(site):
     assert await two.renew()
 
 
-async def test_a_lease_that_expired_is_not_renewed_even_when_nobody_took_it(site):
-    one = site.lease("w")
+async def test_a_lease_that_expired_is_renewed_when_nobody_took_it(site):
+    one, two = site.lease("w"), site.lease("w")
     assert await one.try_acquire("one")
     await site.lease_time_passes()
-    assert not await one.renew()
-    assert not await one.renew()
+    assert await one.renew()
+    assert not await two.try_acquire("two")
+
+
+async def test_a_lease_that_was_lost_stays_lost_after_its_new_holder_has_gone(site):
+    one, two = site.lease("w"), site.lease("w")
     assert await one.try_acquire("one")
+    await site.lease_time_passes()
+    assert await two.try_acquire("two")
+    assert not await one.renew()
+    await two.release()
+    assert not await one.renew()
+
+
+async def test_who_waits_for_a_lease_hears_at_once_that_it_was_given_up(site):
+    one, two = site.lease("w"), site.lease("w")
+    assert await one.try_acquire("one")
+    assert not await two.try_acquire("two")
+    waiting = asyncio.create_task(two.until_free(seconds_max=20))
+    await asyncio.sleep(0.05)  # not for luck: who comes too late waits for nothing, and this fails below
+    await one.release()
+    began = time.monotonic()
+    await waiting
+    while not await two.try_acquire("two"):
+        await two.until_free(seconds_max=20)
+    assert time.monotonic() - began < 2
+
+
+async def test_waiting_for_a_lease_that_nobody_gives_up_ends(site):
+    one, two = site.lease("w"), site.lease("w")
+    assert await one.try_acquire("one")
+    await two.until_free(seconds_max=0.05)
+    assert not await two.try_acquire("two")
+
+
+async def test_a_renewal_that_was_cut_off_does_not_keep_a_lease_from_being_given_up(nats_site):
+    one, two = nats_site.lease("w"), nats_site.lease("w")
+    assert await one.try_acquire("one")
+    renewal = asyncio.create_task(one.renew())
+    await asyncio.sleep(0)  # it is sent, and its answer never read
+    renewal.cancel()
+    await asyncio.gather(renewal, return_exceptions=True)
+    await one.release()
+    assert await two.try_acquire("two")
+
+
+async def test_a_lease_is_kept_until_another_has_it(site, kit):
+    one, two = site.lease("w"), site.lease("w")
+    assert await one.try_acquire("one")
+    keeping = asyncio.create_task(keep_lease(one, 0.3))
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.shield(keeping), 0.5)
+    await one.release()
+    assert await two.try_acquire("two")
+    with pytest.raises(LeaseLost):
+        await asyncio.wait_for(keeping, kit.lease_seconds)
 
 
 async def test_renewing_keeps_a_lease(site, kit):
@@ -69,8 +125,30 @@ async def test_without_a_server_nothing_is_confirmed_and_nothing_hangs(own_serve
     assert await lease.try_acquire("one")
     own_server.kill()
     async with asyncio.timeout(3):
-        assert not await lease.renew()
+        with pytest.raises(EventLogError):
+            await lease.renew()
+        assert not await lease.try_acquire("one")
         await lease.release()
+
+
+async def test_a_lease_about_which_nobody_answers_for_a_while_is_kept(own_server, own_site):
+    lease = own_site.lease("w")
+    assert await lease.try_acquire("one")
+    keeping = asyncio.create_task(keep_lease(lease, 1.0))
+    own_server.kill()
+    with pytest.raises(TimeoutError):  # longer than the lease
+        await asyncio.wait_for(asyncio.shield(keeping), 2)
+    own_server.start()
+    other = own_site.lease("w")
+    async with asyncio.timeout(15):
+        while True:
+            with suppress(EventLogError):
+                assert await lease.renew()
+                break
+            await asyncio.sleep(0.05)
+    assert not await other.try_acquire("two")
+    assert not keeping.done()
+    keeping.cancel()
 
 
 async def test_leases_work_again_after_a_restart_of_the_server(own_server, own_site, kit):

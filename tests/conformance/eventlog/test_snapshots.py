@@ -65,3 +65,23 @@ async def test_a_snapshot_that_was_not_written_to_its_end_is_passed_over(nats_si
     assert await nats_site.snapshots().load("w", 1) == (20, b"b" * 600_000)
     await nats_site.snapshots().save("w", 1, 40, b"d" * 600_000)
     assert await nats_site.snapshots().load("w", 1) == (40, b"d" * 600_000)
+
+
+async def test_who_cannot_use_a_snapshot_asks_for_the_one_before(site):
+    await site.snapshots().save("w", 1, 10, b"older")
+    await site.snapshots().save("w", 1, 20, b"newer")
+    assert await site.snapshots().load("w", 1, below=20) == (10, b"older")
+    assert await site.snapshots().load("w", 1, below=10) is None
+
+
+@pytest.mark.parametrize("chunks", ["", "x", "0", "-1", "99999999", "2"])
+async def test_a_snapshot_that_lies_of_its_length_is_passed_over(nats_site, chunks, caplog):
+    store = nats_site.snapshots()
+    await store.save("w", 1, 10, b"older")
+    headers = {
+        f"Taskyard-Snapshot-{name}": value for name, value in (("Version", "1"), ("Sequence", "20"), ("Id", "x"))
+    }
+    await store._publish(store._subject("w", 1, 0), b"newer", headers | {"Taskyard-Snapshot-Chunks": chunks})
+
+    assert await nats_site.snapshots().load("w", 1) == (10, b"older")
+    assert "skipped a damaged snapshot" in caplog.text

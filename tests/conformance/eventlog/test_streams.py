@@ -8,8 +8,8 @@ from nats.protocol import parser
 import taskyard.eventlog.any_message  # noqa: F401 - it makes nats-py stricter, in this process for every test
 from taskyard.contracts.subjects import streams
 from taskyard.eventlog.durability import is_sync_always
-from taskyard.eventlog.errors import StreamMismatch
-from taskyard.eventlog.streams import ensure_streams, stream_config
+from taskyard.eventlog.errors import ApiRefused, LogMissing, StreamMismatch
+from taskyard.eventlog.streams import ensure_streams, refuse_lost_log, stream_config
 
 pytestmark = pytest.mark.anyio
 
@@ -154,3 +154,36 @@ async def test_what_cannot_be_asked_counts_as_not_flushing(server, nats_site):
     assert not await is_sync_always()
     assert not await is_sync_always(monitoring_urls=["http://127.0.0.1:9"])
     assert not await is_sync_always(system=nats_site.nc)  # An ordinary account does not learn it.
+
+
+async def test_one_of_three_servers_may_be_away_when_they_are_asked_whether_they_flush(server, tmp_path, kit):
+    well, away = server.monitoring_url, "http://127.0.0.1:9"
+    assert await is_sync_always(monitoring_urls=[well, well, away])
+    assert not await is_sync_always(monitoring_urls=[well, away])
+    assert not await is_sync_always(monitoring_urls=[well, away, away])
+    lazy = kit.NatsProcess(tmp_path, jetstream="")
+    lazy.start()
+    try:
+        await (await lazy.connect("sys")).close()
+        assert not await is_sync_always(monitoring_urls=[well, well, lazy.monitoring_url])
+    finally:
+        lazy.kill()
+
+
+async def test_more_replicas_than_servers_are_refused_at_once(nats_site):
+    log, _ = nats_site.specs()
+    with pytest.raises(ApiRefused, match="replicas"):
+        await ensure_streams({"control": nats_site.nc}, [log], replicas=3)
+
+
+async def test_a_log_that_was_deleted_is_not_begun_anew_beside_commands_that_it_has_decided(nats_site):
+    log, inputs = nats_site.specs()
+    js = nats_site.nc.jetstream()
+    await refuse_lost_log(nats_site.nc, log.name, inputs.name)
+    await js.delete_stream(log.name)
+    await refuse_lost_log(nats_site.nc, log.name, inputs.name)  # nothing was stored yet
+    await nats_site.publish_input(b"command")
+    with pytest.raises(LogMissing, match=log.name):
+        await refuse_lost_log(nats_site.nc, log.name, inputs.name)
+    await js.delete_stream(inputs.name)
+    await refuse_lost_log(nats_site.nc, log.name, inputs.name)

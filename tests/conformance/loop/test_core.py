@@ -5,7 +5,7 @@ from tally import CODEC, START, Yard, tally
 
 from taskyard.contracts.values import Instant, make_position, seconds
 from taskyard.eventlog.append import AppendRejected
-from taskyard.machine.core import INPUTS_OFFERED_MAX, INPUTS_WAITING_MAX, ProtocolViolation, Role
+from taskyard.machine.core import INPUTS_OFFERED_MAX, INPUTS_WAITING_MAX, Offered, ProtocolViolation, Role
 
 
 def test_an_instance_leads_once_its_own_epoch_is_stored_and_folded() -> None:
@@ -255,6 +255,69 @@ def test_a_successor_goes_on_behind_the_cursors_of_the_log() -> None:
     assert new.inputs_waiting == 1
 
 
+def test_a_stream_that_was_made_anew_is_read_from_its_start_and_the_cursor_of_the_former_stays() -> None:
+    yard = Yard()
+    core = yard.leader()
+    core.cursors = {"IN@1": 9, "INPUT@1": 3}
+    core.step_down()
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+
+    assert core.begin_to_read("IN", "IN@1") == 9
+    assert core.former_cursors("IN", "IN@1") == []
+    assert core.begin_to_read("IN", "IN@2") == 0
+    assert core.former_cursors("IN", "IN@2") == ["IN@1"]
+    core.offer(Offered(7, "IN@2", 1))
+    append = core.decide(0.0)
+
+    assert append is not None and CODEC.decode(append.data).cursors == {"IN@2": 1}
+    core.appended(yard.store(append))
+    yard.fold(core)
+    assert core.cursors == {"IN@1": 9, "INPUT@1": 3, "IN@2": 1}
+
+
+def test_a_cursor_of_the_first_form_is_taken_over_once() -> None:
+    yard = Yard()
+    old = yard.leader("one")
+    yard.tell(old, 1, 2, 3, first=1)
+    append = old.decide(0.0)
+    assert append is not None
+    yard.store(append)
+    core = yard.leader("two")
+
+    assert core.begin_to_read("IN", "IN@5") == 3
+    core.offer(Offered(4, "IN@5", 4))
+    append = core.decide(0.0)
+    assert append is not None and CODEC.decode(append.data).cursors == {"IN@5": 4}
+    yard.store(append)
+    successor = yard.leader("three")
+    assert successor.begin_to_read("IN", "IN@5") == 4
+    assert successor.begin_to_read("IN", "IN@6") == 0
+
+
+def test_a_stream_that_lost_its_end_moves_its_cursor_back() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1, 2, 3, first=7)
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    yard.fold(core)
+    assert core.cursors == {"IN": 9}
+
+    core.read_again("IN")
+    yard.tell(core, 1, 2, 4, first=1)  # two that are known, and one that came since
+    append = core.decide(0.0)
+
+    assert append is not None
+    commit = CODEC.decode(append.data)
+    assert [event.number for event in commit.events] == [4]
+    assert commit.cursors == {"IN": 3}
+    core.appended(yard.store(append))
+    yard.fold(core)
+    assert core.cursors == {"IN": 3}
+
+
 def test_what_was_decided_and_not_stored_is_decided_again() -> None:
     yard = Yard()
     core = yard.leader()
@@ -270,7 +333,7 @@ def test_what_was_decided_and_not_stored_is_decided_again() -> None:
     assert append is not None and len(CODEC.decode(append.data).events) == 1
 
 
-def test_cursors_are_merged_and_never_go_back() -> None:
+def test_cursors_of_several_streams_are_merged() -> None:
     yard = Yard()
     core = yard.leader()
     core.cursors = {"OTHER": 9}

@@ -7,11 +7,12 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+from msgspec import json
 from tally import CODEC, Foreign, Tally
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import Commit, StoredCommit
-from taskyard.eventlog.errors import LogGap
+from taskyard.eventlog.errors import LogGap, LogUnavailable
 from taskyard.eventlog.leases import MemoryLease, MemoryLeases
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
@@ -62,6 +63,9 @@ class LyingLease:
 
     async def release(self) -> None:
         """Nobody gets it, since all have it."""
+
+    async def until_free(self, seconds_max: float) -> None:
+        await asyncio.sleep(seconds_max)
 
 
 class Instance:
@@ -392,10 +396,10 @@ async def test_killing_again_and_again_loses_and_doubles_nothing(place: Place) -
 
 
 async def test_a_new_instance_goes_on_behind_a_snapshot(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskyard.machine.loop.MachineLoop._save_snapshot_if_due.__defaults__", (6,))
+    monkeypatch.setattr("taskyard.machine.snapshots.SnapshotKeeper.save_if_due.__defaults__", (6,))
     one = await place.leader("one")
     place.tell(*range(1, 10))
-    await until(lambda: one.loop.snapshots_saved == 1 and len(place.noted()) == 9)
+    await until(lambda: one.loop.snapshots.saved == 1 and len(place.noted()) == 9)
     await one.stop()
 
     two = await place.leader("two")
@@ -407,14 +411,198 @@ async def test_a_new_instance_goes_on_behind_a_snapshot(place: Place, monkeypatc
     place.check_chain()
 
 
-@pytest.mark.parametrize("data", [b"nonsense", b"{}", b"[]"])
-async def test_an_unreadable_snapshot_is_passed_over(place: Place, data: bytes) -> None:
+UNREADABLE = [
+    pytest.param(b"nonsense", id="no JSON"),
+    pytest.param(b"", id="empty"),
+    pytest.param(b"{}", id="no parts"),
+    pytest.param(b"[]", id="wrong type"),
+    pytest.param(b'{"loop":{"sequence":"x"},"machine":[[],[]]}', id="wrong type in the loop's part"),
+    pytest.param(None, id="wrong type in the machine's part"),
+]
+
+
+@pytest.mark.parametrize("data", UNREADABLE)
+async def test_an_unreadable_snapshot_is_passed_over_for_the_one_before(place: Place, data: bytes | None) -> None:
+    one = await place.leader("one")
+    place.tell(*range(1, 5))
+    await until(lambda: len(place.noted()) == 4)
+    older, loop = one.machine.snapshot(), json.encode(one.loop.core.saved())
+    sequence = place.stream.head
+    await one.stop()
+    await place.snapshots.save("tally", 1, sequence, b'{"loop":%b,"machine":%b}' % (loop, older))
+    unreadable = data if data is not None else b'{"loop":%b,"machine":[["x"],7]}' % loop
+    await place.snapshots.save("tally", 1, sequence + 1, unreadable)
+
+    two = await place.leader("two")
+
+    assert two.machine.numbers == [1, 2, 3, 4]
+    assert two.machine.applied == [], "it began with the older snapshot"
+
+
+@pytest.mark.parametrize("data", UNREADABLE[:2])
+async def test_without_any_readable_snapshot_the_whole_log_is_folded(place: Place, data: bytes) -> None:
     one = await place.leader("one")
     place.tell(1, 2)
     await until(lambda: len(place.noted()) == 2)
     await one.stop()
-    await place.snapshots.save("tally", 1, place.stream.head, data)
+    for sequence in (1, 2):
+        await place.snapshots.save("tally", 1, sequence, data)
 
     two = await place.leader("two")
 
-    assert two.machine.numbers == [1, 2]
+    assert (two.machine.numbers, len(two.machine.applied)) == ([1, 2], 2)
+
+
+class SlowSnapshots(MemorySnapshots):
+    """A store that answers nobody until it is told to, or fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+        self.answers = asyncio.Event()
+        self.error: Exception | None = None
+
+    async def save(self, writer: str, version: int, sequence: int, data: bytes) -> None:
+        self.asked += 1
+        await self.answers.wait()
+        if self.error is not None:
+            raise self.error
+        await super().save(writer, version, sequence, data)
+
+
+async def test_nobody_waits_for_a_snapshot_and_one_is_saved_at_a_time(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.machine.snapshots.SnapshotKeeper.save_if_due.__defaults__", (2,))
+    slow = place.snapshots = SlowSnapshots()
+    one = await place.leader("one")
+
+    place.tell(*range(1, 20))
+    await until(lambda: len(place.noted()) == 19)
+    assert (slow.asked, one.loop.snapshots.saved) == (1, 0)
+
+    slow.answers.set()
+    await until(lambda: one.loop.snapshots.saved == 1)
+    found = await slow.load("tally", 1)
+    assert found is not None and found[0] < place.stream.head, "it is of the time when it was begun"
+
+
+async def test_a_store_that_fails_stops_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.machine.snapshots.SnapshotKeeper.save_if_due.__defaults__", (1,))
+    failing = place.snapshots = SlowSnapshots()
+    failing.answers.set()
+    failing.error = LogUnavailable("away")
+    one = await place.leader("one")
+
+    for number in range(1, 4):
+        place.tell(number)
+        await until(lambda number=number: failing.asked >= number)
+
+    await until(lambda: place.noted() == [1, 2, 3])
+    await one.stop()
+    assert one.loop.snapshots.saved == 0
+
+
+# -- effects -----------------------------------------------------------------------------------------------------------
+
+
+async def test_effects_beyond_the_limit_wait_until_there_is_room_and_none_is_dropped(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine counts what it gave out as done: what found no room would never be done."""
+    monkeypatch.setattr("taskyard.machine.loop.EFFECTS_AT_ONCE_MAX", 2)
+    one = await place.leader("one")
+    may_end, at_once = asyncio.Event(), 0
+    told: list[int] = []
+
+    async def slowly(effect: int) -> None:
+        nonlocal at_once
+        at_once += 1
+        told.append(effect)
+        await may_end.wait()
+        at_once -= 1
+
+    one.loop._perform = slowly
+    for number in range(1, 6):
+        place.tell(number)
+        await until(lambda number=number: len(place.noted()) == number)
+    assert at_once == 2, "as many as there is room for"
+
+    may_end.set()
+
+    await until(lambda: at_once == 0 and told[-1] == 5)
+
+
+# -- input streams that are not what they were -------------------------------------------------------------------------
+
+
+async def test_an_input_stream_that_is_made_anew_while_it_is_read_is_read_from_its_start(place: Place) -> None:
+    await place.leader("one")
+    place.tell(1, 2, 3)
+    await until(lambda: place.noted() == [1, 2, 3])
+    place.inputs.make_anew()
+    place.tell(4, 5)
+    await until(lambda: place.noted() == [1, 2, 3, 4, 5])
+    place.check_chain()
+
+
+async def test_an_input_stream_that_was_made_anew_while_nobody_led_is_read_from_its_start(place: Place) -> None:
+    first = await place.leader("first")
+    place.tell(1, 2, 3)
+    await until(lambda: place.noted() == [1, 2, 3])
+    await first.stop()
+    place.inputs.make_anew()
+    place.tell(*range(4, 14))  # more than the former one had
+    await place.leader("second")
+    await until(lambda: place.noted() == list(range(1, 14)))
+
+
+async def test_an_input_stream_that_lost_its_end_is_read_again_and_what_came_since_is_not_ignored(place: Place) -> None:
+    first = await place.leader("first")
+    place.tell(1, 2, 3, 4, 5)
+    await until(lambda: len(place.noted()) == 5)
+    await first.stop()
+    place.inputs.lose_end(2)
+    place.tell(6)
+    second = await place.leader("second")
+    await until(lambda: place.noted() == [1, 2, 3, 4, 5, 6])
+    await second.stop()
+    place.tell(7)
+    await place.leader("third")
+    await until(lambda: place.noted() == [1, 2, 3, 4, 5, 6, 7])
+
+
+async def test_a_leader_that_stops_lets_another_one_lead_at_once(place: Place) -> None:
+    one = await place.leader("one")
+    two = place.start("two")
+    await until(lambda: two.loop.is_recovered)
+    began = time.monotonic()
+    await one.stop()
+    await until(lambda: two.leads)
+    assert time.monotonic() - began < LEASE_SECONDS
+
+
+async def test_a_leader_that_stops_tells_what_it_has_just_decided(place: Place) -> None:
+    gate = asyncio.Event()
+
+    class GatedLog(MemoryLog[Any]):
+        is_waiting = False
+
+        async def append(self, data: bytes, *, writer: str, expected: int) -> int:
+            if CODEC.decode(data).events:
+                self.is_waiting = True
+                await gate.wait()
+            return await super().append(data, writer=writer, expected=expected)
+
+    log = GatedLog(place.stream, "log", CODEC)
+    one = Instance(place, "one", MemoryLease(place.leases, "tally"), log)
+    place.instances.append(one)
+    await until(lambda: one.leads)
+    place.tell(1)
+    await until(lambda: log.is_waiting)
+    stopping = asyncio.create_task(one.stop())
+    await until(lambda: one.loop._is_leaving)
+    gate.set()
+    await stopping
+    assert place.noted() == [1]
+    assert one.acted[-1] == 1

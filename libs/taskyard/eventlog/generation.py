@@ -1,0 +1,213 @@
+"""The next generation of a log that grew too long: a new stream that begins with the latest commits of the old one.
+
+Sequences and times go on as they were. The new stream holds at least the last commit of each writer, since the fence of
+the next append is the sequence of that; what lies before is in the archive. Nothing is folded differently: an instance
+begins with its snapshot, as ever, or else reads the archive first (`tiered.py`).
+
+While the streams are exchanged there is for a moment no log, and a service that started then would make an empty one. So a
+marker is set before and removed afterwards; services refuse to start while it is there, and the command goes on from it.
+"""
+
+from collections.abc import Mapping
+
+import msgspec
+from msgspec import Struct
+from nats.aio.client import Client
+
+from taskyard.contracts.events import DECIDERS, LOG_KEEPER, OWNERS, LogVersionActivated
+from taskyard.contracts.subjects import StreamSpec
+from taskyard.contracts.values import Instant
+from taskyard.eventlog.append import Patience
+from taskyard.eventlog.archive import Archive
+from taskyard.eventlog.archiving import Progress
+from taskyard.eventlog.commit import Commit, CommitCodec
+from taskyard.eventlog.copying import LogCopy
+from taskyard.eventlog.errors import ApiRefused, CopyRefused, GenerationUnfinished, LeaseHeld, Unanswered
+from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, last_message, publish, stream_info
+from taskyard.eventlog.leases import read_holder
+from taskyard.eventlog.log import EventLog
+from taskyard.eventlog.versions import KEEPER_INSTANCE, active_version
+
+EXCHANGE_SECONDS_MAX = 60.0
+"""How long the server may take for one step of the exchange."""
+CLOSING_INSTANCE = "generation"
+"""The instance that takes over for each writer at the end of a generation, and decides nothing."""
+
+
+class Exchange(Struct, frozen=True, kw_only=True):
+    """The marker: the new stream holds the commits from `first` to `last`, which the archive has, as all before."""
+
+    first: int
+    last: int
+
+
+class Generation(Struct, frozen=True, kw_only=True):
+    """A finished exchange: the stream now begins with `first`, where it began with `before`, and ends with `last`."""
+
+    before: int
+    first: int
+    last: int
+
+
+def marker_stream(stream: str) -> str:
+    """The stream whose only message says that the log in `stream` is being exchanged."""
+    return f"{stream}_EXCHANGE"
+
+
+async def read_marker(nc: Client, stream: str) -> Exchange | None:
+    """The exchange that was begun and not finished, if there is one.
+
+    Raises:
+        LogUnavailable: the server gave no answer within the limit.
+    """
+    patience = Patience(EXCHANGE_SECONDS_MAX)
+    name = marker_stream(stream)
+    while True:
+        try:
+            found = await last_message(nc, name, name)
+        except ApiRefused as refused:
+            if refused.error_code == STREAM_NOT_FOUND:
+                return None
+            await patience.pause(refused)
+        except Unanswered as error:
+            await patience.pause(error)
+        else:
+            return None if found is None else msgspec.json.decode(found.data, type=Exchange)
+
+
+async def require_finished(nc: Client, stream: str) -> None:
+    """Refuse to start on a log that is being exchanged.
+
+    Raises:
+        GenerationUnfinished: it is.
+        LogUnavailable: the server gave no answer within the limit.
+    """
+    if await read_marker(nc, stream) is not None:
+        raise GenerationUnfinished(stream)
+
+
+async def require_nobody_leads(nc: Client, bucket: str) -> None:
+    """Make sure that no service leads now.
+
+    Raises:
+        LeaseHeld: one does, or did until a moment ago.
+    """
+    for writer in DECIDERS:
+        try:
+            holder = await read_holder(nc, bucket, writer)
+        except ApiRefused as refused:
+            if refused.error_code == STREAM_NOT_FOUND:
+                return  # no service has ever run here
+            raise
+        if holder is not None:
+            raise LeaseHeld(f"{writer} is led by {holder}: stop the services first")
+
+
+async def close_generation(log: EventLog[object], codec: CommitCodec[object], now: Instant) -> int:
+    """Append one commit for each writer, so that the end of the log holds the last one of each; the first one's sequence.
+
+    For a service that is a takeover by an instance that decides nothing; the keeper says again which version is active.
+
+    Raises:
+        FenceMoved: a service runs after all.
+        LogUnavailable: the outcome is not known; nothing is lost.
+    """
+    first = 0
+    for writer in OWNERS:
+        last = await log.last(writer)
+        if last is None:
+            continue
+        is_keeper = writer == LOG_KEEPER
+        version = active_version(last.commit.events) if is_keeper else None
+        commit = Commit[object](
+            writer=writer,
+            instance=KEEPER_INSTANCE if is_keeper else CLOSING_INSTANCE,
+            epoch=last.commit.epoch + (0 if is_keeper else 1),
+            at=now,
+            previous=last.hash,
+            events=() if version is None else (LogVersionActivated(version=version, by=CLOSING_INSTANCE),),
+        )
+        sequence = await log.append(codec.encode(commit), writer=writer, expected=last.sequence)
+        first = first or sequence
+    return first
+
+
+async def exchange(
+    nc: Client, spec: StreamSpec, archive: Archive, first: int, progress: Progress, *, replicas: int
+) -> Generation:
+    """Put a stream that begins with the commit `first` in the place of the log, whose archive is complete.
+
+    Raises:
+        CopyRefused: the archive does not end where the log does; nothing was changed.
+        LogUnavailable: the server gave no answer within the limit. Call `finish_exchange` later.
+    """
+    state = (await stream_info(nc, spec.name)).state
+    if first <= state.first_seq:
+        raise CopyRefused(f"the log begins with commit {state.first_seq}: there is nothing to leave out")
+    if archive.last != state.last_seq or archive.first > state.first_seq:
+        raise CopyRefused(f"the archive holds {archive.first} to {archive.last}, the log goes to {state.last_seq}")
+    begun = Exchange(first=first, last=state.last_seq)
+    name = marker_stream(spec.name)
+    await _call(
+        nc, f"STREAM.CREATE.{name}", {"name": name, "subjects": [name], "storage": "file", "num_replicas": replicas}
+    )
+    await publish(nc, name, msgspec.json.encode(begun))
+    await _call(nc, f"STREAM.DELETE.{spec.name}")
+    return await finish_exchange(nc, spec, archive, begun, progress, replicas=replicas, before=state.first_seq)
+
+
+async def finish_exchange(
+    nc: Client,
+    spec: StreamSpec,
+    archive: Archive,
+    begun: Exchange,
+    progress: Progress,
+    *,
+    replicas: int,
+    before: int = 0,
+) -> Generation:
+    """Fill the new stream from the archive, and remove the marker. What was interrupted goes on.
+
+    Raises:
+        CopyRefused: the archive does not hold what the marker names.
+        ArchiveDamaged, ArchiveUnreachable: see `Archive.read`.
+        LogUnavailable: the server gave no answer within the limit. Call it again.
+    """
+    if archive.first > begun.first or archive.last < begun.last:
+        raise CopyRefused(f"the archive holds {archive.first} to {archive.last}, not {begun.first} to {begun.last}")
+    copy = LogCopy(nc, spec, replicas=replicas)
+    if await _is_old(nc, spec.name, begun):  # the marker was set, and the old stream not yet deleted
+        await _call(nc, f"STREAM.DELETE.{spec.name}")
+    end = await copy.prepare(begun.first)
+    for segment in archive.manifest.segments:
+        if segment.last > end:
+            messages = await archive.read(segment)
+            await copy.store([m for m in messages if max(end + 1, begun.first) <= m.sequence <= begun.last])
+            progress(min(segment.last, begun.last), begun.last)
+    await _call(nc, f"STREAM.DELETE.{marker_stream(spec.name)}")
+    return Generation(before=before, first=begun.first, last=begun.last)
+
+
+async def _is_old(nc: Client, stream: str, begun: Exchange) -> bool:
+    try:
+        state = (await stream_info(nc, stream)).state
+    except ApiRefused as refused:
+        if refused.error_code == STREAM_NOT_FOUND:
+            return False
+        raise
+    return state.first_seq < begun.first
+
+
+async def _call(nc: Client, call: str, body: Mapping[str, object] | None = None) -> None:
+    patience = Patience(EXCHANGE_SECONDS_MAX)
+    while True:
+        try:
+            await api_request(nc, call, body)
+        except ApiRefused as refused:
+            if refused.error_code == STREAM_NOT_FOUND and call.startswith("STREAM.DELETE."):
+                return  # an earlier try was heard
+            raise CopyRefused(str(refused)) from refused
+        except Unanswered as error:
+            await patience.pause(error)
+        else:
+            return
