@@ -283,6 +283,16 @@ class Harness:
         self.server = server
         self.folder = folder
 
+    @staticmethod
+    async def joined(dispatcher: Dispatcher) -> None:
+        """Wait for the next heartbeat."""
+        heard = len(dispatcher.heartbeats)
+
+        async def more() -> bool:
+            return len(dispatcher.heartbeats) > heard
+
+        await until(more)
+
     def settings(self, **changes: Any) -> AgentSettings:
         return settings_for(self.server, self.folder, **changes)
 

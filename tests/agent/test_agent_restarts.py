@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import nats.errors
 import pytest
+from host_processes import is_running
 
 from taskyard.agent.attempts import retries
 from taskyard.agent.errors import JournalError
@@ -19,30 +20,14 @@ from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import Position, TaskId
 
 
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
-
-
 def read_pid(path: Path) -> int:
     return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
-
-
-async def joined(harness: Any, d: Any) -> None:
-    heard = len(d.heartbeats)
-
-    async def more() -> bool:
-        return len(d.heartbeats) > heard
-
-    await harness.until(more)
 
 
 def test_after_kill_9_the_orphan_is_killed_and_the_attempt_is_lost(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
         first = harness.process()
-        await joined(harness, d)
+        await harness.joined(d)
         before = d.incarnation
         script = f"(echo $$ > {tmp_path}/pid; sleep 300) & echo $! > {tmp_path}/child; sleep 300"
         one = d.assignment("command", {"script": script})
@@ -53,13 +38,13 @@ def test_after_kill_9_the_orphan_is_killed_and_the_attempt_is_lost(harness: Any,
 
         await harness.until(runs)
         first.kill()
-        assert alive(read_pid(tmp_path / "pid"))
+        assert is_running(read_pid(tmp_path / "pid"))
         second = harness.process()
         try:
             await d.report(one.task, Lost)
-            assert not alive(read_pid(tmp_path / "pid"))
-            assert not alive(read_pid(tmp_path / "child"))
-            await joined(harness, d)
+            assert not is_running(read_pid(tmp_path / "pid"))
+            assert not is_running(read_pid(tmp_path / "child"))
+            await harness.joined(d)
             assert d.incarnation > before
             assert (await d.assign(one))[0].outcome == "accepted", "the memory answers"
             await d.report(one.task, Lost, count=2)
@@ -73,7 +58,7 @@ def test_after_kill_9_the_orphan_is_killed_and_the_attempt_is_lost(harness: Any,
 def test_a_group_whose_leader_died_with_the_agent_is_killed_too(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
         first = harness.process()
-        await joined(harness, d)
+        await harness.joined(d)
         script = f"echo $$ > {tmp_path}/pid; sleep 300 & echo $! > {tmp_path}/child; wait"
         one = d.assignment("command", {"script": script})
         await d.assign(one)
@@ -87,7 +72,7 @@ def test_a_group_whose_leader_died_with_the_agent_is_killed_too(harness: Any, tm
         second = harness.process()
         try:
             await d.report(one.task, Lost)
-            assert not alive(read_pid(tmp_path / "child"))
+            assert not is_running(read_pid(tmp_path / "child"))
         finally:
             second.terminate()
 
@@ -138,7 +123,7 @@ def test_reports_and_output_of_the_time_without_a_server_arrive_once(harness: An
 def test_unsent_reports_survive_the_agent(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
         agent = harness.process()
-        await joined(harness, d)
+        await harness.joined(d)
         script = f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo done > {tmp_path}/end"
         one = d.assignment("command", {"script": script})
         await d.assign(one)
@@ -170,7 +155,7 @@ def test_without_contact_a_command_stops(harness: Any, monkeypatch: Any, tmp_pat
         await d.assign(one)
 
         async def runs() -> bool:
-            return alive(read_pid(tmp_path / "pid"))
+            return is_running(read_pid(tmp_path / "pid"))
 
         await harness.until(runs)
         harness.server.stop()
@@ -220,7 +205,7 @@ def test_an_agent_that_cannot_write_its_journal_ends_and_kills_what_runs(harness
                     await agent.task
 
             async def dead() -> bool:
-                return not alive(read_pid(tmp_path / "pid"))
+                return not is_running(read_pid(tmp_path / "pid"))
 
             await harness.until(dead)
         assert Path(settings.directory, "journal.sqlite").exists()

@@ -7,19 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+from host_processes import is_running
 
 from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 
 
 def result(report: Any) -> Any:
     return msgspec.json.decode(report.result)
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
-    except OSError:
-        return False
 
 
 def pids(path: Path) -> list[int]:
@@ -163,7 +157,7 @@ def test_a_cancel_reaches_children_that_ignore_term(harness: Any, tmp_path: Path
         assert await d.cancel(one, grace_seconds=0.5) == "accepted"
         end = await d.report(one.task, Failed)
         assert (end.error.code, end.error.retryable) == ("cancelled", False)
-        assert [pid for pid in pids(tmp_path / "pids") if alive(pid)] == []
+        assert [pid for pid in pids(tmp_path / "pids") if is_running(pid)] == []
 
     harness.run_with_agent(scenario)
 
@@ -173,7 +167,7 @@ def test_what_a_command_leaves_in_its_group_ends_before_the_report(harness: Any,
         one = d.assignment("command", {"script": f"sleep 300 & echo $! > {tmp_path}/pids"})
         await d.assign(one)
         await d.report(one.task, Succeeded)
-        assert [pid for pid in pids(tmp_path / "pids") if alive(pid)] == []
+        assert [pid for pid in pids(tmp_path / "pids") if is_running(pid)] == []
 
     harness.run_with_agent(scenario)
 

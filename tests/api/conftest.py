@@ -8,7 +8,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from running_api import World, running
+from real_servers import nats_running
+from running_api import USERS, World, running
 
 from taskyard.embedded.nats_server import NatsServer
 
@@ -20,12 +21,8 @@ def anyio_backend() -> str:
 
 @pytest.fixture(scope="session")
 def nats_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NatsServer]:
-    server = NatsServer(
-        tmp_path_factory.mktemp("nats"), clients=["admin", "oscar"], viewers=["vera"], agents=["worker-1", "worker-2"]
-    )
-    server.start()
-    yield server
-    server.stop()
+    with nats_running(tmp_path_factory.mktemp("nats"), **USERS) as server:
+        yield server
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ class FakeTask(Struct, kw_only=True):
     submitted_by: str = "admin"
     status: str = "running"
     attempt: int = 1
+    pending_reason: None = None
 
 
 class FakeReadModel:
@@ -82,6 +83,10 @@ class FakeReadModel:
         return {"items": list(self.rows.values()), "next_cursor": None}
 
     async def history(self, task: str) -> list[Any]:
+        self._check()
+        return []
+
+    async def rejections(self, command: str, *, sees_only: str | None) -> list[Any]:
         self._check()
         return []
 

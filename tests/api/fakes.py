@@ -18,10 +18,10 @@ def accept(task: dict) -> Answer:
     return Answer(code=202, id=task.get("id"), position=make_position(7, 0))
 
 
-def answers_of(body: dict, decide: Decide) -> CommandAnswers:
+def answers_of(body: dict, decide: Decide, sequence: int = 0) -> CommandAnswers:
     """The answers to one stored command, as the scheduler gives them."""
     tasks = body.get("tasks", [body])
-    return CommandAnswers(command=body["id"], answers=tuple(decide(task) for task in tasks))
+    return CommandAnswers(command=body["id"], sequence=sequence, answers=tuple(decide(task) for task in tasks))
 
 
 class FakeStore:
@@ -37,7 +37,7 @@ class FakeStore:
         self.decide = decide
         self._outcomes = outcomes
 
-    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> None:
+    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> int:
         """Store one command and let it be answered."""
         await self.gate.wait()
         if self.is_away:
@@ -46,5 +46,6 @@ class FakeStore:
         self.stored.append((subject, body))
         self.sizes.append(len(data))
         if not self.silent:
-            batch = AnswerBatch(outcomes=(answers_of(body, self.decide),))
+            batch = AnswerBatch(outcomes=(answers_of(body, self.decide, len(self.stored)),))
             asyncio.get_running_loop().call_soon(self._outcomes.deliver, msgspec.json.encode(batch))
+        return len(self.stored)

@@ -1,7 +1,6 @@
 """The whole service against a real nats-server, a scheduler that answers at once, and a read model in memory."""
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
@@ -13,18 +12,21 @@ from fake_read_model import FakeReadModel
 from fakes import accept, answers_of
 from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
+from real_servers import service_settings
 
 from taskyard.api.app import serve
 from taskyard.contracts.commands import AnswerBatch
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import COMMAND_SUBJECTS, HEADER_ANSWER, answer_subject
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.embedded.processes import free_port
 from taskyard.eventlog.commit import Commit, CommitCodec
 from taskyard.service import Links, linked
 from taskyard.settings import Principal, Role, Settings
 
 TOKENS = {"admin": "admin-token", "oscar": "oscar-token", "vera": "vera-token"}
 ROLES = {"admin": Role.ADMIN, "oscar": Role.OPERATOR, "vera": Role.VIEWER}
+USERS = {"clients": ["admin", "oscar"], "viewers": ["vera"], "agents": ["worker-1", "worker-2"]}
 READY_SECONDS_MAX = 10.0
 
 
@@ -77,18 +79,10 @@ async def connect(server: NatsServer, user: str, **options) -> NatsClient:
 
 def settings_for(server: NatsServer, *, postgres_dsn: str = "") -> Settings:
     """Settings of a service on this server and a free port."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    return Settings(
-        nats_urls=[server.url],
-        nats_monitoring_urls=[server.monitor_url],
-        control_user=SERVICE_USER,
-        control_password=server.password(SERVICE_USER),
-        fleet_user=FLEET_USER,
-        fleet_password=server.password(FLEET_USER),
+    return service_settings(
+        server,
         postgres_dsn=postgres_dsn,
-        http_port=port,
+        http_port=free_port(),
         principals=[
             Principal(name=name, role=role, token_sha256=sha256(TOKENS[name].encode()).hexdigest())
             for name, role in ROLES.items()

@@ -14,7 +14,7 @@ from taskyard.api.outcomes import Outcomes
 from taskyard.api.principals import Caller
 from taskyard.api.replies import with_code
 from taskyard.api.submission import HTTP_LIMITS, ITEM_BYTES_MAX, NATS_LIMITS
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer, AnswerBatch, CommandAnswers
 from taskyard.contracts.values import Role, Status
 
 pytestmark = pytest.mark.anyio
@@ -22,6 +22,7 @@ pytestmark = pytest.mark.anyio
 ADMIN = Caller(name="admin", role=Role.ADMIN)
 OSCAR = Caller(name="oscar", role=Role.OPERATOR)
 VERA = Caller(name="vera", role=Role.VIEWER)
+ONE_ID = make_id()
 
 
 class Room:
@@ -353,3 +354,34 @@ async def test_a_bad_command_is_refused_and_not_stored(verb, body):
         await room.command(verb, body)
     assert refused.value.status == 422
     assert room.store.stored == []
+
+
+def _told(sequence: int, code: int) -> bytes:
+    outcome = CommandAnswers(command=ONE_ID, sequence=sequence, answers=(Answer(code=code),))
+    return msgspec.json.encode(AnswerBatch(outcomes=(outcome,)))
+
+
+async def test_two_who_use_one_id_for_different_tasks_each_get_their_own_answer():
+    room = Room(decide=lambda task: accept(task) if task["priority"] == 1 else Answer(code=409, error="id_conflict"))
+    room.store.gate.clear()
+    asked = [asyncio.ensure_future(room.submit(noop(id=ONE_ID, priority=number % 2 + 1))) for number in range(6)]
+    await asyncio.sleep(0)
+    room.store.gate.set()
+    answers = await asyncio.gather(*asked)
+    assert [answer["code"] for answer in answers] == [202, 409, 202, 409, 202, 409]
+
+
+async def test_an_answer_that_comes_before_the_acknowledgement_is_kept_for_its_command():
+    outcomes = Outcomes()
+    refused, accepted, silent = (outcomes.expect(ONE_ID) for _ in range(3))
+    outcomes.deliver(_told(12, 202))
+    outcomes.deliver(_told(11, 409))
+    outcomes.stored(ONE_ID, refused, 11)
+    outcomes.stored(ONE_ID, accepted, 12)
+    outcomes.stored(ONE_ID, silent, 13)
+    assert [answer.code for outcome in (refused, accepted) for answer in outcome.result()] == [409, 202]
+    assert not silent.done()
+    outcomes.deliver(_told(0, 202))  # a scheduler of an older version does not say which one it means
+    assert silent.result()[0].code == 202
+    await asyncio.sleep(0)
+    assert len(outcomes) == 0

@@ -8,8 +8,9 @@ import pytest
 from fake_read_model import FakeTask
 
 from taskyard.api.clock import make_id
+from taskyard.api.health import LAG_SECONDS_MAX
 from taskyard.contracts.commands import Answer
-from taskyard.contracts.values import Status, make_position
+from taskyard.contracts.values import Instant, Status, make_position, seconds
 
 pytestmark = pytest.mark.anyio
 
@@ -191,7 +192,7 @@ async def test_without_postgresql_reading_is_503_and_commands_are_taken(world, p
         assert "postgres" in ready.json()["reasons"]
 
 
-async def test_readiness_tells_a_read_model_that_lags(world):
+async def test_readiness_tells_a_read_model_that_lags_and_minds_once_it_lags_for_long(world, monkeypatch):
     async with world.http("") as http:
         ready = (await http.get("/readyz")).json()
         assert (ready["ready"], ready["reasons"], ready["projection_lag_commits"]) == (True, {}, 0)
@@ -199,9 +200,13 @@ async def test_readiness_tells_a_read_model_that_lags(world):
         head = await world.append()
         world.read_model.reached = make_position(head - 1, 999)
         lagging = await http.get("/readyz")
+        assert (lagging.status_code, lagging.json()["projection_lag_commits"]) == (200, 1)
+        at = (await world.log.last("scheduler")).at
+        monkeypatch.setattr("taskyard.api.health.now", lambda: Instant(at + seconds(LAG_SECONDS_MAX + 1)))
+        lagging = await http.get("/readyz")
     assert lagging.status_code == 503
-    assert lagging.json()["projection_lag_commits"] == 1
-    assert "projection" in lagging.json()["reasons"]
+    assert lagging.json()["projection_lag_seconds"] == LAG_SECONDS_MAX + 1
+    assert lagging.json()["reasons"] == {"projection": "the read model is 6.0 s behind the log, commits it lacks: 1"}
 
 
 async def test_system_routes_ask_for_no_token(world):

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
+import socket
 
 import msgspec
 import pytest
 from fake_read_model import FakeTask
-from running_api import running
+from running_api import TOKENS, running
 
 from taskyard.api.clock import make_id
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
@@ -16,6 +17,7 @@ from taskyard.contracts.subjects import output_subject
 pytestmark = pytest.mark.anyio
 
 SECONDS_MAX = 10.0
+LARGE_EVENTS = 90
 
 
 def submitted(task: str, *, by: str = "admin", queue: str = "default") -> TaskSubmitted:
@@ -205,3 +207,42 @@ async def test_streams_end_when_the_service_stops(nats_server):
     assert b"".join(chunks).startswith(b"retry:")
     await stream.__aexit__(None, None, None)
     await http.aclose()
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off(nats_server, monkeypatch):
+    monkeypatch.setattr("taskyard.api.app.STUCK_READER_SECONDS", 0.5)
+    async with running(nats_server) as world, world.http() as http:
+        host, _, port = world.url.removeprefix("http://").partition(":")
+        with socket.socket() as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect((host, int(port)))
+            head = f"GET /api/v1/events HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKENS['admin']}\r\n\r\n"
+            client.sendall(head.encode())
+            await until_streams(http, 1)
+            # More than the kernel keeps for a client.
+            large = msgspec.Raw(b'"%s"' % (b"x" * 120_000))
+            for _ in range(LARGE_EVENTS):
+                await world.append(msgspec.structs.replace(submitted(make_id()), input=large))
+            await until_streams(http, 0)
+
+
+async def until_streams(http, count: int) -> None:
+    """Wait until so many event streams are open."""
+    async with asyncio.timeout(SECONDS_MAX):
+        while f"taskyard_event_streams {count}.0" not in (await http.get("/metrics")).text:
+            await asyncio.sleep(0.05)
+
+
+async def test_a_body_that_does_not_come_is_not_waited_for(world, monkeypatch):
+    monkeypatch.setattr("taskyard.api.http_shared.BODY_SECONDS_MAX", 0.2)
+    host, _, port = world.url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    head = f"POST /api/v1/tasks HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKENS['admin']}\r\n"
+    writer.write(f"{head}Content-Type: application/json\r\nContent-Length: 10\r\n\r\n{{".encode())
+    async with asyncio.timeout(SECONDS_MAX):
+        answer = await reader.read()  # to the end: the connection is closed
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"the body did not come within 0.2 s" in answer
+    assert world.stored == []
+    writer.close()
+    await writer.wait_closed()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from real_servers import postgres_running
 from running_api import World, settings_for, until_ready
 
 from taskyard.api.app import run
@@ -23,10 +24,8 @@ SECONDS_MAX = 30.0
 
 @pytest.fixture
 def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    server = Postgres(tmp_path / "postgres")
-    server.start()
-    yield server
-    server.stop()
+    with postgres_running(tmp_path / "postgres") as server:
+        yield server
 
 
 async def until(check, seconds_max: float = SECONDS_MAX) -> None:

@@ -1,11 +1,13 @@
 """`taskyard dev` with fake services and workers on real servers: `fake_dev.py DIR HTTP_PORT WORKERS SEPARATE`."""
 
+import os
 import sys
 from pathlib import Path
 
 from taskyard.dev.app import SERVICES, Options, run_to_end
 
-MODULES = {**dict.fromkeys((*SERVICES, "worker"), "fake_program"), "api": "fake_api", "services": "fake_api"}
+API = os.environ.get("FAKE_API", "fake_api")
+MODULES = {**dict.fromkeys((*SERVICES, "worker"), "fake_program"), "api": API, "services": API}
 
 if __name__ == "__main__":
     data, http_port, workers, separate = sys.argv[1:]

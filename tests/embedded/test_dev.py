@@ -8,17 +8,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from taskyard.agent import app as agent
+from taskyard.dev.app import WORKERS_STOP_SECONDS
+from taskyard.dev.errors import PortInUse
+from taskyard.dev.layout import Ports
+from taskyard.dev.ports import choose_ports
 from taskyard.embedded import processes
 from taskyard.embedded.processes import ProcessIdentity
 
 SECONDS_MAX = 30.0
 HERE = Path(__file__).parent
+PYTHONPATH = os.pathsep.join(path for path in (str(HERE), os.environ.get("PYTHONPATH")) if path)
 SERVICES = {"scheduler", "slot_allocator", "dispatcher", "state_projector", "api"}
 SERVERS = {"nats-server", "postgres"}
 
@@ -32,13 +39,15 @@ class Dev:
         self.begun: list[subprocess.Popen[str]] = []
         self.seen: list[ProcessIdentity] = []
 
-    def begin(self, *, http_port: int = 0, workers: int = 1, separate: str = "together") -> "subprocess.Popen[str]":
+    def begin(
+        self, *, http_port: int = 0, workers: int = 1, separate: str = "together", api: str = "fake_api"
+    ) -> "subprocess.Popen[str]":
         child = subprocess.Popen(
             [sys.executable, str(HERE / "fake_dev.py"), str(self.folder), str(http_port), str(workers), separate],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "PYTHONPATH": str(HERE)},
+            env={**os.environ, "PYTHONPATH": PYTHONPATH, "FAKE_API": api},
         )
         self.begun.append(child)
         return child
@@ -48,6 +57,14 @@ class Dev:
         assert self.child.stdout
         assert self.child.stdout.readline() == "ready\n"
         self.note()
+
+    def fails(self, **options: Any) -> str:
+        """Start in vain, and what it says."""
+        child = self.begin(**options)
+        output, errors = child.communicate(timeout=SECONDS_MAX)
+        assert (child.returncode, output) == (1, "")
+        assert "Traceback" not in errors
+        return errors
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         assert self.child
@@ -84,8 +101,9 @@ def dev(tmp_path: Path) -> Iterator[Dev]:
         child.terminate()
         child.communicate(timeout=SECONDS_MAX)
     if (dev.folder / "processes.json").exists():
-        recorded = json.loads((dev.folder / "processes.json").read_text())
-        dev.seen += [ProcessIdentity(**running["identity"]) for running in recorded.values()]
+        with suppress(json.JSONDecodeError):  # one test has damaged it
+            recorded = json.loads((dev.folder / "processes.json").read_text())
+            dev.seen += [ProcessIdentity(**running["identity"]) for running in recorded.values()]
     processes.stop_all(dict.fromkeys(dev.seen, signal.SIGKILL), 5.0)
 
 
@@ -147,7 +165,23 @@ def test_a_taken_port_is_refused(dev: Dev, tmp_path: Path) -> None:
     other = Dev(tmp_path / "other").begin(http_port=port)
     _, errors = other.communicate(timeout=SECONDS_MAX)
     assert other.returncode == 1
-    assert f"port {port} is in use" in errors
+    assert f"port {port} is in use by python" in errors
+    assert f"(pid {dev.pids['api']})" in errors
+
+
+@pytest.mark.parametrize(("http", "nats"), [(4000, 4000), (4000, 0), (0, 4000), (0, 0)])
+def test_both_servers_get_ports_of_their_own(http: int, nats: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    free = iter((4000, 4000, 5000, 6000))
+    monkeypatch.setattr("taskyard.embedded.processes.is_port_free", lambda _: True)
+    monkeypatch.setattr("taskyard.embedded.processes.free_port", lambda: next(free))
+    if http and http == nats:
+        with pytest.raises(PortInUse, match="both have port 4000"):
+            choose_ports(Ports(), http=http, nats=nats)
+        return
+    chosen = choose_ports(Ports(http=4000, nats=4000), http=http, nats=nats)
+    assert chosen.http != chosen.nats
+    assert http in {0, chosen.http}
+    assert nats in {0, chosen.nats}
 
 
 @pytest.mark.parametrize("name", ["worker-1", "scheduler", "nats-server", "postgres"])
@@ -188,3 +222,79 @@ def test_it_can_be_stopped_before_it_is_ready(dev: Dev) -> None:
     dev.child = dev.begin()
     dev.wait_until((dev.folder / "processes.json").exists)
     assert dev.stop() == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_leave_anything(dev: Dev, number: int) -> None:
+    dev.start()
+    assert dev.child
+    dev.child.send_signal(number)
+    dev.wait_until(lambda: processes.identify(dev.pids["worker-1"]) is None)
+    assert dev.stop(number) == 0
+    assert dev.alive() == []
+
+
+@pytest.mark.parametrize("sign", ["lock", "postgres/data.new", "connection.json"])
+def test_it_can_be_stopped_at_any_moment_of_its_start(dev: Dev, sign: str) -> None:
+    dev.child = dev.begin()
+    dev.wait_until((dev.folder / sign).exists)
+    assert dev.stop() == 0
+    assert json.loads((dev.folder / "processes.json").read_text()) == {}
+    dev.start()
+    assert dev.stop() == 0
+
+
+def test_a_nats_server_that_cannot_start_is_given_up_with_its_reason(dev: Dev) -> None:
+    (dev.folder / "nats").mkdir(parents=True)
+    (dev.folder / "nats" / "store").write_text("a file where a folder should be")
+    errors = dev.fails()
+    assert "nats-server does not start" in errors
+    assert "(Can't start JetStream" in errors.replace("[FTL] ", "")
+    assert str(dev.folder / "nats" / "nats-server.log") in errors
+
+
+def test_a_postgresql_that_cannot_start_is_given_up_with_its_reason(dev: Dev) -> None:
+    (dev.folder / "postgres" / "data").mkdir(parents=True)
+    errors = dev.fails()
+    assert "postgres does not start" in errors
+    assert str(dev.folder / "postgres" / "postgres.log") in errors
+
+
+def test_services_that_cannot_start_are_given_up_with_their_reason(dev: Dev) -> None:
+    errors = dev.fails(api="fake_failing")
+    assert "services does not start (the fuse is blown)" in errors
+    assert "services ended with 1: the fuse is blown; it starts again in 0.2 s" in errors
+    assert json.loads((dev.folder / "processes.json").read_text()) == {}
+
+
+@pytest.mark.parametrize("data", ["/proc/nowhere", "file/data", "file"])
+def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path, data: str) -> None:
+    (tmp_path / "file").touch()
+    folder = tmp_path / data  # an absolute one stays as it is
+    assert str(folder) in Dev(folder).fails()
+
+
+@pytest.mark.parametrize("name", ["ports.json", "credentials.json", "processes.json"])
+def test_a_damaged_file_is_named(dev: Dev, name: str) -> None:
+    dev.folder.mkdir()
+    (dev.folder / name).write_text('{"half": ')
+    assert f"{dev.folder / name} cannot be read" in dev.fails()
+
+
+def test_a_worker_gets_as_long_to_leave_as_it_may_need() -> None:
+    leaving_seconds = agent.DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + agent.DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
+    assert leaving_seconds < WORKERS_STOP_SECONDS
+
+
+def test_it_tells_what_it_does_and_where_to_go(dev: Dev) -> None:
+    child = dev.child = dev.begin()
+    assert child.stdout
+    assert child.stderr
+    assert child.stdout.readline() == "ready\n"
+    dev.note()
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=SECONDS_MAX)
+    assert "starts nats-server, PostgreSQL, 5 services, 1 worker\n" in errors
+    assert f"{dev.connection['http_url']}/docs" in errors
+    assert str(dev.folder / "connection.json") in errors
+    assert "stops" in errors.splitlines()[-1]

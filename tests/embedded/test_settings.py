@@ -31,6 +31,17 @@ def test_defaults_are_those_of_one_machine(tmp_path: Path) -> None:
     assert load(AgentSettings, write(tmp_path, AGENT), {}).slots == [["any"], ["plan"], ["plan"]]
 
 
+@pytest.mark.parametrize(
+    ("servers", "given", "replicas"),
+    [(1, {}, 1), (2, {}, 1), (3, {}, 3), (3, {"replicas": 1}, 1), (1, {"replicas": 3}, 3)],
+)
+def test_three_servers_keep_every_stream_three_times(
+    tmp_path: Path, servers: int, given: dict[str, int], replicas: int
+) -> None:
+    urls = [f"nats://server-{number}" for number in range(servers)]
+    assert load(Settings, write(tmp_path, {**NEEDED, "nats_urls": urls, **given}), {}).stream_replicas == replicas
+
+
 def test_principals_have_roles(tmp_path: Path) -> None:
     principals = [{"name": "alice", "role": "operator", "token_sha256": "00"}]
     settings = load(Settings, write(tmp_path, {**NEEDED, "principals": principals}), {})

@@ -1,6 +1,7 @@
 """`python -m taskyard.agent --config FILE`: run an agent until SIGTERM or SIGINT."""
 
 import asyncio
+import gc
 import logging
 import resource
 import signal
@@ -35,6 +36,7 @@ def main() -> int:
     settings = from_arguments(AgentSettings)
     logs.setup()
     _raise_file_limit()
+    gc.freeze()  # what is imported lives to the end: no full collection need look through it while tasks run
     try:
         asyncio.run(_main(settings))
     except (DirectoryInUseError, JournalError) as error:

@@ -187,8 +187,11 @@ class Journal:
 
 
 def _lock(directory: Path) -> Any:
-    directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    file = (directory / "lock").open("a")
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = (directory / "lock").open("a")
+    except OSError as error:
+        raise JournalError(f"{directory} cannot be used: {error.strerror}") from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:

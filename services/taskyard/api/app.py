@@ -4,6 +4,7 @@ import asyncio
 import secrets
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 import uvicorn
@@ -20,12 +21,18 @@ from taskyard.api.metrics import Metrics
 from taskyard.api.nats_door import NatsDoor
 from taskyard.api.outcomes import ANSWER_SECONDS, Outcomes
 from taskyard.api.output import TaskOutput
+from taskyard.api.past.checkpoints import Checkpoints
+from taskyard.api.past.explaining import Explaining
+from taskyard.api.past.questions import Past
+from taskyard.api.past.travel import TimeTravel
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
-from taskyard.contracts.subjects import answer_subject
+from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
+from taskyard.eventlog.snapshots import JetStreamSnapshots
+from taskyard.eventlog.space import LogSpace
 from taskyard.service import HttpServer, Links, linked, serving
 from taskyard.settings import Settings
 
@@ -33,6 +40,8 @@ GRACE_SECONDS = 5
 """How long answers in flight may take when the service stops."""
 HTTP_BACKLOG = 1_024
 KEEP_ALIVE_SECONDS = 30
+STUCK_READER_SECONDS = 60.0
+"""A client that takes nothing of what it is sent for this long is cut off: each holds a consumer and a buffer."""
 
 _logger = structlog.get_logger()
 
@@ -64,7 +73,15 @@ async def serve(
     principals = Principals(settings.principals)
     spans = DoorSpans(links.spans) if links.spans is not None else None
     door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id, spans=spans)
-    parts = _parts(links, door=door, principals=principals, metrics=metrics, read_model=read_model, closing=closing)
+    parts = _parts(
+        links,
+        door=door,
+        principals=principals,
+        metrics=metrics,
+        read_model=read_model,
+        space=_log_space(links, settings),
+        closing=closing,
+    )
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
     metrics.watch("taskyard_event_streams", "Open event streams.", lambda: parts.feed.streams)
 
@@ -72,12 +89,16 @@ async def serve(
         outcomes.deliver(message.data)
 
     answers = await links.control_client.subscribe(answer_subject(name), cb=take_answers)
-    NatsDoor(door, principals, metrics).attach(links.control)
+    nats_door = NatsDoor(door, principals, metrics)
+    nats_door.attach(links.control)
+    keeping = asyncio.create_task(parts.past.travel.keep_up(), name="api keeps states of the past")
     try:
-        async with serving(links, settings, lambda: not closing.is_set()):
-            await _serve_http(settings, parts, stop)
+        async with serving(links, settings, lambda: not stop.is_set()):
+            await _serve_http(settings, parts, stop, nats_door)
     finally:
         closing.set()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
         if links.control_client.is_connected:
             await answers.unsubscribe()
 
@@ -89,9 +110,11 @@ def _parts(
     principals: Principals,
     metrics: Metrics,
     read_model: ReadModel,
+    space: LogSpace,
     closing: asyncio.Event,
 ) -> Parts:
-    health = Health(links.control_client, links.log, read_model, metrics)
+    health = Health(links.control_client, links.log, read_model, metrics, space)
+    links.metrics.refresh(health.measure)
     directory = TaskDirectory(read_model.place, health.catch_up)
 
     async def workers_of(task: str) -> Mapping[int, str]:
@@ -99,11 +122,14 @@ def _parts(
         await health.catch_up()
         return await read_model.workers_of(task)
 
+    travel = _time_travel(links)
     return Parts(
         door=door,
         principals=principals,
         directory=directory,
         read_model=read_model,
+        past=Past(travel, links.log, read_model),
+        explaining=Explaining(travel, read_model, now),
         log=links.log,
         feed=EventFeed(links.log, directory, closing),
         output=TaskOutput(links.fleet_client, workers_of, closing),
@@ -113,7 +139,21 @@ def _parts(
     )
 
 
-async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> None:
+def _log_space(links: Links, settings: Settings) -> LogSpace:
+    directory = settings.nats_store_directory
+    return LogSpace(
+        links.control_client,
+        monitoring_urls=settings.nats_monitoring_urls,
+        directory=None if directory is None else Path(directory),
+    )
+
+
+def _time_travel(links: Links) -> TimeTravel:
+    snapshots = JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET)
+    return TimeTravel(links.log, Checkpoints(snapshots), now)
+
+
+async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event, nats_door: NatsDoor) -> None:
     app = make_app(parts)
     # Bound here, since uvicorn would end the process where the address is taken.
     family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
@@ -132,14 +172,26 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event) -> 
         timeout_graceful_shutdown=GRACE_SECONDS,
     )
     server = HttpServer(config)
+    _cut_off_stuck_readers(listening)
     with listening:
         http = asyncio.create_task(server.serve(sockets=[listening]), name="http")
         stopping = asyncio.create_task(stop.wait(), name="http waits to stop")
         _logger.info("api serves HTTP", host=settings.http_host, port=listening.getsockname()[1])
         try:
             await asyncio.wait((http, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                _logger.info("api sends its clients to other instances", drain_seconds=settings.drain_seconds)
+                parts.health.leave()
+                await asyncio.gather(nats_door.drain(), asyncio.sleep(settings.drain_seconds))
         finally:
             stopping.cancel()
             parts.closing.set()
             server.should_exit = True
             await http
+
+
+def _cut_off_stuck_readers(listening: socket.socket) -> None:
+    """Have the kernel end connections whose client stopped reading; those that are accepted inherit it from here."""
+    # Where the platform lacks it, its own patience for a connection without acknowledgements has to do.
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_READER_SECONDS * 1000))

@@ -30,8 +30,12 @@ RETRY = "retry"
 class CommandStore(Protocol):
     """Where commands are stored."""
 
-    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> None:
-        """Store a command for ever-once processing, with its trace context. Raises `StoreUnavailable`."""
+    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> int:
+        """Store a command for ever-once processing, with its trace context; the sequence by which it is stored.
+
+        Raises:
+            StoreUnavailable: it was not acknowledged.
+        """
         ...
 
 
@@ -180,11 +184,11 @@ class Door:
                 traceparent=traceparent,
             )
         try:
-            await self._store.store(subject, data, traceparent=traceparent)
+            sequence = await self._store.store(subject, data, traceparent=traceparent)
         except BaseException:
             outcome.cancel()
             raise
-        self._outcomes.start_clock(outcome)
+        self._outcomes.stored(command, outcome, sequence)
         return outcome
 
 

@@ -71,8 +71,8 @@ class EventFeed:
         self._heartbeat_seconds = heartbeat_seconds
         self.streams = 0
 
-    async def start_of(self, resume_after: Position | None) -> Position:
-        """Where a stream begins: after the given position, or at the live end.
+    async def start_of(self, resume_after: Position | None, *, said_by: str) -> Position:
+        """Where a stream begins: after the position that the parameter `said_by` gave, or at the live end.
 
         Raises:
             Refusal: the log does not reach there, or too many follow already.
@@ -83,7 +83,7 @@ class EventFeed:
         if resume_after is None:
             return make_position(head + 1, 0)
         if commit_sequence(resume_after) > head:
-            raise invalid(FieldError(path="from", message="the log ends before this position"))
+            raise invalid(FieldError(path=said_by, message="the log ends before this position"))
         return Position(resume_after + 1)
 
     async def stream(self, first: Position, wanted: EventFilter) -> AsyncIterator[bytes]:

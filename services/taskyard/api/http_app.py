@@ -8,7 +8,9 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from taskyard.api.health import Health
 from taskyard.api.http_shared import EXCEPTION_HANDLERS, Parts, add_position, authenticate
+from taskyard.api.methods import methods_of, with_every_method
 from taskyard.api.metrics import Metrics
 from taskyard.api.openapi import openapi_config
 from taskyard.api.routes_commands import COMMAND_ROUTES
@@ -33,7 +35,21 @@ def make_app(parts: Parts) -> ASGIApp:
         # Bodies are read by ourselves: what is too large is read on for a while, so that our answer arrives.
         request_max_body_size=None,
     )
-    return _measured(app, parts.metrics)
+    return with_every_method(_measured(_sending_away(app, parts.health), parts.metrics), methods_of(app))
+
+
+def _sending_away(app: ASGIApp, health: Health) -> ASGIApp:
+    """Once the service is about to stop, each answer ends its connection: the next request comes to another instance."""
+
+    async def send_away(scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_and_close(message: Message) -> None:
+            if health.is_leaving and message["type"] == "http.response.start":
+                message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+            await send(message)
+
+        await app(scope, receive, send_and_close)
+
+    return send_away
 
 
 def _measured(app: ASGIApp, metrics: Metrics) -> ASGIApp:

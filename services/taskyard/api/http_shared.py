@@ -29,6 +29,8 @@ from taskyard.api.health import Health
 from taskyard.api.metrics import Metrics
 from taskyard.api.openapi import PROBLEM_MEDIA_TYPE
 from taskyard.api.output import TaskOutput
+from taskyard.api.past.explaining import Explaining
+from taskyard.api.past.questions import Past
 from taskyard.api.principals import Caller, Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.replies import Problem, Reply
@@ -40,6 +42,8 @@ from taskyard.eventlog.log import EventLog
 
 POSITION_HEADER = "Taskyard-Position"
 AFTER_SECONDS_MAX = 10.0
+BODY_SECONDS_MAX = 30.0
+"""How long a client may take to send a body: nobody may hold a connection by sending nothing."""
 DISCARDED_BYTES_MAX = 16 << 20
 """A body that is too large is read up to here, so that the client reads our answer instead of a broken connection."""
 JSON_TYPES = frozenset(("", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"))
@@ -59,6 +63,8 @@ class Parts:
     principals: Principals
     directory: TaskDirectory
     read_model: ReadModel
+    past: Past
+    explaining: Explaining
     log: EventLog[LogEvent]
     feed: EventFeed
     output: TaskOutput
@@ -81,10 +87,22 @@ async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRo
 
 
 async def read_body(request: HttpRequest) -> bytes:
-    """The body, whatever it holds. Raises 413 and 415."""
+    """The body, whatever it holds. Raises 408, 413 and 415."""
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise Refusal(415, "unsupported_media_type", "the body must be application/json")
+    if request.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity"):
+        message = "the body must not be compressed"
+        raise Refusal(415, "unsupported_media_type", message, headers={"Accept-Encoding": "identity"})
+    try:
+        async with asyncio.timeout(BODY_SECONDS_MAX):
+            return await _receive_body(request)
+    except TimeoutError as error:
+        message = f"the body did not come within {BODY_SECONDS_MAX:g} s"
+        raise Refusal(408, "too_slow", message, headers={"Connection": "close"}) from error
+
+
+async def _receive_body(request: HttpRequest) -> bytes:
     chunks: list[bytes] = []
     size = 0
     async for chunk in request.stream():
@@ -197,7 +215,8 @@ EXCEPTION_HANDLERS = {
 def _faults(error: HTTPException) -> tuple[FieldError, ...]:
     extra = error.extra if isinstance(error.extra, list) else []
     faults = [
-        FieldError(path=str(fault.get("key", "")), message=str(fault.get("message", "does not fit")))
+        # A parameter that Python keeps for itself bears an underscore in our code, as `from_` does.
+        FieldError(path=str(fault.get("key", "")).rstrip("_"), message=str(fault.get("message", "does not fit")))
         for fault in extra
         if isinstance(fault, dict)
     ]

@@ -1,8 +1,9 @@
 """What the service counts: requests, commands, and how far the read model is behind."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from taskyard.eventlog.space import Room
 from taskyard.telemetry.metrics import Histogram, MetricsScope
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -17,6 +18,8 @@ class Metrics:
         self._seconds: dict[tuple[str, str], Histogram] = {}
         self._commands: Counter[tuple[str, str, str]] = Counter()
         self._lag: int | None = None
+        self._lag_seconds: float | None = None
+        self._rooms: Sequence[Room] = ()
         self._show()
 
     def http(self, method: str, route: str, status: int, duration_seconds: float) -> None:
@@ -31,9 +34,14 @@ class Metrics:
         """Count one command. `verb` must be a known one."""
         self._commands[door, verb, str(code)] += 1
 
-    def projection_lag(self, commits: int) -> None:
-        """Note how far the read model is behind."""
+    def projection_lag(self, commits: int | None, seconds: float | None = None) -> None:
+        """Note how far the read model is behind: how many commits, and the age of the first of them. None: not known."""
         self._lag = commits
+        self._lag_seconds = seconds
+
+    def log_rooms(self, rooms: Sequence[Room]) -> None:
+        """Note how much room the log has, below each limit that is known."""
+        self._rooms = rooms
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that is read when somebody asks."""
@@ -68,6 +76,21 @@ class Metrics:
         )
         scope.gauge(
             "taskyard_projection_lag_commits",
-            "Commits that the read model lacked when readiness was last asked for.",
+            "Commits that the read model lacks.",
             lambda: () if self._lag is None else (({}, float(self._lag)),),
+        )
+        scope.gauge(
+            "taskyard_projection_lag_seconds",
+            "Age of the first commit that the read model lacks; 0 where it lacks none.",
+            lambda: () if self._lag_seconds is None else (({}, self._lag_seconds),),
+        )
+        scope.gauge(
+            "taskyard_log_free_bytes",
+            "Room that is left for the log, below each limit that is known.",
+            lambda: [({"limit": room.limit}, float(room.free)) for room in self._rooms],
+        )
+        scope.gauge(
+            "taskyard_log_room_scarce",
+            "1 where that room will soon be used up, by the threshold of /readyz.",
+            lambda: [({"limit": room.limit}, float(room.is_scarce)) for room in self._rooms],
         )

@@ -1,9 +1,14 @@
 """The door over NATS: requests on `taskyard.request.<principal>.<pool>.<verb>`, answered as HTTP would, with `code`."""
 
+import asyncio
 import logging
+from contextlib import suppress
 
 from faststream.nats import NatsBroker
 from faststream.nats.annotations import NatsMessage
+from faststream.nats.subscriber.usecases import ConcurrentCoreSubscriber
+from nats.aio.subscription import Subscription
+from nats.errors import Error
 
 from taskyard.api import replies
 from taskyard.api.doors import Door
@@ -21,6 +26,9 @@ QUEUE = "api"
 DOOR = "nats"
 REQUESTS_MAX = 1_000
 """How many requests are answered at a time; each may wait for its verdict."""
+DRAIN_SECONDS_MAX = 5.0
+"""How long requests that came before the service was told to stop may take to be answered."""
+DRAIN_POLL_SECONDS = 0.02
 _INTERNAL_REPLIES = ("taskyard.", "$")
 """Replies must not become messages of ours: a client's reply subject arrives mapped and never looks like these."""
 
@@ -34,6 +42,7 @@ class NatsDoor:
         self._door = door
         self._principals = principals
         self._metrics = metrics
+        self._subscriber: ConcurrentCoreSubscriber | None = None
 
     def attach(self, broker: NatsBroker) -> None:
         """Subscribe on the broker, before it is started."""
@@ -46,6 +55,27 @@ class NatsDoor:
             no_reply=True,
         )
         subscriber(self._on_request)
+        assert isinstance(subscriber, ConcurrentCoreSubscriber)
+        self._subscriber = subscriber
+
+    async def drain(self) -> None:
+        """Take no more requests, which go to another instance, and answer all that were sent here before."""
+        if self._subscriber is None or not isinstance(self._subscriber.subscription, Subscription):
+            return
+        subscription, self._subscriber.subscription = self._subscriber.subscription, None
+        with suppress(Error, OSError, TimeoutError):
+            async with asyncio.timeout(DRAIN_SECONDS_MAX):
+                await subscription.drain()
+                quiet = 0
+                while quiet < 2:  # in a row: a request that has left the queue is worked on before the next look
+                    quiet = quiet + 1 if self._is_idle() else 0
+                    await asyncio.sleep(DRAIN_POLL_SECONDS)
+
+    def _is_idle(self) -> bool:
+        subscriber = self._subscriber
+        assert subscriber is not None
+        waiting = subscriber.receive_stream.statistics().current_buffer_used
+        return waiting == 0 and subscriber.limiter.value == subscriber.max_workers
 
     async def answer(self, subject: str, data: bytes, traceparent: str | None = None) -> bytes:
         """The reply to one request; it never raises."""

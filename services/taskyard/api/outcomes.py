@@ -1,4 +1,8 @@
-"""Waiting for what became of stored commands: the scheduler answers on this instance's subject, by command id."""
+"""Waiting for what became of stored commands: the scheduler answers on this instance's subject, by command id.
+
+Several commands may bear one id at the same time, and with different content not all of them are accepted. So an answer
+also names the sequence by which its command is stored, and is given to that one alone.
+"""
 
 import asyncio
 import logging
@@ -6,7 +10,7 @@ from collections import defaultdict
 
 import msgspec
 
-from taskyard.contracts.commands import Answer, AnswerBatch
+from taskyard.contracts.commands import Answer, AnswerBatch, CommandAnswers
 
 ANSWER_SECONDS = 5.0
 """How long a door waits for the scheduler's verdict before it answers that the command is stored."""
@@ -24,6 +28,8 @@ class Outcomes:
     def __init__(self, *, answer_seconds: float = ANSWER_SECONDS) -> None:
         self._answer_seconds = answer_seconds
         self._waiting: defaultdict[str, list[Outcome]] = defaultdict(list)
+        self._sequences: dict[Outcome, int] = {}
+        self._early: dict[str, dict[int, tuple[Answer, ...]]] = {}
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -35,8 +41,13 @@ class Outcomes:
         outcome.add_done_callback(lambda done: self._forget(command, done))
         return outcome
 
-    def start_clock(self, outcome: Outcome) -> None:
-        """The command is stored: from now on the scheduler has its time to answer."""
+    def stored(self, command: str, outcome: Outcome, sequence: int) -> None:
+        """The command is stored by this sequence: from now on the scheduler has its time to answer."""
+        self._sequences[outcome] = sequence
+        early = self._early.get(command, {}).pop(sequence, None)
+        if early is not None:
+            _settle(outcome, early)
+            return
         timer = asyncio.get_running_loop().call_later(self._answer_seconds, _settle, outcome, None)
         outcome.add_done_callback(lambda _: timer.cancel())
 
@@ -48,10 +59,20 @@ class Outcomes:
             _log.exception("answers were not understood")
             return
         for outcome in batch.outcomes:
-            for waiting in self._waiting.pop(outcome.command, ()):
-                _settle(waiting, outcome.answers)
+            self._deliver(outcome)
+
+    def _deliver(self, told: CommandAnswers) -> None:
+        waiting = self._waiting.get(told.command, ())
+        # A scheduler of an older version does not say which one it answers.
+        settled = [one for one in waiting if not told.sequence or self._sequences.get(one) == told.sequence]
+        for one in settled:
+            _settle(one, told.answers)
+        if not settled and any(one not in self._sequences for one in waiting):
+            # The answer has overtaken the acknowledgement of the store.
+            self._early.setdefault(told.command, {})[told.sequence] = told.answers
 
     def _forget(self, command: str, done: Outcome) -> None:
+        self._sequences.pop(done, None)
         waiting = self._waiting.get(command)
         if waiting is None:
             return
@@ -59,6 +80,7 @@ class Outcomes:
             waiting.remove(done)
         if not waiting:
             del self._waiting[command]
+            self._early.pop(command, None)
 
 
 def _settle(outcome: Outcome, answers: tuple[Answer, ...] | None) -> None:

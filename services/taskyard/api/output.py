@@ -2,12 +2,14 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from typing import NamedTuple
 
 from msgspec import Struct
 from nats.aio.client import Client
 
+from taskyard.api.errors import unavailable
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
 from taskyard.contracts.subjects import OUTPUT, output_subject
 from taskyard.eventlog.errors import EventLogError
@@ -17,6 +19,8 @@ from taskyard.eventlog.log import StreamMessage
 
 END_CHECK_SECONDS = 0.25
 """How often a follower asks whether the task has ended, and how long chunks may come in after its end."""
+READERS_MAX = 200
+"""How many may read or follow output at a time; each has a consumer and a bounded buffer of its own."""
 READ_SECONDS_MAX = 10.0
 """How long reading what is stored may go on without a chunk."""
 
@@ -55,6 +59,12 @@ class TaskOutput:
         self._workers_of = workers_of
         self._closing = closing
         self._end_check_seconds = end_check_seconds
+        self._readers = 0
+
+    def require_room(self) -> None:
+        """Check that another one may read. Raises `Refusal`: too many read already."""
+        if self._readers >= READERS_MAX:
+            raise unavailable(f"{READERS_MAX} readers of output are there already")
 
     async def head(self, task: str) -> int:
         """The sequence of the task's last chunk, 0 for none. Raises `EventLogError`."""
@@ -66,7 +76,7 @@ class TaskOutput:
         if head == 0:
             return
         pieces = _Pieces(wanted, await self._workers_of(wanted.task))
-        async with self._follower(wanted.task) as follower:
+        async with self._following(wanted.task) as follower:
             sequence = 0
             while sequence < head:
                 try:
@@ -84,7 +94,7 @@ class TaskOutput:
         pieces = _Pieces(wanted, await self._workers_of(wanted.task))
         sequence = 0
         ended_before = False
-        async with self._follower(wanted.task) as follower:
+        async with self._following(wanted.task) as follower:
             while not self._closing.is_set():
                 try:
                     async with asyncio.timeout(self._end_check_seconds):
@@ -101,8 +111,15 @@ class TaskOutput:
                 if text := pieces.of(batch):
                     yield text
 
-    def _follower(self, task: str) -> StreamFollower:
-        return StreamFollower(self._fleet, OUTPUT, after=0, filter_subject=output_subject("*", task))
+    @asynccontextmanager
+    async def _following(self, task: str) -> AsyncGenerator[StreamFollower, None]:
+        self._readers += 1
+        try:
+            subject = output_subject("*", task)
+            async with StreamFollower(self._fleet, OUTPUT, after=0, filter_subject=subject) as follower:
+                yield follower
+        finally:
+            self._readers -= 1
 
 
 class _Pieces:

@@ -6,7 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from taskyard.api.directory import Place
-from taskyard.api.views import HistoryItem, PoolView, QueueView, StatsView, TaskPage, TaskView, WorkerView
+from taskyard.api.views import HistoryItem, PoolView, QueueView, Rejection, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.values import Position, Status
 
 ENDED = frozenset((Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
@@ -63,6 +63,10 @@ class ReadModel(Protocol):
 
     async def history(self, task: str) -> Sequence[HistoryItem]:
         """The events of a task in the order of the log."""
+        ...
+
+    async def rejections(self, command: str, *, sees_only: str | None) -> Sequence[Rejection]:
+        """How a command of this id was refused, in the order of the log; only those given by `sees_only`."""
         ...
 
     async def workers(self) -> Sequence[WorkerView]:

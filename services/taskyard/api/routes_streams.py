@@ -19,7 +19,6 @@ from taskyard.api.principals import Caller
 from taskyard.api.read_model import ENDED
 from taskyard.contracts.events import UnknownEvent
 from taskyard.contracts.values import (
-    Position,
     commit_sequence,
     format_instant,
     make_position,
@@ -71,18 +70,15 @@ async def events(
     `type` may be repeated or hold several names with commas between them.
     """
     feed = parts_of(request).feed
-    resume_after: Position | None = None
-    if last_event_id:
-        resume_after = position_in("Last-Event-ID", last_event_id)
-    elif from_:
-        resume_after = position_in("from", from_)
+    said_by, said = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
+    resume_after = position_in(said_by, said) if said else None
     wanted = EventFilter(
         task=task,
         queue=queue,
         types=frozenset(name for text in type_ or () for name in text.split(",") if name),
         sees_only=request.user.sees_only,
     )
-    first = await feed.start_of(resume_after)
+    first = await feed.start_of(resume_after, said_by=said_by)
     reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))
     return Stream(feed.stream(first, wanted), media_type="text/event-stream", headers=NO_BUFFERING)
 
@@ -124,6 +120,7 @@ async def output(
 ) -> Stream:
     """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""
     parts = parts_of(request)
+    parts.output.require_room()
     await await_after(request, after)
     task = await parts.read_model.task(task_id_in(task_id), sees_only=request.user.sees_only)
     wanted = OutputRequest(
@@ -146,7 +143,7 @@ async def _has_ended(request: HttpRequest, task: str) -> bool:
 
 
 def _text(chunks: AsyncIterator[bytes]) -> Stream:
-    return Stream(chunks, media_type="text/plain; charset=utf-8", headers=NO_BUFFERING)
+    return Stream(chunks, media_type="text/plain", headers=NO_BUFFERING)
 
 
 def _item(stored: StoredCommit[LogEvent]) -> LogItem:

@@ -10,7 +10,8 @@ from msgspec import Struct
 from taskyard.api.health import Readiness
 from taskyard.api.http_shared import parts_of
 
-METRICS_MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+METRICS_MEDIA_TYPE = "text/plain; version=0.0.4"
+"""The framework adds the charset to every text."""
 
 
 class Alive(Struct, frozen=True, kw_only=True):

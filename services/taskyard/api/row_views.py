@@ -7,8 +7,8 @@ import msgspec
 from msgspec import Raw
 
 from taskyard.api.reasons import Around, Waiting, pending_reason
-from taskyard.api.views import HistoryItem, SlotView, TaskView, TimesView, WorkerView
-from taskyard.contracts.events import TaskError
+from taskyard.api.views import HistoryItem, Rejection, SlotView, TaskView, TimesView, WorkerView
+from taskyard.contracts.events import FieldError, TaskError
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import SECOND, Instant, format_instant, format_position
@@ -17,6 +17,7 @@ Row = asyncpg.Record
 
 _decode_error = msgspec.json.Decoder(TaskError).decode
 _decode_event = msgspec.json.Decoder(dict[str, Raw]).decode
+_decode_errors = msgspec.json.Decoder(list[FieldError]).decode
 _decode_slots = msgspec.json.Decoder(list[list[str]]).decode
 _decode_kinds = msgspec.json.Decoder(list[str]).decode
 _decode_held = msgspec.json.Decoder(list[tuple[int, str, bool]]).decode
@@ -115,6 +116,20 @@ def history_item(row: Row) -> HistoryItem:
         by=row["by"] or row["writer"],
         void=row["void"],
         data=data,
+    )
+
+
+def rejection(row: Row) -> Rejection:
+    """A refused command."""
+    return Rejection(
+        position=format_position(row["position"]),
+        at=format_instant(row["at"]),
+        by=row["by"],
+        verb=row["verb"],
+        status=row["status"],
+        code=row["code"],
+        message=row["message"],
+        errors=_decode_errors(row["errors"]),
     )
 
 

@@ -2,7 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from taskyard.contracts.events import TaskError
+from taskyard.contracts.events import FieldError, TaskError
 
 
 class View(Struct, frozen=True, kw_only=True, gc=False):
@@ -61,6 +61,19 @@ class HistoryItem(View):
     by: str
     void: bool
     data: dict[str, Raw]
+
+
+class Rejection(View):
+    """A command that was refused: by whom it was given, and why it was refused."""
+
+    position: str
+    at: str
+    by: str
+    verb: str
+    status: int
+    code: str
+    message: str
+    errors: list[FieldError]
 
 
 class SlotView(View):

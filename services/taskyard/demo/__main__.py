@@ -5,10 +5,14 @@ import sys
 
 import httpx
 from rich.console import Console
+from rich.text import Text
 
 from taskyard.demo.screen import Screen
 from taskyard.demo.story import tell
 from taskyard.demo.yard import Unexpected, yard
+
+INTERRUPTED = 130
+"""The exit status of a program that was ended by Ctrl-C."""
 
 
 async def main() -> int:
@@ -16,7 +20,10 @@ async def main() -> int:
     console = Console()
     console.print("Taskyard: starting nats-server, PostgreSQL, five services and a worker in a temporary folder …")
     try:
-        async with yard() as running, Screen(console, running) as screen:
+        async with (
+            yard(lambda text: console.print(Text(text, style="dim"))) as running,
+            Screen(console, running) as screen,
+        ):
             broken = await tell(running, screen.note)
     except (Unexpected, httpx.HTTPError) as error:
         console.print(f"[red]demo: {error}[/red]")
@@ -28,4 +35,7 @@ async def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main()))
+    try:
+        sys.exit(asyncio.run(main()))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)

@@ -1,11 +1,13 @@
 """Draws the tasks of the story as a live table; where there is no terminal, notes and the last table."""
 
 import asyncio
+import textwrap
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
-from rich.console import Console, Group
+from rich import box
+from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +15,9 @@ from rich.text import Text
 from taskyard.demo.yard import Yard
 
 REFRESH_SECONDS = 0.25
-OTHER_COLUMNS_WIDTH = 62
-WHAT_WIDTH_MIN, WHAT_WIDTH_MAX = 8, 60
+OTHER_COLUMNS_WIDTH = 54
+WHAT_WIDTH_MIN, WHAT_WIDTH_MAX = 12, 72
+WHAT_LINES_MAX = 3
 HEADINGS = ("task", "kind", "status", "try", "slot")
 STYLES = {
     "completed": "green",
@@ -33,14 +36,12 @@ class Screen:
     def __init__(self, console: Console, yard: Yard) -> None:
         self._console = console
         self._yard = yard
-        self._note = ""
         self._seen: dict[str, dict[str, Any]] = {}
         self._live = Live(console=console, auto_refresh=False, transient=False)
         self._drawing: asyncio.Task[None] | None = None
 
     def note(self, text: str) -> None:
         """Say what the story does now."""
-        self._note = text
         self._console.print(f"[bold]·[/bold] {text}")
 
     async def __aenter__(self) -> Self:
@@ -62,7 +63,7 @@ class Screen:
     async def _draw(self) -> None:
         while True:
             await self._look()
-            self._live.update(Group(Text(self._note, style="bold"), self._table()), refresh=True)
+            self._live.update(self._table(), refresh=True)
             await asyncio.sleep(REFRESH_SECONDS)
 
     async def _look(self) -> None:
@@ -71,21 +72,21 @@ class Screen:
                 self._seen[name] = await self._yard.see(name)
 
     def _table(self) -> Table:
-        table = Table(expand=False, pad_edge=False)
+        table = Table(box=box.SIMPLE_HEAD, expand=False, pad_edge=False, padding=(0, 1, 0, 0))
         for heading in HEADINGS:
             table.add_column(heading, no_wrap=True)
         width = min(max(self._console.width - OTHER_COLUMNS_WIDTH, WHAT_WIDTH_MIN), WHAT_WIDTH_MAX)
-        table.add_column("what", no_wrap=True, overflow="ellipsis", max_width=width)
+        table.add_column("what", max_width=width)
         for name, task in self._seen.items():
             if task.get("kind") != "noop":
-                table.add_row(*_row(name, task))
+                table.add_row(*_row(name, task, WHAT_LINES_MAX * width))
         noops = Counter(task["status"] for task in self._seen.values() if task.get("kind") == "noop")
         for status, count in sorted(noops.items()):
             table.add_row(f"{count} no-ops", "noop", Text(status, style=STYLES.get(status, "")))
         return table
 
 
-def _row(name: str, task: dict[str, Any]) -> tuple[str | Text, ...]:
+def _row(name: str, task: dict[str, Any], characters_max: int) -> tuple[str | Text, ...]:
     status, slot = task["status"], task.get("slot")
     return (
         name,
@@ -93,7 +94,7 @@ def _row(name: str, task: dict[str, Any]) -> tuple[str | Text, ...]:
         Text(status, style=STYLES.get(status, "")),
         str(task.get("attempt", "")),
         "" if slot is None else str(slot),
-        _what(task),
+        textwrap.shorten(_what(task), characters_max, placeholder=" …"),
     )
 
 
@@ -104,4 +105,6 @@ def _what(task: dict[str, Any]) -> str:
     if task.get("pending_reason"):
         return task["pending_reason"]["message"]
     changes = (task.get("result") or {}).get("changes") if isinstance(task.get("result"), dict) else None
-    return ", ".join(f"{count} to {verb}" for verb, count in changes.items()) if changes else ""
+    if not changes:
+        return ""
+    return ", ".join(f"{count} to {verb}" for verb, count in changes.items() if count) or "nothing to change"

@@ -6,7 +6,7 @@ import os
 import signal
 import sysconfig
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 
 START_SECONDS_MAX = 60.0
-STOP_SECONDS_MAX = 30.0
+STOP_SECONDS_MAX = 40.0
 STEP_SECONDS_MAX = 60.0
 REQUEST_SECONDS_MAX = 10.0
 POLL_SECONDS = 0.1
@@ -87,8 +87,8 @@ class Yard:
 
 
 @asynccontextmanager
-async def yard() -> AsyncIterator[Yard]:
-    """A system with one worker, each service a process of its own, in a temporary folder.
+async def yard(said: Callable[[str], None]) -> AsyncIterator[Yard]:
+    """A system with one worker, each service a process of its own, in a temporary folder. `said` hears what it says.
 
     Raises:
         Unexpected: it did not start, or did not end cleanly.
@@ -97,7 +97,10 @@ async def yard() -> AsyncIterator[Yard]:
         folder = Path(name)
         program = Path(sysconfig.get_path("scripts")) / "taskyard"
         arguments = ("dev", "--data", name, "--http-port", "0", "--nats-port", "0", "--separate")
-        child = await asyncio.create_subprocess_exec(program, *arguments, stdout=asyncio.subprocess.PIPE)
+        child = await asyncio.create_subprocess_exec(
+            program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        hearing = asyncio.create_task(_hear(child.stderr, said))
         try:
             assert child.stdout is not None
             async with asyncio.timeout(START_SECONDS_MAX):
@@ -116,8 +119,15 @@ async def yard() -> AsyncIterator[Yard]:
                 child.send_signal(signal.SIGTERM)
             async with asyncio.timeout(STOP_SECONDS_MAX):
                 status = await child.wait()
+                await hearing
         if status:
             raise Unexpected(f"the system ended with {status}")
+
+
+async def _hear(speech: asyncio.StreamReader | None, said: Callable[[str], None]) -> None:
+    assert speech is not None
+    async for line in speech:
+        said(line.decode(errors="replace").rstrip())
 
 
 def _connection(folder: Path) -> dict[str, Any]:

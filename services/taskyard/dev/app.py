@@ -6,14 +6,18 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import httpx
 import msgspec
 
-from taskyard.dev.errors import DevError, NotReady, PortInUse
-from taskyard.dev.layout import Layout, Ports, RunningProcess
+from taskyard.dev.errors import DevError, NotReady
+from taskyard.dev.last_words import last_words
+from taskyard.dev.layout import Layout, RunningProcess
+from taskyard.dev.left_over import stop_left_over
+from taskyard.dev.ports import choose_ports, port_in_use
+from taskyard.dev.readiness import what_is_missing
 from taskyard.dev.supervisor import PROGRAMS_MAX, Supervisor
 from taskyard.embedded import processes
 from taskyard.embedded.errors import EmbeddedError, ProgramMissing
@@ -37,21 +41,26 @@ MODULES: Mapping[str, str] = {
 }
 
 START_SECONDS_MAX = 120.0
+START_TRIES_MAX = 5
+"""A program that has ended so often before the system was ready will not start: we say why, and end too."""
+PROGRESS_SECONDS = 5.0
+"""How often a slow start tells what it waits for."""
 READY_POLL_SECONDS = 0.05
-REQUEST_SECONDS_MAX = 2.0
+DISK_CHECK_SECONDS = 2.0
 
-# Together below twenty seconds. A worker gets most of it: it finishes what is nearly done and hands back the rest.
-WORKERS_STOP_SECONDS = 10.0
+# A worker finishes what is nearly done and hands back the rest. It gets as long as it may need to stop an apply in order:
+# killed before, it would leave Terraform running when everything else is gone.
+WORKERS_STOP_SECONDS = 22.0
 SERVICES_STOP_SECONDS = 6.0
 SERVERS_STOP_SECONDS = 3.0
-LEFT_OVER_STOP_SECONDS = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
     """What to run. Port 0 means the port of the last run if it is still free, else any free one.
 
-    `slots` is what each slot of every worker accepts.
+    `slots` is what each slot of every worker accepts. Where services are `separate` there are so many `instances` of
+    each: the second of the scheduler is the program `scheduler-2`, with the settings `services-2`.
     """
 
     data: Path
@@ -59,6 +68,7 @@ class Options:
     nats_port: int = 0
     workers: int = 1
     separate: bool = False
+    instances: int = 1
     slots: Sequence[Sequence[str]] = DEFAULT_SLOTS
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 
@@ -73,10 +83,10 @@ def run_to_end(options: Options) -> int:
     status = 0
     try:
         asyncio.run(run(options))
-    except* (DevError, EmbeddedError) as group:
+    except* (DevError, EmbeddedError, OSError) as group:
         status = 1
         for error in group.exceptions:
-            _report(str(error))
+            _report(f"{error.strerror}: {error.filename}" if isinstance(error, OSError) else str(error))
     return status
 
 
@@ -90,7 +100,7 @@ async def run(options: Options) -> None:
         raise DevError(message)
     layout = Layout(options.data)
     with layout.locked():
-        await asyncio.to_thread(_stop_left_over, layout)
+        await asyncio.to_thread(stop_left_over, layout, _report)
         await _System(layout, options, stop).run()
 
 
@@ -102,7 +112,7 @@ class _System:
         self._options = options
         self._stop = stop
         self._workers = tuple(f"worker-{number}" for number in range(1, options.workers + 1))
-        self._ports = _choose_ports(layout.ports(), options)
+        self._ports = choose_ports(layout.ports(), http=options.http_port, nats=options.nats_port)
         self._tokens = layout.credentials(tuple(ROLES)).tokens
         self._nats = NatsServer(
             layout.nats,
@@ -120,17 +130,20 @@ class _System:
         self._layout.write_ports(self._ports)
         self._layout.connection_file.unlink(missing_ok=True)
         await asyncio.to_thread(self._prepare_servers)
+        if self._stop.is_set():
+            return
         async with Supervisor(self._started, _report) as supervisor:
             try:
                 await self._start(supervisor)
-                await self._stop.wait()
+                await self._watch_disk(supervisor)
             finally:
                 await self._shut_down(supervisor)
-        self._layout.write_processes({})
 
     def _prepare_servers(self) -> None:
         self._nats.stop_left_over()
         self._postgres.stop_left_over()
+        if not self._layout.postgres.exists():
+            _report("makes a PostgreSQL cluster, once")
         self._postgres.prepare()
 
     async def _start(self, supervisor: Supervisor) -> None:
@@ -138,30 +151,61 @@ class _System:
         services, workers = self._service_programs(), [self._worker_program(name) for name in self._workers]
         for program in (*servers, *services, *workers):
             self._layout.rotate_log(program.name)
+        _report(
+            f"starts nats-server, PostgreSQL, {len(SERVICES)} services, {len(workers)} worker{'s'[len(workers) == 1 :]}"
+        )
         for program in servers:
             supervisor.start(program)
-        if not await self._wait_until(lambda: self._nats.is_ready() and self._postgres.is_ready()):
+        if not await self._wait_until_nothing(self._servers_missing, supervisor):
             return
         for program in (*services, *workers):
             supervisor.start(program)
-        if not await self._wait_until(self._could_run_a_task):
+        if not await self._wait_until_nothing(self._services_missing, supervisor):
             return
         self._is_ready = True
         self._write_connection()
+        _report(f"{self._http_url}/docs, credentials in {self._layout.connection_file}, Ctrl-C stops everything")
         print("ready", flush=True)
 
     async def _shut_down(self, supervisor: Supervisor) -> None:
+        _report("stops, workers first and servers last")
         await supervisor.stop(self._workers, WORKERS_STOP_SECONDS)
-        await supervisor.stop(("services", *SERVICES), SERVICES_STOP_SECONDS)
+        names = SERVICES if self._options.separate else ("services",)
+        numbered = [_numbered(name, number) for name in names for number in self._instance_numbers]
+        await supervisor.stop(numbered, SERVICES_STOP_SECONDS)
         await supervisor.stop((self._postgres.program.name, self._nats.program.name), SERVERS_STOP_SECONDS)
+        self._layout.write_processes({})
 
-    async def _wait_until(self, condition: Callable[[], bool]) -> bool:
-        """Poll until the condition holds, and return whether it did before we were told to stop. Raises `NotReady`."""
-        deadline = time.monotonic() + START_SECONDS_MAX
-        while not await asyncio.to_thread(condition):
-            if time.monotonic() > deadline:
-                message = f"not ready after {START_SECONDS_MAX:.0f} s, see {self._layout.log_file('*')}"
+    async def _watch_disk(self, supervisor: Supervisor) -> None:
+        """Until we are told to stop: a nats-server whose disk was full is started again once there is room."""
+        known = None
+        while not self._stop.is_set():
+            error = await asyncio.to_thread(self._nats.write_error)
+            if error is not None and error != known:
+                _report(f"nats-server stores nothing: {error}")
+            if error is not None and self._nats.has_room():
+                _report("the disk of nats-server has room again")
+                supervisor.restart(self._nats.program.name)
+            known = error
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stop.wait(), DISK_CHECK_SECONDS)
+
+    async def _wait_until_nothing(self, missing: Callable[[], str | None], supervisor: Supervisor) -> bool:
+        """Poll until nothing is missing, and return whether it came about before we were told to stop.
+
+        Raises:
+            NotReady, PortInUse: it did not come about in time, or never will.
+        """
+        begun = told = time.monotonic()
+        while (what := await asyncio.to_thread(missing)) is not None:
+            self._require_hope(supervisor)
+            now = time.monotonic()
+            if now - begun > START_SECONDS_MAX:
+                message = f"not ready after {START_SECONDS_MAX:.0f} s: {what}; see {self._layout.log_file('*')}"
                 raise NotReady(message)
+            if now - told > PROGRESS_SECONDS:
+                _report(f"still waits: {what}")
+                told = now
             try:
                 await asyncio.wait_for(self._stop.wait(), READY_POLL_SECONDS)
             except TimeoutError:
@@ -169,17 +213,26 @@ class _System:
             return False
         return not self._stop.is_set()
 
-    def _could_run_a_task(self) -> bool:
-        headers = {"Authorization": f"Bearer {self._tokens[ADMIN]}"}
-        try:
-            with httpx.Client(base_url=self._http_url, timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
-                ready = msgspec.json.decode(client.get("/readyz").raise_for_status().content, type=_Readiness)
-                answer = client.get("/api/v1/workers", headers=headers).raise_for_status()
-        except httpx.HTTPError:
-            return False
-        listed = msgspec.json.decode(answer.content, type=_WorkerList).items
-        are_there = set(self._workers) <= {worker.id for worker in listed if worker.status != "lost"}
-        return are_there and all(ready.leaders.values())
+    def _require_hope(self, supervisor: Supervisor) -> None:
+        """Raise what a person should know when waiting on is in vain."""
+        if supervisor.ends.get("nats-server") and not processes.is_port_free(self._ports.nats):
+            raise port_in_use(self._ports.nats)
+        for name, ends in supervisor.ends.items():
+            if ends >= START_TRIES_MAX:
+                log = self._log_file(name)
+                raise NotReady(f"{name} does not start ({last_words(log) or 'it says nothing'}); see {log}")
+
+    def _log_file(self, name: str) -> Path:
+        servers = {program.name: program.log_file for program in (self._nats.program, self._postgres.program)}
+        return servers.get(name) or self._layout.log_file(name)
+
+    def _servers_missing(self) -> str | None:
+        ready = {"nats-server": self._nats.is_ready(), "PostgreSQL": self._postgres.is_ready()}
+        missing = [name for name, is_ready in ready.items() if not is_ready]
+        return f"{' and '.join(missing)} not ready yet" if missing else None
+
+    def _services_missing(self) -> str | None:
+        return what_is_missing(self._http_url, self._tokens[ADMIN], self._workers)
 
     def _service_programs(self) -> list[Program]:
         settings = Settings(
@@ -192,14 +245,25 @@ class _System:
             http_host=HOST,
             http_port=self._ports.http,
             nats_monitoring_urls=[self._nats.monitor_url],
+            nats_store_directory=str(self._layout.nats),
+            log_archive=str(self._layout.archive),
             principals=[
                 Principal(name=name, role=role, token_sha256=hashlib.sha256(self._tokens[name].encode()).hexdigest())
                 for name, role in ROLES.items()
             ],
         )
-        file = self._layout.write_configuration("services", settings)
         names = SERVICES if self._options.separate else ("services",)
-        return [self._program(name, self._options.modules[name], file) for name in names]
+        programs: list[Program] = []
+        for number in self._instance_numbers:
+            if number > 1:
+                settings = msgspec.structs.replace(settings, http_port=processes.free_port())
+            file = self._layout.write_configuration(_numbered("services", number), settings)
+            programs += [self._program(_numbered(name, number), self._options.modules[name], file) for name in names]
+        return programs
+
+    @property
+    def _instance_numbers(self) -> range:
+        return range(1, self._options.instances + 1)
 
     def _worker_program(self, name: str) -> Program:
         try:
@@ -252,46 +316,9 @@ class _System:
         return f"http://{HOST}:{self._ports.http}"
 
 
-class _Worker(msgspec.Struct):
-    id: str
-    status: str
-
-
-class _Readiness(msgspec.Struct):
-    leaders: dict[str, str | None]
-
-
-class _WorkerList(msgspec.Struct):
-    items: list[_Worker]
-
-
-def _stop_left_over(layout: Layout) -> None:
-    """Stop what an earlier run, which was killed, has left: workers first and servers last, as in an orderly end."""
-    left = layout.processes()
-    servers = {name for name in left if name in ("nats-server", "postgres")}
-    workers = {name for name in left if name.startswith("worker-")}
-    for names in (workers, left.keys() - servers - workers, servers):
-        signals = {left[name].identity: left[name].stop_signal for name in names}
-        for identity in processes.stop_all(signals, LEFT_OVER_STOP_SECONDS):
-            _report(f"stopped process {identity.pid} of an earlier run")
-    layout.write_processes({})
-
-
-def _choose_ports(last: Ports, options: Options) -> Ports:
-    http = _choose_port(options.http_port, last.http)
-    nats = _choose_port(options.nats_port, last.nats)
-    while nats == http:
-        nats = _choose_port(options.nats_port, 0)
-    return Ports(http=http, nats=nats)
-
-
-def _choose_port(wanted: int, last: int) -> int:
-    if wanted and not processes.is_port_free(wanted):
-        message = f"port {wanted} is in use by another program; choose another one, or 0 for any"
-        raise PortInUse(message)
-    if wanted or (last and processes.is_port_free(last)):
-        return wanted or last
-    return processes.free_port()
+def _numbered(name: str, number: int) -> str:
+    """The name of the instance `number`: the first bears the bare name."""
+    return name if number == 1 else f"{name}-{number}"
 
 
 def _report(text: str) -> None:

@@ -9,6 +9,14 @@ class DirectoryInUse(DevError):
     """Another `taskyard dev` runs on the folder."""
 
 
+class FormatTooNew(DevError):
+    """A newer version of this program has made or changed the folder. Remedy: run that version, or name another folder."""
+
+
+class FolderDamaged(DevError):
+    """A file that an earlier run has kept cannot be read."""
+
+
 class PortInUse(DevError):
     """Another program listens on a port that was asked for."""
 

@@ -13,13 +13,15 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from taskyard.dev.errors import DirectoryInUse
+from taskyard.dev.data_format import open_format
+from taskyard.dev.errors import DirectoryInUse, FolderDamaged
 from taskyard.embedded.processes import ProcessIdentity, write_private
 
 TOKEN_BYTES = 32
 LOG_BYTES_MAX = 8 << 20
 
 Kept = TypeVar("Kept", bound=msgspec.Struct)
+Read = TypeVar("Read")
 
 
 class Credentials(msgspec.Struct, kw_only=True):
@@ -50,6 +52,7 @@ class Layout:
         self.connection_file = self.directory / "connection.json"
         self.nats = self.directory / "nats"
         self.postgres = self.directory / "postgres"
+        self.archive = self.directory / "archive"
         self._logs = self.directory / "logs"
         self._configuration = self.directory / "config"
         self._workers = self.directory / "workers"
@@ -59,16 +62,22 @@ class Layout:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Make the folder and hold it; the kernel lets go when this process ends. Raises `DirectoryInUse`."""
+        """Make the folder and hold it; the kernel lets go when this process ends.
+
+        Raises:
+            DirectoryInUse: another run holds it.
+            FormatTooNew, FolderDamaged: see `open_format`; nothing was touched.
+        """
         self.directory.mkdir(parents=True, exist_ok=True)
-        for folder in (self._logs, self._configuration, self._workers):
-            folder.mkdir(mode=0o700, exist_ok=True)
         with (self.directory / "lock").open("a+b") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 message = f"{self.directory} is in use by another taskyard dev"
                 raise DirectoryInUse(message) from error
+            open_format(self.directory)
+            for folder in (self._logs, self._configuration, self._workers):
+                folder.mkdir(mode=0o700, exist_ok=True)
             yield
 
     def log_file(self, name: str) -> Path:
@@ -121,7 +130,7 @@ class Layout:
         """What ran last, by name: after a clean end nothing."""
         if not self._processes_file.exists():
             return {}
-        return msgspec.json.decode(self._processes_file.read_bytes(), type=dict[str, RunningProcess])
+        return _decode(self._processes_file, dict[str, RunningProcess])
 
     def write_processes(self, running: dict[str, RunningProcess]) -> None:
         """Record what runs, for a next start that finds it still running."""
@@ -129,7 +138,14 @@ class Layout:
 
 
 def _read(path: Path, kind: type[Kept]) -> Kept:
-    return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else kind()
+    return _decode(path, kind) if path.exists() else kind()
+
+
+def _decode(path: Path, kind: type[Read]) -> Read:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except msgspec.DecodeError as error:
+        raise FolderDamaged(f"{path} cannot be read ({error}); restore it from a copy, or remove it") from error
 
 
 def _write(path: Path, content: object) -> None:

@@ -2,9 +2,11 @@
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import structlog
 import uvloop
 
 import taskyard.api.app
@@ -12,6 +14,8 @@ import taskyard.dispatcher.app
 import taskyard.scheduler.app
 import taskyard.slot_allocator.app
 import taskyard.state_projector.app
+from taskyard.eventlog.errors import LogVersionUnknown
+from taskyard.service import calm_collector
 from taskyard.settings import Settings, from_arguments
 from taskyard.telemetry.logs import set_up_logs
 
@@ -37,4 +41,11 @@ async def run(settings: Settings) -> None:
 if __name__ == "__main__":
     _settings = from_arguments(Settings)
     set_up_logs(_settings.log_level)
-    uvloop.run(run(_settings))
+    calm_collector()
+    try:
+        uvloop.run(run(_settings))
+    except* LogVersionUnknown as _group:
+        structlog.get_logger().critical(
+            "stopped: this program is too old for the log", reason=str(_group.exceptions[0])
+        )
+        sys.exit(1)

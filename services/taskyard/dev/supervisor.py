@@ -10,6 +10,7 @@ from subprocess import Popen
 from types import TracebackType
 from typing import Self
 
+from taskyard.dev.last_words import last_words
 from taskyard.embedded.processes import ProcessIdentity, Program, identify, spawn
 
 RESTART_SECONDS_FIRST = 0.2
@@ -34,6 +35,8 @@ class Supervisor:
         self._programs: dict[str, Program] = {}
         self._stopping: dict[str, asyncio.Event] = {}
         self._ended: dict[str, asyncio.Task[None]] = {}
+        self.ends: dict[str, int] = {}
+        """How often each program has ended by itself since it last stayed up for a while."""
         # A thread per program waits for its end: that way every platform tells us at once, and takes the status.
         self._waiters = ThreadPoolExecutor(PROGRAMS_MAX, thread_name_prefix="waits for")
         self._group = asyncio.TaskGroup()
@@ -70,6 +73,10 @@ class Supervisor:
                 self._signal(name, signal.SIGKILL)
             await asyncio.wait(ends)
 
+    def restart(self, name: str) -> None:
+        """Ask a program to end; it is started again as any that ended."""
+        self._signal(name, self._programs[name].stop_signal)
+
     async def _keep_running(self, program: Program) -> None:
         stopping = self._stopping[program.name]
         restart_seconds = RESTART_SECONDS_FIRST
@@ -80,7 +87,9 @@ class Supervisor:
                 return
             if time.monotonic() - begun > HEALTHY_SECONDS:
                 restart_seconds = RESTART_SECONDS_FIRST
-            self._report(f"{program.name} ended with {status}, starts again in {restart_seconds} s")
+                self.ends[program.name] = 0
+            self.ends[program.name] = self.ends.get(program.name, 0) + 1
+            self._report(f"{program.name} {_how(status, program)}; it starts again in {restart_seconds} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), restart_seconds)
             restart_seconds = min(2 * restart_seconds, RESTART_SECONDS_MAX)
@@ -89,8 +98,13 @@ class Supervisor:
         child = spawn(program)
         # Recorded without an await in between: what is not recorded could not be stopped after we were killed.
         identity = identify(child.pid)
-        if identity:
-            self._started(program, identity)
+        try:
+            if identity:
+                self._started(program, identity)
+        except BaseException:
+            child.kill()
+            child.wait()
+            raise
         self._children[program.name] = child
         try:
             return await asyncio.get_running_loop().run_in_executor(self._waiters, child.wait)
@@ -100,3 +114,11 @@ class Supervisor:
     def _signal(self, name: str, number: int) -> None:
         if child := self._children.get(name):
             child.send_signal(number)
+
+
+def _how(status: int, program: Program) -> str:
+    """How a program has ended, and why, as far as its log tells."""
+    if status < 0:
+        return f"was ended by {signal.Signals(-status).name}"
+    words = last_words(program.log_file)
+    return f"ended with {status}" + (words and f": {words}")

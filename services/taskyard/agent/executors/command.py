@@ -1,5 +1,6 @@
 """`command`: an argument vector, or a script for `/bin/sh`, in a working directory of its own."""
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -28,8 +29,9 @@ class Command:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         # Nothing of an earlier run lives any more when an executor is made.
+        # What cannot be removed (a command may have mounted something there) is no reason not to work.
         shutil.rmtree(directory, ignore_errors=True)
-        directory.mkdir(parents=True, mode=0o700)
+        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run the command; a failure can be tried again, a program that is not there cannot."""
@@ -50,7 +52,8 @@ class Command:
         except ProgramNotFoundError as error:
             return Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
         finally:
-            shutil.rmtree(work, ignore_errors=True)
+            # A command may leave a million files: removing them must not keep the agent from telling that it lives.
+            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
         return _judge(exit_code, tail)
 
     def forget(self, task: TaskId) -> None:

@@ -1,0 +1,55 @@
+"""Whether a task could run now, asked from outside as any client would; and if not, what is still missing."""
+
+from collections.abc import Collection
+
+import httpx
+import msgspec
+
+REQUEST_SECONDS_MAX = 2.0
+
+
+class _Worker(msgspec.Struct):
+    id: str
+    status: str
+
+
+class _Readiness(msgspec.Struct):
+    leaders: dict[str, str | None] = {}
+    reasons: dict[str, str] = {}
+
+
+class _WorkerList(msgspec.Struct):
+    items: list[_Worker]
+
+
+def what_is_missing(http_url: str, token: str, workers: Collection[str]) -> str | None:
+    """What a task could not do without, as a phrase; `None` when nothing is missing. Blocks for seconds at most."""
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        with httpx.Client(base_url=http_url, timeout=REQUEST_SECONDS_MAX, trust_env=False) as client:
+            answer = client.get("/readyz")
+            if not answer.is_success:
+                return _not_ready(answer)
+            leaders = msgspec.json.decode(answer.content, type=_Readiness).leaders
+            listed = msgspec.json.decode(
+                client.get("/api/v1/workers", headers=headers).raise_for_status().content, type=_WorkerList
+            )
+    except httpx.HTTPStatusError as error:
+        return f"the API answers {error.response.status_code} to {error.request.url.path}"
+    except httpx.HTTPError:
+        return "the API does not answer yet"
+    if absent := [name for name, leader in leaders.items() if leader is None]:
+        return f"nobody leads as {', '.join(absent)} yet"
+    present = {worker.id for worker in listed.items if worker.status != "lost"}
+    if absent := [name for name in workers if name not in present]:
+        return f"{', '.join(absent)} did not join yet"
+    return None
+
+
+def _not_ready(answer: httpx.Response) -> str:
+    try:
+        reasons = msgspec.json.decode(answer.content, type=_Readiness).reasons
+    except msgspec.DecodeError:
+        reasons = {}
+    told = "; ".join(f"{part}: {reason}" for part, reason in reasons.items())
+    return f"the API is not ready ({told or answer.status_code})"

@@ -1,0 +1,6 @@
+"""Lets all tests import what several folders share."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "support"))
