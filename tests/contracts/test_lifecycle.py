@@ -65,7 +65,7 @@ def assigned(attempt: int = 1) -> SlotAssigned:
 CANCEL = TaskStopRequested(task=T, cause="cancel", by="alice", reason="enough")
 PLANNED = TaskPlanned(task=T, attempt=1, changes=Changes(add=1))
 LOST = WorkerLost(worker="w1", incarnation=1)
-JOINED = WorkerJoined(worker="w1", incarnation=2, pool="default", slots=(("any",),), kinds=("noop",))
+JOINED = WorkerJoined(worker="w1", incarnation=2, pool="default", slots=(("any",),), kinds=("noop", "plan_and_apply"))
 PATHS: dict[Phase, tuple[Any, ...]] = {
     P.PENDING: (),
     P.SCHEDULED: (TaskScheduled(task=T),),

@@ -84,10 +84,10 @@ class World:
     def _spans(self, service: str) -> Spans:
         return Spans(SimpleSpanProcessor(self.exporter), service)
 
-    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> None:
+    async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> int:
         """The doors' store."""
         headers = {HEADER_ANSWER: "api"} | ({HEADER_TRACEPARENT: traceparent} if traceparent else {})
-        self.commands.store(subject, data, headers=headers)
+        return self.commands.store(subject, data, headers=headers)
 
     def loop(self, machine: Any, *observers: Any) -> MachineLoop[Any, Any]:
         """One instance of a machine."""

@@ -79,5 +79,6 @@ def test_the_api_counts_requests_and_commands() -> None:
     assert shown[f'taskyard_http_request_seconds_bucket{{le="0.025",{labels}}}'] == "1.0"
     assert shown[f"taskyard_http_request_seconds_sum{{{labels}}}"] == "20.02"
     assert not [name for name in shown if "lag" in name]
-    metrics.projection_lag(4)
+    metrics.projection_lag(4, 1.5)
     assert numbers(process)["taskyard_projection_lag_commits"] == "4.0"
+    assert numbers(process)["taskyard_projection_lag_seconds"] == "1.5"

@@ -173,9 +173,14 @@ class Answer(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
 
 
 class CommandAnswers(Struct, frozen=True, kw_only=True, gc=False):
-    """The outcome of one stored command: one answer, or one per task in the order of a batch."""
+    """The outcome of one stored command: one answer, or one per task in the order of a batch.
+
+    `sequence` is where the command is stored: several may bear one id with different content, and not all are accepted.
+    A scheduler of a version that does not say it leaves it 0.
+    """
 
     command: CommandId
+    sequence: int = 0
     answers: tuple[Answer, ...]
 
 

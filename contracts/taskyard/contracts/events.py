@@ -1,7 +1,7 @@
 """Every event of the log. One Struct per event, past tense; the tag `type` is its stored name.
 
 Wire format: stored for ever. Fields may be added with a default, never renamed, removed or given another meaning.
-An event belongs to one writer (`OWNERS`): that service alone appends it.
+An event belongs to one writer (`OWNERS`), which alone appends it.
 """
 
 from typing import Any
@@ -15,7 +15,18 @@ from taskyard.contracts.values import CommandId, Instant, TaskId
 SCHEDULER = "scheduler"
 SLOT_ALLOCATOR = "slot_allocator"
 DISPATCHER = "dispatcher"
+LOG_KEEPER = "log_keeper"
+"""The writer of what concerns the log itself. It is no service: an operator's command appends for it, fenced as all are."""
 
+DECIDERS = (SCHEDULER, SLOT_ALLOCATOR, DISPATCHER)
+"""The writers that are services: each has a leader."""
+
+LOG_VERSION = 1
+"""The newest version of the log's meaning that this program knows: which events there are, and what they do.
+
+A version that gives an event another effect, or adds one that this version may not pass over, raises it; its new
+effects begin behind the `LogVersionActivated` that names it, so that every reader folds the same at every position.
+"""
 
 NO_RESPONDERS = "no responders"
 """The reason of a `NotDelivered` that says that nobody listened on the worker's subject."""
@@ -342,6 +353,16 @@ class NotDelivered(Event):
     reason: str
 
 
+# -- log keeper --------------------------------------------------------------------------------------------------------
+
+
+class LogVersionActivated(Event):
+    """From here on the log means what version `version` says; an instance that does not know it stops."""
+
+    version: int
+    by: str
+
+
 class UnknownEvent(Struct, frozen=True, kw_only=True, gc=False):
     """An event that a newer writer appended: kept as it is, without effect here."""
 
@@ -379,6 +400,7 @@ OWNERS: dict[str, tuple[type[Event], ...]] = {
         AttemptLost,
         NotDelivered,
     ),
+    LOG_KEEPER: (LogVersionActivated,),
 }
 """Which events each writer appends. `TaskStopRequested` is written by two: the dispatcher's has the cause `timeout`."""
 
@@ -412,6 +434,7 @@ AnyEvent = (
     | AttemptFailed
     | AttemptLost
     | NotDelivered
+    | LogVersionActivated
 )
 
 _one = msgspec.json.Decoder(AnyEvent)
@@ -428,5 +451,29 @@ def decode_event(raw: Raw) -> AnyEvent | UnknownEvent:
 def event_name(event: Any) -> str:
     """The stored name of an event's type."""
     if isinstance(event, UnknownEvent):
-        return str(msgspec.json.decode(event.raw).get("type", "unknown"))
+        return _told(event).type
     return type(event).__name__
+
+
+def named_task(event: Any) -> str:
+    """The id of the task that an event names, also one of a newer version; empty if it names none."""
+    if isinstance(event, UnknownEvent):
+        return _told(event).task
+    return str(getattr(event, "task", None) or "")
+
+
+class _Told(Struct, frozen=True):
+    """What every event tells alike."""
+
+    type: str = "unknown"
+    task: str = ""
+
+
+_told_by = msgspec.json.Decoder(_Told)
+
+
+def _told(event: UnknownEvent) -> _Told:
+    try:
+        return _told_by.decode(event.raw)
+    except msgspec.ValidationError:
+        return _Told()

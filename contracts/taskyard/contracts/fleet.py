@@ -20,6 +20,8 @@ from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import TaskId
 
 ANY_KIND = "any"
+DRAINED_GONE_MAX = 1_000
+"""Drained workers that were lost and are remembered in case they come back as they were; beyond it the first are forgotten."""
 
 _OF_WORKERS = frozenset((WorkerJoined, WorkerSuspected, WorkerRecovered, WorkerLost, WorkerDrainRequested))
 
@@ -56,7 +58,7 @@ class Worker(Struct, kw_only=True):
 
 
 class Fleet:
-    """All workers that live or still hold slots.
+    """All workers that live or still hold slots, and those that were drained before they were lost.
 
     `idle[pool][accepts]` counts idle slots, and `size[pool][accepts]` all slots, of workers that take tasks.
     """
@@ -87,7 +89,11 @@ class Fleet:
 
     def _slots_changed(self, changes: Sequence[Change]) -> None:
         for change in changes:
-            self._slot_changed(change)
+            if change.held is None:
+                if change.holds is not None and change.record is not None:
+                    self._set(*change.holds, change.record.id)
+            elif change.holds is None:
+                self._set(*change.held, None)
 
     def idle_for(self, pool: str, kind: str) -> int:
         """How many idle slots of the pool take the kind."""
@@ -99,12 +105,14 @@ class Fleet:
 
     def _joined(self, event: WorkerJoined) -> None:
         earlier = self.workers.get(event.worker)
+        is_draining = False
         if earlier is not None:
             # A lost worker may come back as it was: only the network had been away.
             if event.incarnation < earlier.incarnation or (
                 event.incarnation == earlier.incarnation and not earlier.is_lost
             ):
                 return
+            is_draining = earlier.is_draining and event.incarnation == earlier.incarnation
             self._count(earlier, -1)
         worker = Worker(
             name=event.worker,
@@ -113,6 +121,7 @@ class Fleet:
             slots=event.slots,
             kinds=event.kinds,
             labels=event.labels,
+            is_draining=is_draining,
             busy=dict(earlier.busy) if earlier is not None else {},
         )
         self.workers[event.worker] = worker
@@ -136,18 +145,14 @@ class Fleet:
         self._forget_if_gone(worker)
 
     def _forget_if_gone(self, worker: Worker) -> None:
-        if worker.is_lost and not worker.busy:
-            del self.workers[worker.name]
-
-    def _slot_changed(self, change: Change) -> None:
-        record = change.record
-        if record is None:
+        if not worker.is_lost or worker.busy:
             return
-        holds = record.held_slot
-        if change.held is None and holds is not None:
-            self._set(*holds, record.id)
-        elif change.held is not None and holds is None:
-            self._set(*change.held, None)
+        if not worker.is_draining:
+            del self.workers[worker.name]
+            return
+        gone = [one.name for one in self.workers.values() if one.is_lost and one.is_draining and not one.busy]
+        for name in gone[:-DRAINED_GONE_MAX]:
+            del self.workers[name]
 
     def _set(self, name: str, slot: int, task: TaskId | None) -> None:
         worker = self.workers.get(name)

@@ -52,6 +52,9 @@ CAUSE_SCHEDULE_TO_START = "schedule_to_start"
 PLAN_MISSING = "plan_missing"
 """The error code of an apply that did not begin, since its worker no longer has the plan."""
 
+DISCARDED = "discarded"
+"""The error code of a task whose plan was discarded."""
+
 NO_INSTANT = Instant(0)
 
 
@@ -79,6 +82,8 @@ ON_WORKER = frozenset((Phase.ASSIGNED, Phase.DISPATCHED, Phase.RUNNING))
 """The attempt is with a worker that is believed to live."""
 ATTEMPT_OPEN = ON_WORKER | {Phase.HELD, Phase.STOPPING}
 """The current attempt has not ended yet."""
+_HOLDS_SLOT = ATTEMPT_OPEN | {Phase.APPLY_PENDING}
+_NOT_STARTED = frozenset((Phase.ASSIGNED, Phase.DISPATCHED))
 
 _STATUS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
 _STATUS_OF = {phase: _STATUS.get(phase) or Status(phase.value) for phase in Phase}
@@ -95,8 +100,10 @@ class Verdict(StrEnum):
 bind_members(Verdict)
 
 
-class TaskRecord(Struct, kw_only=True):
+class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     """A task as the log tells it. Only `fold` changes it.
+
+    It refers to nothing that could refer to it: with a million of them alive, the garbage collector need not look.
 
     `submitted` orders tasks; `attempt` numbers what was given a slot and only rises; `tries` counts those that
     spend one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of
@@ -166,12 +173,13 @@ class TaskRecord(Struct, kw_only=True):
     @property
     def holds_slot(self) -> bool:
         """Whether slot `slot` of `worker` is this task's, running or reserved."""
-        return self.phase in ATTEMPT_OPEN or self.is_reserved
+        return self.held_slot is not None
 
     @property
     def held_slot(self) -> tuple[str, int] | None:
-        """The worker and slot that it holds, if it holds one."""
-        if self.worker is None or self.slot is None or not self.holds_slot:
+        """The worker and slot that it holds, running or reserved, if it holds one."""
+        holds = self.phase in _HOLDS_SLOT or (self.confirmed and self.phase is Phase.SCHEDULED)
+        if not holds or self.worker is None or self.slot is None:
             return None
         return self.worker, self.slot
 
@@ -300,7 +308,7 @@ def _dispatched(record: TaskRecord, event: TaskDispatched) -> Verdict:
 
 
 def _started(record: TaskRecord, event: TaskStarted, at: Instant) -> Verdict:
-    if event.attempt != record.attempt or record.phase not in (Phase.ASSIGNED, Phase.DISPATCHED):
+    if event.attempt != record.attempt or record.phase not in _NOT_STARTED:
         return Verdict.VOID
     record.phase = Phase.RUNNING
     record.deliveries_failed = 0
@@ -347,7 +355,7 @@ def _refused(record: TaskRecord, event: ApplyDiscarded | ApprovalExpired, at: In
         return Verdict.VOID
     if isinstance(event, ApplyDiscarded):
         reason = f": {event.comment}" if event.comment else ""
-        error = TaskError(code="discarded", message=f"the plan was discarded by {event.by}{reason}")
+        error = TaskError(code=DISCARDED, message=f"the plan was discarded by {event.by}{reason}")
     else:
         error = TaskError(code="approval_expired", message="nobody confirmed the plan in time")
     return _end(record, Phase.CANCELLED, at, error)
@@ -419,7 +427,7 @@ def _not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verd
         return _stopped(record, at)
     if record.phase is Phase.HELD:
         return _plan_again(record)
-    if record.phase not in (Phase.ASSIGNED, Phase.DISPATCHED):
+    if record.phase not in _NOT_STARTED:
         return Verdict.VOID
     record.deliveries_failed += 1
     delays = DELIVERY_DELAYS_SECONDS
@@ -473,8 +481,8 @@ def _worker_joined(record: TaskRecord, event: WorkerJoined) -> Verdict:
 
 
 def _has_slot(record: TaskRecord, event: WorkerJoined) -> bool:
-    """Whether the worker, which may have come back with other settings, still has the reserved slot."""
-    return record.slot is not None and record.slot < len(event.slots)
+    """Whether the worker, which may have come back with other settings, still has the reserved slot and runs the kind."""
+    return record.slot is not None and record.slot < len(event.slots) and record.kind in event.kinds
 
 
 def _force_stopped(record: TaskRecord, event: ForceStopped, at: Instant) -> Verdict:

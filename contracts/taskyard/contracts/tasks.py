@@ -3,8 +3,10 @@
 It holds live tasks only: one that has ended is handed out with its last change and leaves.
 """
 
-from collections.abc import Iterable
-from typing import NamedTuple, cast, get_args
+from collections.abc import Iterable, Sequence
+from typing import get_args
+
+from msgspec import Struct
 
 from taskyard.contracts.events import AnyEvent, TaskSubmitted, UnknownEvent, WorkerJoined, WorkerLost
 from taskyard.contracts.lifecycle import Phase, TaskEvent, TaskRecord, Verdict, fold, new_record
@@ -13,22 +15,27 @@ from taskyard.contracts.values import Instant, Position, TaskId
 _TASK_EVENTS = frozenset(get_args(TaskEvent))
 
 
-class Change(NamedTuple):
+class Change(Struct, frozen=True, gc=False):
     """What one event did to one task.
 
     `record` is the record after it (None: no live task of that id); `before` the phase before it (None for a new task);
-    `held` the slot that the task held before as (worker, slot); `verdict` what the event meant.
+    `held` and `holds` the slot that the task had before and has now, as (worker, slot); `verdict` what the event meant.
     """
 
     record: TaskRecord | None
     before: Phase | None
     held: tuple[str, int] | None
     verdict: Verdict
+    holds: tuple[str, int] | None = None
 
     @property
     def released(self) -> tuple[str, int] | None:
         """The slot that this change set free."""
-        return self.held if self.record is not None and not self.record.holds_slot else None
+        return self.held if self.holds is None else None
+
+
+_NO_TASK = (Change(None, None, None, Verdict.VOID),)
+_NO_CHANGES: tuple[Change, ...] = ()
 
 
 class TaskTable:
@@ -40,27 +47,28 @@ class TaskTable:
         self.on_worker: dict[str, dict[TaskId, None]] = {}
         for record in records:
             self.live[record.id] = record
-            self._index(record)
+            if record.held_slot is not None:
+                self._index(record.held_slot[0], record.id)
 
-    def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> list[Change]:
+    def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> Sequence[Change]:
         """Fold one event; the changes of tasks that it meant, in the order of their submission."""
-        if type(event) in _TASK_EVENTS:
-            task_event = cast("TaskEvent", event)
+        if type(event) in _TASK_EVENTS:  # most events: told apart at once
+            task_event: TaskEvent = event  # pyright: ignore[reportAssignmentType]
             record = self.live.get(task_event.task)
-            if record is None:
-                return [Change(None, None, None, Verdict.VOID)]
-            return [self._fold(record, task_event, at, position)]
+            return _NO_TASK if record is None else (self._fold(record, task_event, at, position),)
         match event:
             case TaskSubmitted():
-                return [self._submitted(event, at, position)]
+                return (self._submitted(event, at, position),)
             case WorkerLost() | WorkerJoined():
                 return self._of_worker(event, at, position)
             case _:
-                return []
+                return _NO_CHANGES
 
     def _submitted(self, event: TaskSubmitted, at: Instant, position: Position) -> Change:
-        if event.task in self.live:
-            return Change(self.live[event.task], self.live[event.task].phase, None, Verdict.VOID)
+        known = self.live.get(event.task)
+        if known is not None:
+            held = known.held_slot
+            return Change(known, known.phase, held, Verdict.VOID, held)
         record = self.live[event.task] = new_record(event, at, position)
         return Change(record, None, None, Verdict.EFFECTIVE)
 
@@ -74,16 +82,17 @@ class TaskTable:
     ) -> Change:
         before, held = record.phase, record.held_slot
         verdict = fold(record, event, at, position)
-        if verdict is Verdict.EFFECTIVE:
-            if held is None:
-                self._index(record)
-            elif not record.holds_slot:
-                del self.on_worker[held[0]][record.id]
-            if record.has_ended:
-                del self.live[record.id]
-        return Change(record, before, held, verdict)
-
-    def _index(self, record: TaskRecord) -> None:
+        if verdict is not Verdict.EFFECTIVE:
+            return Change(record, before, held, verdict, held)
         holds = record.held_slot
-        if holds is not None:
-            self.on_worker.setdefault(holds[0], {})[record.id] = None
+        if held is None:
+            if holds is not None:
+                self._index(holds[0], record.id)
+        elif holds is None:
+            del self.on_worker[held[0]][record.id]
+        if record.has_ended:
+            del self.live[record.id]
+        return Change(record, before, held, verdict, holds)
+
+    def _index(self, worker: str, task: TaskId) -> None:
+        self.on_worker.setdefault(worker, {})[task] = None

@@ -13,6 +13,7 @@ from msgspec import Raw, Struct
 from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Command, TaskBatch, TaskSpec
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
+from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_PATTERN, UUID7_PATTERN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
@@ -21,6 +22,14 @@ NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
 _UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`$")
+_PATTERN = re.compile(r"^Expected `str` matching regex '(?P<pattern>.*)'$")
+_FORMS = {
+    repr(UUID7_PATTERN)[1:-1]: "must be a UUIDv7 in lower case",
+    repr(NAME_PATTERN)[1:-1]: "must match [a-z0-9][a-z0-9_-]{0,62}",
+    repr(QUEUE_PATTERN)[1:-1]: "must match [a-z0-9][a-z0-9_./-]{0,127}",
+    repr(NO_NUL_PATTERN)[1:-1]: "must not hold a NUL character",
+}
+"""What a pattern asks for, said for people."""
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -140,4 +149,6 @@ def _fault(error: Exception, prefix: str) -> FieldError:
     if named:
         path = f"{path}.{named['field']}" if path else named["field"]
         message = "is required" if _MISSING.match(message) else "unknown field"
+    elif match and (said := _PATTERN.match(message)):
+        message = _FORMS.get(said["pattern"], message)
     return FieldError(path=".".join(part for part in (prefix, path) if part), message=message)

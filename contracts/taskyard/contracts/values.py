@@ -6,10 +6,12 @@ the opaque text of `format_position`.
 """
 
 import re
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
 from hashlib import blake2b
-from typing import Annotated, NewType
+from itertools import count
+from typing import Annotated, NewType, cast
 from uuid import UUID
 
 from msgspec import Meta
@@ -25,6 +27,7 @@ SECOND: int = 1_000_000
 # `$` alone would let a line break through at the end, and with it a second line of the NATS protocol.
 NAME_PATTERN = r"^[a-z0-9][a-z0-9_-]{0,62}$(?!\n)"
 QUEUE_PATTERN = r"^[a-z0-9][a-z0-9_./-]{0,127}$(?!\n)"
+NO_NUL_PATTERN = r"^[^\x00]*$"
 UUID7_PATTERN = r"^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$(?!\n)"
 
 Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
@@ -32,10 +35,10 @@ Name = Annotated[str, Meta(pattern=NAME_PATTERN)]
 QueueName = Annotated[str, Meta(pattern=QUEUE_PATTERN)]
 Uuid7 = Annotated[str, Meta(pattern=UUID7_PATTERN)]
 Priority = Annotated[int, Meta(ge=1, le=10)]
-Reason = Annotated[str, Meta(max_length=1024, pattern=r"^[^\x00]*$")]
+Reason = Annotated[str, Meta(max_length=1024, pattern=NO_NUL_PATTERN)]
 Labels = dict[
-    Annotated[str, Meta(min_length=1, max_length=63, pattern=r"^[^\x00]*$")],
-    Annotated[str, Meta(max_length=255, pattern=r"^[^\x00]*$")],
+    Annotated[str, Meta(min_length=1, max_length=63, pattern=NO_NUL_PATTERN)],
+    Annotated[str, Meta(max_length=255, pattern=NO_NUL_PATTERN)],
 ]
 
 PRIORITY_DEFAULT = 5
@@ -116,6 +119,11 @@ def uuid7_instant(text: str) -> Instant:
 def make_position(sequence: int, index: int) -> Position:
     """The position of event `index` of the commit stored at `sequence`."""
     return Position(sequence << _INDEX_BITS | index)
+
+
+def positions_of(sequence: int) -> Iterator[Position]:
+    """The positions of the events of the commit stored at `sequence`, one after the other."""
+    return cast("Iterator[Position]", count(make_position(sequence, 0)))
 
 
 def commit_sequence(position: Position) -> int:

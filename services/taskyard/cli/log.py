@@ -1,7 +1,7 @@
-"""`taskyard log tail` and `taskyard log verify`."""
+"""`taskyard log tail` and `taskyard log verify`; the other commands of the log join them here."""
 
 import asyncio
-import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -9,10 +9,10 @@ import msgspec
 import typer
 from rich.text import Text
 
-from taskyard.cli import texts
+from taskyard.cli import archive, export, log_files, texts
 from taskyard.cli.connection import settings_file
 from taskyard.cli.errors import NOT_COMPLETED, WrongUsage
-from taskyard.cli.screen import Screen
+from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
 from taskyard.cli.tables import Column, layout
 from taskyard.cli.verification import Verification
@@ -29,7 +29,7 @@ from taskyard.eventlog.commit import StoredCommit
 from taskyard.settings import Settings
 
 TAIL_COMMITS = 20
-PROGRESS_COMMITS = 5_000
+MEANING_WIDTH = 120
 
 CHAIN_COLUMNS = (
     Column(title="WRITER"),
@@ -46,7 +46,19 @@ BREAK_COLUMNS = (
     Column(title="WHAT", narrow=20),
 )
 
-log_app = typer.Typer(no_args_is_help=True, help="Read or verify the event log (needs the services' settings).")
+log_app = typer.Typer(
+    no_args_is_help=True,
+    help="Read, verify, export, archive, restore or mirror the event log (as the services see it).",
+)
+for _command in (
+    export.export,
+    archive.archive,
+    archive.restore,
+    archive.mirror,
+    archive.new_generation,
+    archive.activate_version,
+):
+    log_app.command(_command.__name__.replace("_", "-"))(_command)
 
 
 @log_app.command("tail")
@@ -67,15 +79,28 @@ def tail(
 
 
 @log_app.command("verify")
-def verify(config: ServicesSettings = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Check the whole log: no commit missing, each chained to its writer's one before, epochs never going down.
+def verify(
+    source: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SOURCE]", help="An archive (folder or s3://…) or the file of a slice. Default: the live log."
+        ),
+    ] = None,
+    config: ServicesSettings = None,
+    connection: ConnectionFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check a whole log, an archive or a slice: nothing is missing or altered, and nobody wrote who may not.
 
-    Exit 1 if anything is broken.
+    Sequences have no gaps; each commit can be read and names the hash of its writer's one before; each event is its
+    writer's own; epochs only rise; cursors never go back. Exit 1 if anything is broken.
     """
-    from taskyard.cli.log_reading import services_settings
+    if source is None:
+        from taskyard.cli.log_reading import services_settings
 
-    settings = services_settings(settings_file(config, connection))
-    found = asyncio.run(_verify(settings))
+        found = asyncio.run(_verify(services_settings(settings_file(config, connection))))
+    else:
+        found = asyncio.run(log_files.verify(source, SequenceProgress()))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.json(_summary(found))
@@ -86,7 +111,7 @@ def verify(config: ServicesSettings = None, connection: ConnectionFile = None, a
 
 
 def verification_lines(found: Verification, width: int | None) -> list[Text]:
-    """A line for each writer, one for each break, and the verdict."""
+    """A line for each writer, one for each break, what the first one means, and the verdict."""
     chains = [
         (c.writer, str(c.commits), str(c.events), str(c.epoch), str(c.first), str(c.last), c.hash)
         for _, c in sorted(found.chains.items())
@@ -95,9 +120,16 @@ def verification_lines(found: Verification, width: int | None) -> list[Text]:
     if found.breaks:
         breaks = [(str(b.sequence), b.writer, texts.one_line(b.what)) for b in found.breaks]
         lines += [Text(), *layout(BREAK_COLUMNS, breaks, width)]
+        first = found.breaks[0]
+        told = textwrap.wrap(f"first at commit {first.sequence}: {first.meaning}", width or MEANING_WIDTH)
+        lines += [Text(), *map(Text, told)]
+    if not found.is_version_known:
+        lines += [Text(), Text(f"the log has version {found.version}: this program must not fold it", style="bold red")]
     unknown = f", {found.unknown_events} of them unknown to this version" if found.unknown_events else ""
     counted = f"{found.commits} commits with {found.events} events{unknown}"
-    verdict = f"{found.found} breaks in {counted}" if found.found else f"whole: {counted}"
+    begins = f", from commit {found.first} on" if found.first > 1 else ""
+    breaks_found = "1 break" if found.found == 1 else f"{found.found} breaks"
+    verdict = f"{breaks_found} in {counted}{begins}" if found.found else f"whole: {counted}{begins}"
     return [*lines, Text(), Text(verdict, style="bold red" if found.found else "green")]
 
 
@@ -121,19 +153,7 @@ async def _verify(settings: Settings) -> Verification:
     from taskyard.cli import log_reading
 
     async with log_reading.connected(settings) as nc:
-        return await log_reading.verify(nc, settings.partition, _Progress())
-
-
-class _Progress:
-    """Says on a terminal how far the reading is, now and then."""
-
-    def __init__(self) -> None:
-        self._told = 0
-
-    def __call__(self, sequence: int, head: int) -> None:
-        if sys.stderr.isatty() and sequence - self._told >= PROGRESS_COMMITS:
-            self._told = sequence
-            print(f"\r{sequence} of {head} commits", end="\r", file=sys.stderr, flush=True)
+        return await log_reading.verify(nc, settings.partition, SequenceProgress())
 
 
 def _show(screen: Screen, stored: StoredCommit[Any], first: Position) -> None:
@@ -184,6 +204,9 @@ def _fields(event: Any) -> dict[str, Any]:
 def _summary(found: Verification) -> dict[str, Any]:
     return {
         "ok": not found.found,
+        "first": found.first,
+        "last": found.last,
+        "version": found.version,
         "commits": found.commits,
         "events": found.events,
         "unknown_events": found.unknown_events,

@@ -1,7 +1,7 @@
 """The log read over NATS, as one of the services reads it: with their settings, and never writing."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,33 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from taskyard.cli.errors import Broken, Unreachable, WrongUsage
+from taskyard.cli.errors import Broken, Refused, Unreachable, WrongUsage
 from taskyard.cli.verification import Verification
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import log_stream, log_subject
-from taskyard.eventlog.commit import CommitCodec, StoredCommit
-from taskyard.eventlog.errors import ApiRefused, CommitUnreadable, EventLogError, LogGap
+from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.errors import (
+    ApiRefused,
+    ArchiveDamaged,
+    ArchiveMismatch,
+    ArchiveUnreachable,
+    CommitUnreadable,
+    CopyRefused,
+    EventLogError,
+    FenceMoved,
+    GenerationUnfinished,
+    LeaseHeld,
+    LogBegins,
+    LogGap,
+    LogVersionUnknown,
+)
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream import JetStreamLog
 from taskyard.eventlog.jetstream_api import stream_info
 from taskyard.settings import Settings, SettingsError, load
 
 CONNECT_SECONDS_MAX = 5.0
+CONFLICT = 409
 SILENCE_SECONDS_MAX = 15.0
 """How long reading what is stored may stand still; a restart of the server passes unnoticed."""
 
@@ -38,22 +53,44 @@ def services_settings(path: Path) -> Settings:
 
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
-    """A connection that may read the log. Raises `Unreachable`, and for what the log is not `Broken`."""
+    """A connection that may read the log. What goes wrong with the log inside is raised as the command line's errors."""
+    async with _connected(settings.nats_urls, user=settings.control_user, password=settings.control_password) as nc:
+        yield nc
+
+
+@asynccontextmanager
+async def connected_to(url: str) -> AsyncIterator[Client]:
+    """A connection to a server by its address, which names user and password. Raises as `connected`."""
+    async with _connected([url]) as nc:
+        yield nc
+
+
+@asynccontextmanager
+async def _connected(urls: Sequence[str], **credentials: str) -> AsyncIterator[Client]:
     try:
         async with asyncio.timeout(CONNECT_SECONDS_MAX):
             nc = await nats.connect(
-                settings.nats_urls,
-                user=settings.control_user,
-                password=settings.control_password,
+                list(urls),
                 name="taskyard command line",
                 max_reconnect_attempts=-1,
                 error_cb=_ignore,
+                **credentials,
             )
-    except (NatsError, OSError, TimeoutError) as error:
-        where = ", ".join(settings.nats_urls)
+    except (NatsError, OSError, ValueError, TimeoutError) as error:
+        where = ", ".join(url.rpartition("@")[2] for url in urls)
         raise Unreachable(f"NATS at {where} is not reachable: {str(error) or type(error).__name__}") from error
     try:
         yield nc
+    except (CopyRefused, LeaseHeld) as error:
+        raise Refused(CONFLICT, "", str(error)) from error
+    except FenceMoved as error:
+        raise Refused(CONFLICT, "", f"somebody else does the same now: {error}") from error
+    except (ArchiveMismatch, GenerationUnfinished, LogBegins, LogVersionUnknown) as error:
+        raise WrongUsage(str(error)) from error
+    except ArchiveDamaged as error:
+        raise Broken(f"the archive is damaged: {error}") from error
+    except ArchiveUnreachable as error:
+        raise Unreachable(str(error)) from error
     except (CommitUnreadable, LogGap) as error:
         raise Broken(f"the log is broken, see `taskyard log verify`: {error}") from error
     except (EventLogError, NatsError, TimeoutError) as error:
@@ -64,36 +101,22 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
 
 def open_log(nc: Client, settings: Settings) -> Log:
     """The log of the services' partition."""
-    return _ReportingLog(nc, settings, lambda _sequence: None)
-
-
-def open_reporting_log(nc: Client, settings: Settings, progress: Callable[[int], None]) -> Log:
-    """The same, telling `progress` the sequence of each commit that is read."""
-    return _ReportingLog(nc, settings, progress)
-
-
-class _ReportingLog(JetStreamLog[Any]):
-    def __init__(self, nc: Client, settings: Settings, progress: Callable[[int], None]) -> None:
-        prefix = log_subject(settings.partition, "").rstrip(".")
-        super().__init__(nc, log_stream(settings.partition), prefix, CommitCodec(AnyEvent, decode_event))
-        self._progress = progress
-
-    async def read(self, *args: Any, **kwargs: Any) -> AsyncIterator[StoredCommit[Any]]:
-        async for stored in super().read(*args, **kwargs):
-            self._progress(stored.sequence)
-            yield stored
+    prefix = log_subject(settings.partition, "").rstrip(".")
+    codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
+    return JetStreamLog(nc, log_stream(settings.partition), prefix, codec, archive=settings.log_archive)
 
 
 async def verify(nc: Client, partition: str, progress: Callable[[int, int], None]) -> Verification:
     """Look at the whole log up to where it ends now; `progress` is told where it is and where the end is."""
     stream = log_stream(partition)
-    verification = Verification()
     try:
-        head = (await stream_info(nc, stream)).state.last_seq
+        state = (await stream_info(nc, stream)).state
     except ApiRefused as error:
         raise Unreachable(f"there is no log: {error}") from error
+    head, before = state.last_seq, max(state.first_seq - 1, 0)
+    verification = Verification(before)
     # The bare messages: what is no commit, or is missing, must be reported instead of ending the reading.
-    async with StreamFollower(nc, stream, after=0) as follower:
+    async with StreamFollower(nc, stream, after=before) as follower:
         while verification.last < head:
             try:
                 async with asyncio.timeout(SILENCE_SECONDS_MAX):

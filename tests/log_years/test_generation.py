@@ -1,0 +1,226 @@
+"""The next generation of a log: the server keeps its end, the archive has the rest, and nothing means anything else."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from folding import CODEC, machines, rows
+from log_servers import HISTORY, SPEC, STREAM, Server, append, make_log, next_commit, no_progress, open_log, raw_commits
+
+from taskyard.cli import log_files
+from taskyard.cli.log_reading import verify
+from taskyard.contracts.events import DECIDERS
+from taskyard.contracts.subjects import LEASES_BUCKET
+from taskyard.contracts.values import Instant
+from taskyard.eventlog import generation
+from taskyard.eventlog.archive import Archive
+from taskyard.eventlog.archive_stores import FolderStore
+from taskyard.eventlog.archiving import archive_log, mirror_log
+from taskyard.eventlog.commit import Commit
+from taskyard.eventlog.copying import LogCopy
+from taskyard.eventlog.errors import CopyRefused, FenceMoved, GenerationUnfinished, LeaseHeld, LogBegins
+from taskyard.eventlog.generation import (
+    Generation,
+    close_generation,
+    exchange,
+    finish_exchange,
+    read_marker,
+    require_finished,
+    require_nobody_leads,
+)
+from taskyard.eventlog.jetstream_api import stream_info
+from taskyard.eventlog.leases import JetStreamLease, ensure_leases
+
+pytestmark = pytest.mark.anyio
+
+COMMITS = len(raw_commits())
+CLOSED = COMMITS + len(DECIDERS)
+
+
+async def folded(nc: Any, archive: Path) -> dict[str, Any]:
+    """What the log means to whoever folds it from its first commit."""
+    log = open_log(nc, archive=str(archive))
+    commits = [stored async for stored in log.read(1, await log.head())]
+    return {
+        "machines": machines(commits),
+        "rows": rows(commits),
+        "times": [stored.at for stored in commits],
+        "hashes": [stored.hash for stored in commits],
+    }
+
+
+async def closed_and_archived(nc: Any, folder: Path) -> tuple[Archive, int]:
+    """The archive of a log whose generation was closed, and where the next one begins."""
+    first = await close_generation(open_log(nc), CODEC, Instant(0))
+    archive = await Archive.open(FolderStore(folder), "0")
+    await archive_log(nc, STREAM, archive, no_progress)
+    return archive, first
+
+
+async def exchanged(nc: Any, folder: Path) -> Generation:
+    archive, first = await closed_and_archived(nc, folder)
+    return await exchange(nc, SPEC, archive, first, no_progress, replicas=1)
+
+
+async def test_the_new_stream_is_short_and_the_whole_log_means_what_it_meant(server: Server, tmp_path: Path) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        original = await folded(nc, tmp_path)
+        assert await exchanged(nc, tmp_path) == Generation(before=1, first=COMMITS + 1, last=CLOSED)
+        state = (await stream_info(nc, STREAM)).state
+        assert (state.first_seq, state.last_seq, state.messages) == (COMMITS + 1, CLOSED, len(DECIDERS))
+        again = await folded(nc, tmp_path)
+        assert (again["machines"], again["rows"]) == (original["machines"], original["rows"])
+        for what in ("times", "hashes"):
+            assert again[what][:COMMITS] == original[what]
+        found = await verify(nc, "0", no_progress)
+        assert (found.found, found.first, found.commits) == (0, COMMITS + 1, len(DECIDERS))
+        assert await read_marker(nc, STREAM) is None
+
+
+async def test_every_writer_goes_on_behind_its_last_commit(server: Server, tmp_path: Path) -> None:
+    """Its fence is the sequence of that, which must be there, and its hash chain goes on."""
+    async with server.connected() as nc:
+        await make_log(nc)
+        await exchanged(nc, tmp_path)
+        log = open_log(nc, archive=str(tmp_path))
+        for number, writer in enumerate(DECIDERS, 1):
+            last = await log.last(writer)
+            assert last is not None
+            commit = Commit[Any](
+                writer=writer, instance="b", epoch=last.commit.epoch + 1, at=Instant(0), previous=last.hash
+            )
+            data = CODEC.encode(commit)
+            assert await log.append(data, writer=writer, expected=last.sequence) == CLOSED + number
+            with pytest.raises(FenceMoved):
+                await log.append(next_commit(writer), writer=writer, expected=last.sequence)
+        # And the archive goes on with the new stream.
+        archive = await Archive.open(FolderStore(tmp_path), "0")
+        assert (await archive_log(nc, STREAM, archive, no_progress)).commits == len(DECIDERS)
+        found = await log_files.verify(str(tmp_path), no_progress)
+        assert (found.found, found.commits) == (0, CLOSED + len(DECIDERS))
+
+
+async def test_generations_follow_one_another(server: Server, tmp_path: Path) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        await exchanged(nc, tmp_path)
+        await append(nc, HISTORY.with_name("not_delivered.taskyard.jsonl"))
+        before = await folded(nc, tmp_path)
+        second = await exchanged(nc, tmp_path)
+        assert (second.before, second.first) == (COMMITS + 1, len(before["times"]) + 1)
+        again = await folded(nc, tmp_path)
+        assert (again["machines"], again["rows"]) == (before["machines"], before["rows"])
+
+
+async def test_who_has_folded_so_far_needs_no_archive_and_who_has_not_is_told(server: Server, tmp_path: Path) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        await exchanged(nc, tmp_path)
+        log = open_log(nc)
+        async with log.follow(COMMITS) as batches:
+            assert [stored.sequence for stored in await anext(batches)] == list(range(COMMITS + 1, CLOSED + 1))
+        async with log.follow(COMMITS - 1) as batches:
+            with pytest.raises(LogBegins, match=f"begins with commit {COMMITS + 1}, commit {COMMITS} is in an archive"):
+                await anext(batches)
+        # From the middle of what is archived, into the stream, without a gap.
+        log = open_log(nc, archive=str(tmp_path))
+        for after in (0, 5, COMMITS - 1, COMMITS, CLOSED - 1):
+            found = [stored.sequence async for stored in log.read(after + 1, CLOSED)]
+            assert found == list(range(after + 1, CLOSED + 1))
+
+
+async def test_a_mirror_goes_on_over_a_new_generation_and_one_that_fell_behind_is_told(
+    server: Server, other: Server, start_server: Callable[[str], Server], tmp_path: Path
+) -> None:
+    late = start_server("late")
+    async with server.connected() as nc, other.connected() as kept_up, late.connected() as behind:
+        await make_log(nc)
+        await mirror_log(nc, STREAM, LogCopy(kept_up, SPEC), no_progress, last=COMMITS)
+        await mirror_log(nc, STREAM, LogCopy(behind, SPEC), no_progress, last=10)
+        original = await folded(nc, tmp_path)
+        await exchanged(nc, tmp_path / "archive")
+        assert await mirror_log(nc, STREAM, LogCopy(kept_up, SPEC), no_progress, last=CLOSED) == CLOSED
+        # The mirror has the whole log, and needs no archive.
+        assert (await folded(kept_up, tmp_path / "none"))["times"][:COMMITS] == original["times"]
+        with pytest.raises(CopyRefused, match=f"the next to be copied is {COMMITS + 1}"):
+            await mirror_log(nc, STREAM, LogCopy(behind, SPEC), no_progress, last=CLOSED)
+
+
+class Died(Exception):
+    """The command was killed here."""
+
+
+@pytest.mark.parametrize("step", range(4))
+async def test_an_exchange_that_dies_at_any_step_is_finished_by_the_next_run(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int
+) -> None:
+    """Before the marker is made, before the old stream is deleted, while the new one is filled, before the marker goes."""
+    async with server.connected() as nc:
+        await make_log(nc)
+        original = await folded(nc, tmp_path)
+        archive, first = await closed_and_archived(nc, tmp_path)
+        _die_at(monkeypatch, step)
+        with pytest.raises(Died):
+            await exchange(nc, SPEC, archive, first, no_progress, replicas=1)
+        monkeypatch.undo()
+        begun = await read_marker(nc, STREAM)
+        if step == 0:
+            assert begun is None
+            await require_finished(nc, STREAM)
+            await exchange(nc, SPEC, archive, first, no_progress, replicas=1)
+        else:
+            assert begun is not None
+            with pytest.raises(GenerationUnfinished, match="new-generation"):
+                await require_finished(nc, STREAM)
+            await finish_exchange(nc, SPEC, archive, begun, no_progress, replicas=1)
+        await require_finished(nc, STREAM)
+        state = (await stream_info(nc, STREAM)).state
+        assert (state.first_seq, state.last_seq) == (COMMITS + 1, CLOSED)
+        assert (await folded(nc, tmp_path))["rows"] == original["rows"]
+
+
+def _die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    call = generation._call
+    calls = 0
+
+    async def dying_call(*arguments: Any) -> None:
+        nonlocal calls
+        if calls == {0: 0, 1: 1, 3: 2}.get(step):
+            raise Died
+        calls += 1
+        await call(*arguments)
+
+    async def dying_store(self: LogCopy, messages: Any) -> None:
+        await LogCopy._store_all(self, messages[:1])
+        raise Died
+
+    monkeypatch.setattr(generation, "_call", dying_call)
+    if step == 2:
+        monkeypatch.setattr(LogCopy, "store", dying_store)
+
+
+async def test_nothing_is_left_out_of_a_log_that_is_not_archived(server: Server, tmp_path: Path) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        archive, first = await closed_and_archived(nc, tmp_path)
+        await append(nc, HISTORY)
+        with pytest.raises(CopyRefused, match=f"the archive holds 1 to {CLOSED}"):
+            await exchange(nc, SPEC, archive, first, no_progress, replicas=1)
+        with pytest.raises(CopyRefused, match="nothing to leave out"):
+            await exchange(nc, SPEC, archive, 1, no_progress, replicas=1)
+        assert (await stream_info(nc, STREAM)).state.first_seq == 1
+        assert await read_marker(nc, STREAM) is None
+
+
+async def test_a_service_that_leads_is_told_to_be_stopped_first(server: Server) -> None:
+    async with server.connected() as nc:
+        await require_nobody_leads(nc, LEASES_BUCKET)
+        await ensure_leases(nc, LEASES_BUCKET, lease_seconds=30.0)
+        lease = JetStreamLease(nc, LEASES_BUCKET, "dispatcher")
+        assert await lease.try_acquire("somebody")
+        with pytest.raises(LeaseHeld, match="dispatcher is led by somebody: stop the services first"):
+            await require_nobody_leads(nc, LEASES_BUCKET)
+        await lease.release()
+        await require_nobody_leads(nc, LEASES_BUCKET)
