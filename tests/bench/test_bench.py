@@ -3,17 +3,32 @@
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
+from hashlib import blake2b
 
 import msgspec
 import pytest
 
-from taskyard.bench.evidence import Evidence, percentiles
+from taskyard.bench.evidence import Findings, find, percentiles, start_milliseconds
 from taskyard.bench.load import TASK_BYTES, make_task
 from taskyard.bench.usage import Sample, compare, sample
-from taskyard.contracts.events import AnyEvent, AttemptSucceeded, TaskStarted, TaskSubmitted
-from taskyard.contracts.values import Instant, TaskId
+from taskyard.contracts.events import (
+    OWNERS,
+    AnyEvent,
+    AttemptLost,
+    AttemptSucceeded,
+    SlotAssigned,
+    TaskScheduled,
+    TaskStarted,
+    TaskSubmitted,
+    WorkerJoined,
+)
+from taskyard.contracts.values import SECOND, Instant, TaskId
+from taskyard.judge.evidence import Evidence, Logged
+from taskyard.judge.verdict import Verdict, judge
 
 RUN_SECONDS_MAX = 100
+LOST = AttemptLost(task=TaskId("a"), attempt=1)
 
 
 def submitted(task: str) -> TaskSubmitted:
@@ -26,17 +41,39 @@ def submitted(task: str) -> TaskSubmitted:
         input=msgspec.Raw(b'""'),
         digest="",
         timeout_seconds=60,
+        max_attempts=2,
+        retry_delays_seconds=(),
     )
 
 
+def assigned(task: str, attempt: int = 1) -> list[AnyEvent]:
+    id = TaskId(task)
+    return [TaskScheduled(task=id), SlotAssigned(task=id, attempt=attempt, worker="w", incarnation=1, slot=0)]
+
+
 def ran(task: str, attempt: int = 1) -> list[AnyEvent]:
-    return [TaskStarted(task=TaskId(task), attempt=attempt), AttemptSucceeded(task=TaskId(task), attempt=attempt)]
+    id = TaskId(task)
+    ended = [TaskStarted(task=id, attempt=attempt), AttemptSucceeded(task=id, attempt=attempt)]
+    return [*assigned(task, attempt), *ended]
 
 
-def evidence(*events: AnyEvent) -> Evidence:
-    seen = Evidence()
-    seen.add(events, Instant(0))
-    return seen
+def verdict_of(*events: AnyEvent, seconds: float = 0.01) -> Verdict:
+    """What the judge says of a log of these events, each a commit of its owner, so long one after the other."""
+    joined = WorkerJoined(worker="w", incarnation=1, pool="default", slots=(("any",),), kinds=("noop",))
+    log: list[Logged] = []
+    hashes: dict[str, str] = {}
+    for number, event in enumerate((None, None, None, joined, *events)):
+        writer = list(OWNERS)[number] if event is None else next(w for w in OWNERS if isinstance(event, OWNERS[w]))
+        body = {"writer": writer, "instance": "i", "epoch": 1, "at": 0, "previous": hashes.get(writer, "")}
+        data = msgspec.json.encode({**body, "events": [] if event is None else [event]})
+        hashes[writer] = blake2b(data, digest_size=16).hexdigest()
+        at = Instant(round(number * seconds * SECOND))
+        log.append(Logged.stored(number + 1, at, f"taskyard.log.0.{writer}", data))
+    return judge(Evidence(log=log))
+
+
+def findings_of(*events: AnyEvent, tasks: Sequence[str] = ("a",)) -> Findings:
+    return find(verdict_of(*events), tasks)
 
 
 def test_a_small_run_completes_every_task_and_prints_one_json_object_as_its_last_line() -> None:
@@ -54,11 +91,12 @@ def test_a_small_run_completes_every_task_and_prints_one_json_object_as_its_last
 
 
 def test_a_task_that_ran_once_is_without_fault() -> None:
-    assert evidence(submitted("a"), *ran("a")).judge(["a"]).is_clean
+    assert findings_of(submitted("a"), *ran("a")).is_clean
 
 
 def test_a_report_that_came_twice_is_no_second_run() -> None:
-    assert evidence(submitted("a"), *ran("a"), *ran("a")).judge(["a"]).is_clean
+    again = TaskStarted(task=TaskId("a"), attempt=1)
+    assert findings_of(submitted("a"), *assigned("a"), again, again, *ran("a")[2:]).is_clean
 
 
 @pytest.mark.parametrize(
@@ -66,26 +104,32 @@ def test_a_report_that_came_twice_is_no_second_run() -> None:
     [
         ("not_accepted", []),
         ("accepted_twice", [submitted("a"), submitted("a"), *ran("a")]),
-        ("not_completed", [submitted("a"), TaskStarted(task=TaskId("a"), attempt=1)]),
-        ("run_twice", [submitted("a"), *ran("a", 1), *ran("a", 2)]),
+        ("not_completed", [submitted("a"), *ran("a")[:3]]),
+        ("run_twice", [submitted("a"), *ran("a")[:3], LOST, *ran("a", 2)]),
     ],
 )
 def test_each_fault_is_found(fault: str, events: list[AnyEvent]) -> None:
-    findings = evidence(*events).judge(["a"])
+    findings = findings_of(*events)
     assert not findings.is_clean
     assert getattr(findings, fault) == 1
 
 
 def test_a_fault_of_one_task_does_not_hide_behind_another() -> None:
-    findings = evidence(submitted("a"), submitted("a"), *ran("a"), submitted("b"), *ran("b")).judge(["a", "b", "c"])
+    events = [submitted("a"), submitted("a"), *ran("a"), submitted("b"), *ran("b")]
+    findings = findings_of(*events, tasks=["a", "b", "c"])
     assert (findings.tasks, findings.completed_once, findings.not_accepted) == (3, 1, 1)
 
 
+def test_a_broken_rule_is_a_fault_though_every_task_completed() -> None:
+    findings = findings_of(submitted("a"), submitted("b"), *ran("a")[:2], *ran("b"), *ran("a")[2:], tasks=["a", "b"])
+    assert findings.completed_once == 2
+    assert findings.faults
+    assert not findings.is_clean
+
+
 def test_latency_is_counted_to_the_first_start_in_the_log() -> None:
-    seen = Evidence()
-    seen.add([TaskStarted(task=TaskId("a"), attempt=1)], Instant(12_500))
-    seen.add([TaskStarted(task=TaskId("a"), attempt=2)], Instant(99_000))
-    assert seen.start_milliseconds({"a": Instant(10_000), "b": Instant(0)}) == [2.5]
+    verdict = verdict_of(submitted("a"), *ran("a")[:3], LOST, *ran("a", 2), seconds=0.0025)
+    assert start_milliseconds(verdict, {"a": Instant(15_000), "b": Instant(0)}) == [2.5]
 
 
 def test_percentiles_are_values_that_were_measured() -> None:

@@ -441,6 +441,24 @@ def test_nothing_is_sent_for_what_is_held_until_its_worker_joins() -> None:
     assert (send.incarnation, sent.incarnation, sent.attempt, sent.apply, sent.plan_attempt) == (2, 1, 2, True, 1)
 
 
+@pytest.mark.parametrize("begins", [held, lambda: held().successor()], ids=["leader", "new leader"])
+def test_what_is_held_does_not_let_the_leader_look_again_and_again(begins: Any) -> None:
+    """Nobody is there to send to: a deadline that has passed would be met at once, and again at once."""
+    story = begins()
+    for _ in range(5):
+        list(story.after(RESEND_SECONDS).effects())
+        deadline = story.machine.next_deadline()
+        assert deadline is None or deadline > story.now
+        story.when().then_nothing()
+
+
+def test_what_was_settled_before_its_turn_came_leaves_no_deadline() -> None:
+    story = Delivering().with_attempt()
+    story.when(answered(story.sends(), "accepted"), reported(Succeeded(**WHEN)))
+
+    assert story.machine.next_deadline() is None
+
+
 def test_a_held_attempt_that_its_worker_still_has_runs_on() -> None:
     story = held().given(joined(incarnation=2))
 

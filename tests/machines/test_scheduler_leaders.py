@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 import pytest
-from machine_story import START, A, B, C, Story, assigned, joined, submitted, task_id
+from machine_story import A, B, C, Story, assigned, joined, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.events import (
@@ -18,8 +18,6 @@ from taskyard.contracts.events import (
     TaskReprioritised,
     TaskScheduled,
 )
-from taskyard.contracts.values import Instant, Position, seconds
-from taskyard.scheduler.known import KnownIds, KnownTask
 
 SUCCESSORS = [pytest.param(Story.successor, id="snapshot"), pytest.param(Story.refolded, id="whole log")]
 
@@ -97,15 +95,3 @@ def test_a_leader_that_stood_by_in_between_decides_as_if_it_had_not() -> None:
     successor.given(submitted(C, priority=1))
 
     assert story.when().chosen == successor.when().chosen != []
-
-
-def test_what_is_forgotten_for_want_of_room_is_refused_from_then_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskyard.scheduler.known.IDS_MAX", 2)
-    known = KnownIds()
-    for number in range(3):
-        at = Instant(START + seconds(number))
-        known.remember_task(task_id(number, at), KnownTask(digest="", by="a", position=Position(number)), at)
-
-    assert len(known.tasks) == 2
-    assert known.age_fault(task_id(0), START) is not None
-    assert known.age_fault(task_id(9, Instant(START + seconds(1))), START) is None

@@ -3,6 +3,8 @@
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from machine_story import A, B, C, D, Like, assigned, joined, submitted, task_id
 from scheduler_story import Commands
 
@@ -28,6 +30,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.values import TaskId
+from taskyard.scheduler.decide import _Admission
 
 ONE = {"slots": (("any",),)}
 AGAIN = TaskError(code="exit", message="not now", retryable=True)
@@ -346,3 +349,43 @@ def test_settings_of_a_queue_outlive_its_tasks() -> None:
     story.given(assigned(A), AttemptSucceeded(task=A, attempt=1), submitted(B), submitted(C))
 
     story.when().then(*scheduled(B))
+
+
+# -- many at once ------------------------------------------------------------------------------------------------------
+
+WAITING = st.lists(
+    st.tuples(
+        st.sampled_from(["noop", "plan", "plan_and_apply", "command"]), st.sampled_from("xyz"), st.integers(1, 3)
+    ),
+    min_size=1,
+    max_size=40,
+)
+TEMPLATES = st.lists(
+    st.sampled_from([("any",), ("plan",), ("noop",), ("noop", "command"), ("plan_and_apply",)]), min_size=1, max_size=24
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(WAITING, st.lists(TEMPLATES, min_size=1, max_size=2), st.integers(0, 3), st.integers(0, 6))
+def test_tasks_that_are_scheduled_together_are_those_that_one_after_the_other_would_be(
+    waiting: list[tuple[str, str, int]], workers: list[Any], queue_max: int, busy: int
+) -> None:
+    """Room is counted for a run of tasks of one kind; counted anew for each of them it must come to the same."""
+
+    def story() -> Commands:
+        told = Commands().given(*(joined(f"w{number}", slots=tuple(slots)) for number, slots in enumerate(workers)))
+        told.given(QueueConfigured(pool="default", queue="x", by="r", max_running=queue_max))
+        for number in range(min(busy, len(workers[0]))):
+            told.given(submitted(task_id(900 + number), "plan"), TaskScheduled(task=task_id(900 + number)))
+            told.given(assigned(task_id(900 + number), slot=number, worker="w0"))
+        for number, (kind, queue, priority) in enumerate(waiting):
+            told.given(submitted(task_id(number), kind, queue=queue, priority=priority))
+        return told
+
+    together = story().decide().events
+    admit_all = _Admission._admit_all
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            _Admission, "_admit_all", lambda self, pool, kind, _, until: admit_all(self, pool, kind, 1, until)
+        )
+        assert story().decide().events == together

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from machine_story import START, A, B, C, Like, Story, submitted, task_id
+from msgspec import structs
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import Answer
@@ -86,6 +87,17 @@ def test_a_refused_submission_may_be_sent_again_corrected() -> None:
     story.when(story.submit(1, priority=99)).then(Like(CommandRejected, command=A))
 
     story.when(story.submit(1, priority=9)).then(Like(TaskSubmitted, task=A, priority=9))
+
+
+def test_each_door_is_told_of_its_own_submission_when_a_refused_one_is_sent_again_corrected() -> None:
+    """Both bear the same id, and the refusal of the first is folded before the task of the second."""
+    story = Commands()
+    wrong, right = story.submit(1, priority=99), story.submit(1, priority=9)
+
+    story.when(structs.replace(wrong, door="door1"), structs.replace(right, door="door2"))
+
+    told = {effect.door: [outcome.answers[0].code for outcome in effect.batch.outcomes] for effect in story.effects()}
+    assert told == {"door1": [422], "door2": [202]}
 
 
 def test_a_batch_accepts_and_refuses_each_task_by_itself() -> None:
@@ -275,6 +287,18 @@ def test_an_outcome_is_told_only_once_it_is_folded() -> None:
 
     assert story.codes() == [202]
     assert story.answers() == []
+
+
+def test_each_copy_of_a_command_is_answered_by_where_it_is_stored() -> None:
+    story = Commands()
+    first, other, again = story.submit(1), story.submit(1, priority=1), story.submit(1)
+    story.when(first, other, again)
+
+    told = {
+        outcome.sequence: outcome.answers[0].code for effect in story.effects() for outcome in effect.batch.outcomes
+    }
+
+    assert told == {first.sequence: 202, other.sequence: 409, again.sequence: 202}
 
 
 def test_a_batch_is_told_as_a_whole() -> None:

@@ -8,11 +8,13 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApprovalExpired,
     AttemptFailed,
+    AttemptSucceeded,
     Changes,
     NotDelivered,
     PoolConfigured,
     TaskError,
     TaskPlanned,
+    TaskReprioritised,
     TaskScheduled,
     TaskStarted,
     TaskStopRequested,
@@ -49,6 +51,16 @@ def test_what_waits_for_its_time_keeps_nobody_else_waiting() -> None:
     story.given(joined(), submitted(A, priority=1, not_before=Instant(story.now + 1)), submitted(B, priority=9))
 
     story.when().then(TaskScheduled(task=B))
+
+
+def test_another_priority_lets_no_task_run_before_its_time() -> None:
+    story = Commands()
+    story.given(joined(), submitted(not_before=Instant(story.now + seconds(60))))
+    story.when(story.said("reprioritise", {"task": A, "priority": 1})).then(Like(TaskReprioritised, priority=1))
+
+    story.after(59).when().then_nothing()
+    story.after(1).when().then(TaskScheduled(task=A))
+    story.given(assigned(), AttemptSucceeded(task=A, attempt=1)).after(60).when().then_nothing()
 
 
 def test_tries_wait_longer_each_time() -> None:
@@ -129,6 +141,16 @@ def test_the_pool_says_how_long_a_plan_may_wait(before: bool) -> None:
 
     story.after(59).when().then_nothing()
     story.after(1).when().then(ApprovalExpired(task=A, attempt=1))
+
+
+def test_a_time_that_is_made_shorter_than_a_plan_has_waited_ends_it_at_once_and_once() -> None:
+    story = planned(Commands()).after(120)
+    story.when().then_nothing()
+
+    story.given(PoolConfigured(pool="default", by="root", approval_timeout_seconds=60))
+
+    story.when().then(ApprovalExpired(task=A, attempt=1))
+    story.after(2 * DAY_SECONDS).when().then_nothing()
 
 
 def test_a_time_that_is_made_longer_counts_for_plans_that_wait_already() -> None:

@@ -42,6 +42,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
+from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import Instant, TaskId, seconds
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
@@ -302,6 +303,16 @@ def test_a_worker_that_leaves_is_suspected_while_it_has_work_and_lost_when_it_ha
         Like(WorkerLost, reason="left")
     )
     assert not story.machine.state.fleet.workers
+
+
+def test_a_worker_that_leaves_with_work_and_is_not_heard_again_is_lost() -> None:
+    """Its process may have gone before what it had ended: nobody else would ever say so."""
+    story = Slots().given(joined()).scheduled(A).when()
+    story.when(story.heard(leaving=True)).then(Like(WorkerSuspected, reason="leaving"))
+
+    story.after(LOST_SECONDS - 1).when().then_nothing()
+    story.after(1).when().then(Like(WorkerLost, worker="w1", reason="silent for 30 s"))
+    assert story.record().phase is Phase.PENDING
 
 
 def test_a_worker_that_left_and_comes_again_joins_again() -> None:

@@ -18,8 +18,9 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
-from taskyard.contracts.values import Instant, Position, make_position, seconds
+from taskyard.contracts.values import Instant, Position, positions_of, seconds
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
+from taskyard.eventlog.log import CURSOR_SEPARATOR
 from taskyard.machine.machine import Machine
 
 InputT = TypeVar("InputT")
@@ -29,6 +30,9 @@ INPUTS_WAITING_MAX = 20_000
 """Inputs that wait for a decision; whoever offers more has to wait."""
 INPUTS_OFFERED_MAX = 512
 """Inputs shown to one decision."""
+CLOCK_BACK_SECONDS = 2.0
+"""A log whose time is found to be so much behind this leader's own has a clock that was set back. It may also be that much
+late to be followed, and then looking at everything anew is the right thing too, but must not happen often."""
 
 
 Apply = Callable[[Any, Instant, Position], None]
@@ -131,8 +135,8 @@ class LoopCore(Generic[InputT, EffectT]):
         if commit.writer == self.machine.writer:
             self._fold_own(stored)
         apply, at = self._apply(commit.writer), self.log_time
-        for index, event in enumerate(commit.events):
-            apply(event, at, make_position(stored.sequence, index))
+        for event, position in zip(commit.events, positions_of(stored.sequence), strict=False):
+            apply(event, at, position)
         self.commits_folded += 1
         self.events_folded += len(commit.events)
         if self.role is Role.TAKING_OVER and stored.sequence == self._own_last:
@@ -149,8 +153,8 @@ class LoopCore(Generic[InputT, EffectT]):
         commit = stored.commit
         self._writer_sequence = stored.sequence
         self._writer_hash = stored.hash
-        for stream, sequence in commit.cursors.items():
-            self.cursors[stream] = max(sequence, self.cursors.get(stream, 0))
+        # Not the greatest: a cursor goes back where its stream lost messages and was read again.
+        self.cursors.update(commit.cursors)
         if commit.epoch > self.epoch:
             self.epoch = commit.epoch
             if commit.instance != self.instance:
@@ -176,6 +180,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._taken = dict(self.cursors)
         for observer in self.observers:
             observer.lead()
+        self._now = Instant(0)  # what this instance took for the time while it did not lead binds nobody
         self.machine.lead(self.now(monotonic))
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -187,6 +192,24 @@ class LoopCore(Generic[InputT, EffectT]):
         if offered.stream is not None and offered.sequence <= self._taken.get(offered.stream, 0):
             return
         self._inputs.append(offered)
+
+    def begin_to_read(self, stream: str, name: str) -> int:
+        """The sequence in the stream `stream` behind which its next input stands; its cursor bears `name`.
+
+        The name tells this very stream from another one that was there before under the same name, of which nothing
+        counts. Logs of the first version name the stream alone; such a cursor is taken over once.
+        """
+        plain = 0 if self.former_cursors(stream, name) else self._taken.get(stream, 0)
+        self._taken[name] = self._taken.get(name, plain)
+        return self._taken[name]
+
+    def former_cursors(self, stream: str, name: str) -> list[str]:
+        """The cursors of streams that bore the name `stream` and are gone: those that are not `name`."""
+        return [other for other in self.cursors if other.startswith(stream + CURSOR_SEPARATOR) and other != name]
+
+    def read_again(self, name: str) -> None:
+        """The stream lost its end and is read again from its start: inputs are told apart by their own ids."""
+        self._taken[name] = 0
 
     @property
     def has_room(self) -> bool:
@@ -202,6 +225,7 @@ class LoopCore(Generic[InputT, EffectT]):
 
     def decide(self, monotonic: float) -> Append | None:
         """The next commit to append; None when nothing is to be appended or it is not the time to decide."""
+        self._follow_clock_back(monotonic)
         while self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded:
             offered = list(islice(self._inputs, INPUTS_OFFERED_MAX))
             decision = self.machine.decide(self.now(monotonic), [each.input for each in offered])
@@ -216,7 +240,7 @@ class LoopCore(Generic[InputT, EffectT]):
         for each in offered:
             self._inputs.popleft()
             if each.stream is not None:
-                self._taken[each.stream] = max(each.sequence, self._taken.get(each.stream, 0))
+                self._taken[each.stream] = each.sequence
 
     def _cursors_ahead(self) -> dict[str, int]:
         return {stream: sequence for stream, sequence in self._taken.items() if sequence != self.cursors.get(stream, 0)}
@@ -255,11 +279,26 @@ class LoopCore(Generic[InputT, EffectT]):
     def now(self, monotonic: float) -> Instant:
         """The last log time plus the own time since it was read.
 
-        It never goes back, though the own clock may have been ahead of the log's: a timer that has fired stays due.
+        It never goes back between two decisions, though the own clock may have been a little ahead of the log's: a timer
+        that has fired stays due.
         """
-        reached = Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
-        self._now = max(self._now, reached)
+        self._now = max(self._now, self._reached(monotonic))
         return self._now
+
+    def _reached(self, monotonic: float) -> Instant:
+        return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
+
+    def _follow_clock_back(self, monotonic: float) -> None:
+        """Where the log's clock was set back, so is `now`: else all that has yet to begin would be over at once.
+
+        What the machine remembers in times that are now to come is worth nothing: it looks at everything once more.
+        """
+        is_settled = self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded
+        reached = self._reached(monotonic)
+        if is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
+            self._now = reached
+            self._inputs = deque(each for each in self._inputs if each.stream is not None)
+            self.machine.lead(reached)
 
     def wait_seconds(self, monotonic: float) -> float | None:
         """How long a leader may sleep when nothing happens; None for as long as it likes."""

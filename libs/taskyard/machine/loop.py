@@ -9,25 +9,23 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-import msgspec
 import structlog
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from taskyard.eventlog.errors import FenceMoved, LogUnavailable
-from taskyard.eventlog.leases import Lease
+from taskyard.eventlog.errors import FenceMoved, LeaseLost, LogUnavailable, StreamReplaced
+from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, keep_lease
 from taskyard.eventlog.log import EventLog, InputStream, StreamMessage
 from taskyard.eventlog.snapshots import SnapshotStore
-from taskyard.machine.core import Append, LoopCore, Offered, Role, SavedLoop
+from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.snapshots import SnapshotKeeper
 
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
 
 EFFECTS_AT_ONCE_MAX = 1_024
-SNAPSHOT_EVENTS = 200_000
-"""Events folded since the last snapshot after which a leader saves one: to fold so many takes about two seconds."""
-SNAPSHOT_ON_STOP_EVENTS = 1_000
 STOP_SECONDS_MAX = 5.0
-RENEWALS_PER_LEASE = 3
+LAST_DECISION_SECONDS_MAX = 1.0
+"""How long a leader that is told to stop waits for its append in flight: what was decided is then told as well."""
 
 
 class SteppedDown(Exception):
@@ -39,11 +37,6 @@ class Source(Struct, Generic[InputT], frozen=True):
 
     stream: InputStream
     read: Callable[[StreamMessage], Awaitable[InputT]]
-
-
-class _Snapshot(Struct, frozen=True):
-    loop: SavedLoop
-    machine: Raw
 
 
 class MachineLoop(Generic[InputT, EffectT]):
@@ -61,18 +54,17 @@ class MachineLoop(Generic[InputT, EffectT]):
         self.core = core
         self.is_recovered = False
         self.commits_appended = 0
-        self.snapshots_saved = 0
         self._log = log
         self._lease = lease
-        self._renew_seconds = lease_seconds / RENEWALS_PER_LEASE
-        self._snapshots = snapshots
+        self._lease_seconds = lease_seconds
+        self.snapshots = SnapshotKeeper(core, snapshots)
         self._sources: Sequence[Source[InputT]] = ()
         self._perform: Callable[[EffectT], Awaitable[None]] = _do_nothing
         self._wake = asyncio.Event()
         self._folded = asyncio.Event()
         self._room = asyncio.Event()
         self._effects: set[asyncio.Task[None]] = set()
-        self._saved_events = 0
+        self._is_leaving = False
         self._logger = structlog.get_logger(service=core.machine.writer, instance=core.instance)
 
     async def run(
@@ -102,6 +94,7 @@ class MachineLoop(Generic[InputT, EffectT]):
             for task in (*tasks, *self._effects):
                 task.cancel()
             await asyncio.gather(*tasks, *self._effects, return_exceptions=True)
+            await self.snapshots.close()
 
     def post(self, observation: InputT) -> None:
         """Let the machine decide on something that was observed; dropped unless this instance leads."""
@@ -112,17 +105,8 @@ class MachineLoop(Generic[InputT, EffectT]):
     # -- recovering and following --------------------------------------------------------------------------------------
 
     async def _recover(self) -> None:
-        machine = self.core.machine
-        found = await self._snapshots.load(machine.writer, machine.snapshot_version)
-        if found is not None:
-            try:
-                snapshot = msgspec.json.decode(found[1], type=_Snapshot)
-                machine.restore(bytes(snapshot.machine))
-            except msgspec.DecodeError:
-                self._logger.warning("skipped an unreadable snapshot", sequence=found[0], exc_info=True)
-            else:
-                self.core.restore(snapshot.loop, time.monotonic())
-        machine.stand_by()
+        await self.snapshots.recover()
+        self.core.machine.stand_by()
         self._logger.info("recovered", sequence=self.core.folded)
 
     async def _follow(self) -> None:
@@ -151,8 +135,10 @@ class MachineLoop(Generic[InputT, EffectT]):
                     await self._lead()
                 except SteppedDown as reason:
                     self._logger.warning("stepped down", reason=str(reason), epoch=self.core.epoch)
+                if self._is_leaving:
+                    return
                 self.core.step_down()
-            await asyncio.sleep(self._renew_seconds)
+            await self._lease.until_free(self._lease_seconds / RENEWALS_PER_LEASE)
 
     async def _lead(self) -> None:
         renewal = asyncio.create_task(self._keep_lease())
@@ -168,10 +154,10 @@ class MachineLoop(Generic[InputT, EffectT]):
             await asyncio.gather(renewal, leading, return_exceptions=True)
 
     async def _keep_lease(self) -> None:
-        while True:
-            await asyncio.sleep(self._renew_seconds)
-            if not await self._lease.renew():
-                raise SteppedDown("the lease was lost")
+        try:
+            await keep_lease(self._lease, self._lease_seconds)
+        except LeaseLost as error:
+            raise SteppedDown(str(error)) from error
 
     async def _take_over_and_decide(self) -> None:
         await self._until_folded(await self._head())
@@ -186,6 +172,8 @@ class MachineLoop(Generic[InputT, EffectT]):
             done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
+        except StreamReplaced as error:
+            raise SteppedDown(str(error)) from error
         finally:
             for task in readers:
                 task.cancel()
@@ -203,9 +191,13 @@ class MachineLoop(Generic[InputT, EffectT]):
             while (append := self.core.decide(time.monotonic())) is not None:
                 await self._append(append)
                 self._act()
-                await self._save_snapshot_if_due()
+                if self._is_leaving:
+                    return
+                self.snapshots.save_if_due()
             self._act()
             self._room.set()
+            if self._is_leaving:
+                return
             if self.core.role is not Role.LEADER:
                 raise SteppedDown("another instance took over")
             with contextlib.suppress(TimeoutError):
@@ -222,12 +214,19 @@ class MachineLoop(Generic[InputT, EffectT]):
         await self._until_folded(sequence)
 
     async def _read(self, source: Source[InputT]) -> None:
-        name = source.stream.name
-        async with source.stream.follow(self.core.cursors.get(name, 0)) as batches:
+        name = await source.stream.cursor_name()
+        reached = self.core.begin_to_read(source.stream.name, name)
+        if not reached and (former := self.core.former_cursors(source.stream.name, name)):
+            self._logger.error("an input stream was made anew and is read from its start", stream=name, former=former)
+        async with source.stream.follow(reached) as batches:
             async for batch in batches:
                 for message in batch:
                     while not self.core.has_room:
                         await self._has_room()
+                    if message.sequence <= reached:
+                        self._logger.error("an input stream lost its end and is read again", stream=name, end=reached)
+                        self.core.read_again(name)
+                    reached = message.sequence
                     self.core.offer(Offered(await source.read(message), name, message.sequence))
                 self._wake.set()
 
@@ -260,32 +259,23 @@ class MachineLoop(Generic[InputT, EffectT]):
         except Exception:
             self._logger.exception("an effect failed", effect=type(effect).__name__)
 
-    # -- snapshots and stopping ----------------------------------------------------------------------------------------
-
-    async def _save_snapshot_if_due(self, events: int = SNAPSHOT_EVENTS) -> None:
-        if self.core.events_folded - self._saved_events < events:
-            return
-        self._saved_events = self.core.events_folded
-        machine = self.core.machine
-        snapshot = msgspec.json.encode(_Snapshot(self.core.saved(), Raw(machine.snapshot())))
-        try:
-            await self._snapshots.save(machine.writer, machine.snapshot_version, self.core.folded, snapshot)
-        except LogUnavailable:
-            self._logger.warning("a snapshot was not saved", exc_info=True)
-        else:
-            self.snapshots_saved += 1
+    # -- stopping ------------------------------------------------------------------------------------------------------
 
     async def _hand_over(self, campaign: asyncio.Task[None]) -> None:
-        """Stop deciding, save what was folded, and let another instance lead at once."""
+        """Stop deciding, let another instance lead at once, and save what was folded."""
         was_leader = self.core.role is Role.LEADER
+        if was_leader:
+            self._is_leaving = True
+            self._wake.set()
+            await asyncio.wait({campaign}, timeout=LAST_DECISION_SECONDS_MAX)
         campaign.cancel()
         await asyncio.gather(campaign, return_exceptions=True)
         self.core.step_down()
         if was_leader:
             try:
                 async with asyncio.timeout(STOP_SECONDS_MAX):
-                    await self._save_snapshot_if_due(SNAPSHOT_ON_STOP_EVENTS)
-                    await self._lease.release()
+                    await self._lease.release()  # first: another instance need not wait for the snapshot
+                    await self.snapshots.save_last()
             except TimeoutError:
                 self._logger.warning("handing over took too long")
 

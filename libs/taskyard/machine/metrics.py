@@ -26,7 +26,7 @@ def show_loop(metrics: MetricsScope, loop: MachineLoop[Any, Any]) -> None:
         "taskyard_events_folded", "Events of all writers that were folded.", labelled(lambda: core.events_folded)
     )
     metrics.counter(
-        "taskyard_snapshots_saved", "Snapshots that this instance saved.", labelled(lambda: loop.snapshots_saved)
+        "taskyard_snapshots_saved", "Snapshots that this instance saved.", labelled(lambda: loop.snapshots.saved)
     )
     metrics.gauge("taskyard_inputs_waiting", "Inputs that wait for a decision.", labelled(lambda: core.inputs_waiting))
     metrics.gauge("taskyard_leader", "1 for the instance that decides.", labelled(lambda: core.role is Role.LEADER))

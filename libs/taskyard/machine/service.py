@@ -53,7 +53,7 @@ async def run_machine(
         wiring = wire(links, loop)
         show_loop(links.metrics, loop)
         loop.core.observers = wiring.observers
-        async with serving(links, settings, lambda: loop.is_recovered):
+        async with serving(links, settings, lambda: loop.is_recovered and not stop.is_set()):
             await loop.run(stop, wiring.sources, wiring.perform)
 
 

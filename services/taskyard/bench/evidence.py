@@ -1,19 +1,22 @@
-"""What the log says became of the tasks that were submitted: pure, and apart from the code that is measured."""
+"""What the log says became of the tasks that were submitted, by the judge: pure, and apart from the code that is measured."""
 
 import math
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from taskyard.contracts.events import AnyEvent, AttemptSucceeded, TaskStarted, TaskSubmitted, UnknownEvent
 from taskyard.contracts.values import Instant
+from taskyard.judge.faults import Rule
+from taskyard.judge.verdict import Verdict
 
 MICROSECONDS_PER_MILLISECOND = 1_000
 
 
 class Findings(Struct, frozen=True, kw_only=True):
-    """Numbers of tasks. Without fault are those that were accepted once, ran in one attempt, and completed in it."""
+    """Numbers of tasks; `faults` are all breaches of a rule that the judge found in the whole log.
+
+    Without fault are tasks that were accepted once, ran in one attempt, and completed in it.
+    """
 
     tasks: int
     completed_once: int
@@ -21,11 +24,12 @@ class Findings(Struct, frozen=True, kw_only=True):
     accepted_twice: int
     not_completed: int
     run_twice: int
+    faults: int
 
     @property
     def is_clean(self) -> bool:
-        """Whether every task completed exactly once."""
-        return self.completed_once == self.tasks
+        """Whether every task completed exactly once, and no rule was broken."""
+        return self.completed_once == self.tasks and not self.faults
 
 
 class Percentiles(Struct, frozen=True, kw_only=True):
@@ -37,54 +41,30 @@ class Percentiles(Struct, frozen=True, kw_only=True):
     max: float
 
 
-class Evidence:
-    """Collects events of the log in its order."""
+def find(verdict: Verdict, tasks: Sequence[str]) -> Findings:
+    """What became of these tasks."""
+    lives = verdict.lives
+    twice = {fault.task for fault in verdict.faults if fault.rule is Rule.ENDED_ONCE}
+    completed = {task for task in tasks if task in lives and lives[task].status == "completed"}
+    run_twice = {task for task in tasks if verdict.attempts_started[task] > 1}
+    return Findings(
+        tasks=len(tasks),
+        completed_once=len(completed - run_twice - twice),
+        not_accepted=sum(task not in lives for task in tasks),
+        accepted_twice=sum(task in twice for task in tasks),
+        not_completed=len(tasks) - len(completed),
+        run_twice=len(run_twice),
+        faults=len(verdict.faults),
+    )
 
-    def __init__(self) -> None:
-        self._submitted: Counter[str] = Counter()
-        self._attempts: defaultdict[str, set[int]] = defaultdict(set)
-        self._completed: set[str] = set()
-        self._started_at: dict[str, Instant] = {}
 
-    def add(self, events: Iterable[AnyEvent | UnknownEvent], at: Instant) -> None:
-        """Take in the events of one commit, stored at `at`."""
-        for event in events:
-            match event:
-                case TaskSubmitted():
-                    self._submitted[event.task] += 1
-                case TaskStarted():
-                    # A report that came twice is of the same attempt; the first one tells when it started.
-                    self._attempts[event.task].add(event.attempt)
-                    self._started_at.setdefault(event.task, at)
-                case AttemptSucceeded():
-                    self._attempts[event.task].add(event.attempt)
-                    self._completed.add(event.task)
-                case _:
-                    pass
-
-    def judge(self, tasks: Sequence[str]) -> Findings:
-        """What became of these tasks."""
-        without_fault = [
-            task
-            for task in tasks
-            if self._submitted[task] == 1 and task in self._completed and len(self._attempts[task]) == 1
-        ]
-        return Findings(
-            tasks=len(tasks),
-            completed_once=len(without_fault),
-            not_accepted=sum(self._submitted[task] == 0 for task in tasks),
-            accepted_twice=sum(self._submitted[task] > 1 for task in tasks),
-            not_completed=sum(task not in self._completed for task in tasks),
-            run_twice=sum(len(self._attempts[task]) > 1 for task in tasks),
-        )
-
-    def start_milliseconds(self, sent_at: dict[str, Instant]) -> list[float]:
-        """From sending to the start as the log dates it, of those tasks that have started."""
-        return [
-            (self._started_at[task] - at) / MICROSECONDS_PER_MILLISECOND
-            for task, at in sent_at.items()
-            if task in self._started_at
-        ]
+def start_milliseconds(verdict: Verdict, sent_at: Mapping[str, Instant]) -> list[float]:
+    """From sending to the first start as the log dates it, of those tasks that have started."""
+    return [
+        (verdict.started_at[task] - at) / MICROSECONDS_PER_MILLISECOND
+        for task, at in sent_at.items()
+        if task in verdict.started_at
+    ]
 
 
 def percentiles(values: Sequence[float]) -> Percentiles | None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import httpx
 import msgspec
@@ -62,7 +62,9 @@ async def measure_throughput(client: Client, http: httpx.AsyncClient, tasks: int
     return Throughput(tasks=ids, stored_seconds=stored_seconds, done_seconds=done.result())
 
 
-async def submit_steadily(client: Client, *, rate: float, seconds: float) -> dict[str, Instant]:
+async def submit_steadily(
+    client: Client, *, rate: float, seconds: float, make: Callable[[], dict[str, object]] = make_task
+) -> dict[str, Instant]:
     """Submit tasks one by one, `rate` a second, whether or not earlier ones are done; when each was sent, by its id.
 
     Raises `NotAnswered`.
@@ -72,7 +74,7 @@ async def submit_steadily(client: Client, *, rate: float, seconds: float) -> dic
     async with asyncio.TaskGroup() as group:
         for number in range(max(1, round(rate * seconds))):
             await asyncio.sleep(begun + number / rate - time.perf_counter())
-            task = make_task()
+            task = make()
             sent_at[str(task["id"])] = Instant(time.time_ns() // 1_000)
             group.create_task(client.submit_many([task]))
     return sent_at

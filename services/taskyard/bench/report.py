@@ -39,11 +39,6 @@ class Result(Struct, frozen=True, kw_only=True):
     load_average_after: float
 
 
-def as_json(result: Result) -> str:
-    """One object on one line."""
-    return msgspec.json.encode(result).decode()
-
-
 def print_table(result: Result) -> None:
     """Print it for people."""
     console = Console()

@@ -19,8 +19,8 @@ from taskyard.settings import Settings, load
 
 WORKERS = 2
 SLOTS_PER_WORKER = 256
-STOP_SECONDS_MAX = 30.0
-"""Longer than `taskyard dev` takes for an orderly end, which is below twenty seconds."""
+STOP_SECONDS_MAX = 40.0
+"""Longer than `taskyard dev` takes for an orderly end."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):

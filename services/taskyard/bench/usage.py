@@ -71,6 +71,15 @@ def peak_memory(programs: Mapping[str, int], own_name: str) -> dict[str, float]:
     return peaks
 
 
+def memory_now(programs: Mapping[str, int]) -> dict[str, float]:
+    """The memory that each program with its children holds now, in MiB: of what it shares with others, its share."""
+    children = _children()
+    return {
+        name: sum(_proportional_bytes(member) for member in _family(pid, children)) / MEBIBYTE
+        for name, pid in programs.items()
+    }
+
+
 def compare(
     before: Sample, after: Sample, *, memory: Mapping[str, float], wall_seconds: float, tasks: int, cores: int
 ) -> Usage:
@@ -152,9 +161,18 @@ def _stat(pid: int) -> list[str]:
         return []
 
 
+def _proportional_bytes(pid: int) -> int:
+    return _field_bytes(Path(f"/proc/{pid}/smaps_rollup"), "Pss")
+
+
 def _status_bytes(pid: int, field: str) -> int:
+    return _field_bytes(Path(f"/proc/{pid}/status"), field)
+
+
+def _field_bytes(file: Path, field: str) -> int:
+    """A field that is told in KiB; zero if the process has ended."""
     try:
-        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) * KIBIBYTE for line in lines if line.startswith(f"{field}:")), 0)

@@ -96,7 +96,7 @@ class _Attempts:
         self.events: list[Event] = []
         self._state = state
         self._now = now
-        self._said: dict[tuple[TaskId, int], set[type[Event]]] = {}
+        self._said: set[tuple[TaskId, int, type[Event]]] = set()
         self._over: set[tuple[TaskId, int]] = set()
         self._progress: dict[tuple[TaskId, int], int] = {}
 
@@ -109,11 +109,10 @@ class _Attempts:
                     self._report(each.agent, report)
             case Answered():
                 self._answers(each)
-            case NobodyListened(request=SendAssignments() as request):
-                for assignment in request.assignments:
-                    self._not_listened(assignment.task, assignment.attempt)
-            case NobodyListened():
-                pass  # a stop is sent again until the log shows the end
+            case NobodyListened(request=request):
+                sent = request.assignments if isinstance(request, SendAssignments) else request.cancels
+                for message in sent:
+                    self._not_listened(message)
 
     def time_out(self) -> None:
         for _ in range(TIMEOUTS_PER_DECISION_MAX):
@@ -132,8 +131,9 @@ class _Attempts:
         if record is None:  # ended: what comes later or again says nothing new
             return
         if report.attempt != record.attempt:
-            if isinstance(report, _ENDS) and report.attempt < record.attempt:
-                self._say(record, report.attempt, _end_event(report))  # shown in the history, without effect
+            is_told = report.attempt in self._state.late_ends.get(record.id, ())
+            if isinstance(report, _ENDS) and report.attempt < record.attempt and not is_told:
+                self._say(record, report.attempt, _end_event(report))  # shown once in the history, without effect
             return
         if record.worker != agent or (record.id, record.attempt) in self._over or record.phase not in ATTEMPT_OPEN:
             return
@@ -210,11 +210,13 @@ class _Attempts:
             case _:  # it was accepted once and is not known any more
                 self._end(record, AttemptLost(task=record.id, attempt=record.attempt, message=reason))
 
-    def _not_listened(self, task: TaskId, attempt: int) -> None:
-        record = self._state.tasks.live.get(task)
-        if record is None or record.attempt != attempt or (task, attempt) in self._over:
+    def _not_listened(self, message: Assignment | Cancel) -> None:
+        """Nobody heard an assignment, or a stop: which is sent again, unless the assignment cannot have been heard either."""
+        record = self._state.tasks.live.get(message.task)
+        if record is None or record.attempt != message.attempt or (message.task, message.attempt) in self._over:
             return
-        if record.phase in (Phase.ASSIGNED, Phase.HELD) and self._state.deliveries.proves_non_delivery(record):
+        is_unheard = self._state.deliveries.proves_non_delivery(record, by_stop=isinstance(message, Cancel))
+        if record.phase in (Phase.ASSIGNED, Phase.HELD, Phase.STOPPING) and is_unheard:
             self._not_delivered(record, NO_RESPONDERS)
 
     def _not_delivered(self, record: TaskRecord, reason: str) -> None:
@@ -222,9 +224,9 @@ class _Attempts:
         self._end(record, NotDelivered(task=record.id, attempt=record.attempt, reason=reason))
 
     def _say(self, record: TaskRecord, attempt: int, event: Event) -> None:
-        said = self._said.setdefault((record.id, attempt), set())
-        if type(event) not in said or isinstance(event, TaskProgressed):
-            said.add(type(event))
+        said = (record.id, attempt, type(event))
+        if said not in self._said or isinstance(event, TaskProgressed):
+            self._said.add(said)
             self.events.append(event)
 
 

@@ -4,12 +4,13 @@ A cache of the folded state with the memory of what this leader has sent. A new 
 that it did not send itself, and so trusts "nobody listened" only for attempts assigned after it began.
 """
 
+from collections import deque
 from typing import TypeVar
 
 from msgspec import Struct
 
 from taskyard.contracts.agent_protocol import ASSIGNMENTS_PER_REQUEST_MAX, Assignment, Cancel
-from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, Phase, TaskRecord
+from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
 
@@ -18,10 +19,10 @@ RESEND_SECONDS = 2.0
 RESEND_STOP_SECONDS = 10.0
 """An acknowledged stop whose end has not come is sent again after this."""
 
-
-NEVER = Instant(2**62)
+_AT_ONCE, _RESEND, _RESEND_STOP = 0, seconds(RESEND_SECONDS), seconds(RESEND_STOP_SECONDS)
 
 T = TypeVar("T")
+Turn = tuple[Instant, TaskId, "Delivery"]
 
 
 class SendAssignments(Struct, frozen=True, kw_only=True):
@@ -39,17 +40,20 @@ class SendCancels(Struct, frozen=True, kw_only=True):
     cancels: tuple[Cancel, ...]
 
 
-class Delivery(Struct, kw_only=True):
+class Delivery(Struct, kw_only=True, gc=False):
     """One message that is owed to an agent: an assignment or a stop, the copies sent, and when to send the next.
 
     `is_question` marks an assignment that is sent to learn what became of it: only its worker's answer settles that.
+    `assigned_copies` is of a stop: how many copies of the assignment were sent before it, None if others may have been.
+    `next_send` is None while there is nobody to send to.
     """
 
     is_stop: bool
     attempt: int
     is_question: bool = False
     copies: int = 0
-    next_send: Instant = Instant(0)
+    assigned_copies: int | None = None
+    next_send: Instant | None = None
 
 
 class Deliveries:
@@ -59,22 +63,25 @@ class Deliveries:
         self._is_open = is_open
         self._began = began
         self._owed: dict[TaskId, Delivery] = {}
+        # What to send when. All of a queue wait equally long, so each is in order; what was settled meanwhile, or has
+        # another turn by now, is left over in them and drops out by itself.
+        self._turns: dict[int, deque[Turn]] = {wait: deque() for wait in (_AT_ONCE, _RESEND, _RESEND_STOP)}
         self._given_up: list[tuple[str, Cancel]] = []
 
     def owe_assignment(self, record: TaskRecord) -> None:
         """The attempt was just given its slot and has to be sent to its worker."""
-        if self._is_open:
-            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt)
+        self._owe(record, Delivery(is_stop=False, attempt=record.attempt))
 
     def owe_again(self, record: TaskRecord) -> None:
         """The attempt may have been sent before: its worker has to say what became of it. It never proves non-delivery."""
-        if self._is_open:
-            self._owed[record.id] = Delivery(is_stop=False, attempt=record.attempt, is_question=True, copies=1)
+        self._owe(record, Delivery(is_stop=False, attempt=record.attempt, is_question=True, copies=1))
 
     def owe_stop(self, record: TaskRecord) -> None:
         """The attempt has to be stopped."""
-        if self._is_open:
-            self._owed[record.id] = Delivery(is_stop=True, attempt=record.attempt)
+        owed = self._owed.get(record.id)
+        is_known = owed is not None and not owed.is_stop and self._knows_all_copies(record, owed)
+        copies = owed.copies if owed is not None and is_known else None
+        self._owe(record, Delivery(is_stop=True, attempt=record.attempt, assigned_copies=copies))
 
     def give_up(self, record: TaskRecord) -> None:
         """The task was ended over the head of its worker, which is told once: what it may still run is nobody's.
@@ -100,22 +107,22 @@ class Deliveries:
         if owed is not None and not owed.is_stop and not owed.is_question:
             del self._owed[task]
 
-    def proves_non_delivery(self, record: TaskRecord) -> bool:
-        """Whether "nobody listened" to a copy of this assignment proves that it cannot have been delivered."""
+    def proves_non_delivery(self, record: TaskRecord, *, by_stop: bool) -> bool:
+        """Whether "nobody listened" proves that the assignment cannot have been delivered: it answers the only copy that was
+        ever sent, or (`by_stop`) a stop before which none was.
+        """
         owed = self._owed.get(record.id)
-        return (
-            owed is not None
-            and not owed.is_stop
-            and owed.attempt == record.attempt
-            and owed.copies == 1
-            and record.assigned > self._began
-        )
+        if owed is None or owed.attempt != record.attempt:
+            return False
+        if owed.is_stop:
+            return owed.assigned_copies == (0 if by_stop else 1)
+        return not by_stop and owed.copies == 1 and self._knows_all_copies(record, owed)
 
     def stop_acknowledged(self, task: TaskId, now: Instant) -> None:
         """The agent knows that it is to stop the attempt."""
         owed = self._owed.get(task)
         if owed is not None and owed.is_stop:
-            owed.next_send = Instant(now + seconds(RESEND_STOP_SECONDS))
+            self._send_after(_RESEND_STOP, now, task, owed)
 
     def due(self, tasks: TaskTable, now: Instant) -> list[SendAssignments | SendCancels]:
         """What to send now, together per agent; it counts as sent."""
@@ -124,15 +131,13 @@ class Deliveries:
         for agent, cancel in self._given_up:
             cancels.setdefault(agent, []).append(cancel)
         self._given_up.clear()
-        for task, owed in self._owed.items():
+        for task, owed in self._take_turns(now):
             record = tasks.live.get(task)
-            if owed.next_send > now or record is None or record.worker is None or record.slot is None:
-                continue
-            if record.phase is Phase.HELD:  # nobody to send to until its worker joins, which owes it anew
-                owed.next_send = NEVER
+            # Nobody to send to: a held task's worker has to join first, which owes it anew.
+            if record is None or record.worker is None or record.slot is None or record.phase is Phase.HELD:
                 continue
             owed.copies += 1
-            owed.next_send = Instant(now + seconds(RESEND_SECONDS))
+            self._send_after(_RESEND, now, task, owed)
             if owed.is_stop:
                 cancels.setdefault(record.worker, []).append(_cancel(record))
             else:
@@ -149,7 +154,38 @@ class Deliveries:
         """When the next message has to be sent."""
         if self._given_up:
             return Instant(0)
-        return min((owed.next_send for owed in self._owed.values()), default=None)
+        for turns in self._turns.values():
+            while turns and not self._is_current(turns[0]):
+                turns.popleft()
+        return min((turns[0][0] for turns in self._turns.values() if turns), default=None)
+
+    def _knows_all_copies(self, record: TaskRecord, owed: Delivery) -> bool:
+        """Whether nobody else can have sent the assignment: it was made after this leader began, and answered by nobody."""
+        return not owed.is_question and owed.attempt == record.attempt and record.assigned > self._began
+
+    def _owe(self, record: TaskRecord, delivery: Delivery) -> None:
+        if self._is_open:
+            self._owed[record.id] = delivery
+            self._send_after(_AT_ONCE, NO_INSTANT, record.id, delivery)
+
+    def _send_after(self, wait: int, now: Instant, task: TaskId, owed: Delivery) -> None:
+        owed.next_send = Instant(now + wait)
+        self._turns[wait].append((owed.next_send, task, owed))
+
+    def _take_turns(self, now: Instant) -> list[tuple[TaskId, Delivery]]:
+        """What has its turn, taken off: what was never sent first."""
+        taken: list[tuple[TaskId, Delivery]] = []
+        for turns in self._turns.values():
+            while turns and turns[0][0] <= now:
+                turn = turns.popleft()
+                if self._is_current(turn):
+                    turn[2].next_send = None
+                    taken.append((turn[1], turn[2]))
+        return taken
+
+    def _is_current(self, turn: Turn) -> bool:
+        at, task, owed = turn
+        return owed.next_send == at and self._owed.get(task) is owed
 
 
 def _parts(items: list[T]) -> list[tuple[T, ...]]:

@@ -6,7 +6,6 @@ from typing import Any
 import msgspec
 
 from taskyard.contracts.events import DISPATCHER
-from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position
 from taskyard.dispatcher.decide import Input, decide
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
@@ -18,7 +17,7 @@ class Dispatcher:
     """The machine of the writer `dispatcher`."""
 
     writer = DISPATCHER
-    snapshot_version = 1
+    snapshot_version = 2
 
     def __init__(self) -> None:
         self.state = DispatcherState()
@@ -53,5 +52,4 @@ class Dispatcher:
 
     def restore(self, data: bytes) -> None:
         """The state of a snapshot."""
-        self.state = DispatcherState()
-        self.state.tasks = TaskTable(msgspec.json.decode(data, type=Saved).tasks)
+        self.state = DispatcherState.restored(msgspec.json.decode(data, type=Saved))

@@ -7,7 +7,15 @@ from heapq import heapify, heappop, heappush
 
 from msgspec import Struct
 
-from taskyard.contracts.events import AnyEvent, ForceStopped, UnknownEvent, WorkerJoined
+from taskyard.contracts.events import (
+    AnyEvent,
+    AttemptFailed,
+    AttemptLost,
+    AttemptSucceeded,
+    ForceStopped,
+    UnknownEvent,
+    WorkerJoined,
+)
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
@@ -21,9 +29,10 @@ TIMEOUTS_SPARE = 1_000
 
 
 class Saved(Struct, frozen=True, kw_only=True):
-    """The snapshot of the state."""
+    """The snapshot of the state; `folded` is the position of the last event."""
 
     tasks: list[TaskRecord]
+    folded: Position
 
 
 class DispatcherState:
@@ -33,38 +42,43 @@ class DispatcherState:
         self.tasks = TaskTable()
         self.deliveries = Deliveries(is_open=False, began=Position(0))
         self.timeouts: list[tuple[Instant, TaskId, int]] = []
+        self.late_ends: dict[TaskId, set[int]] = {}
+        """Earlier attempts of live tasks whose end was told too late, and need not be told again. A snapshot forgets them."""
         self._leads = False
         self.folded = Position(0)
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
         self.folded = position
-        came_back = isinstance(event, WorkerJoined)
         for change in self.tasks.apply(event, at, position):
             record = change.record
             if record is None or change.verdict is not Verdict.EFFECTIVE:
+                if record is not None and isinstance(event, AttemptSucceeded | AttemptFailed | AttemptLost):
+                    self.late_ends.setdefault(record.id, set()).add(event.attempt)
                 continue
-            if came_back:
+            kind = type(event)
+            if kind is WorkerJoined:
                 self._ask(record)
             elif record.phase is not change.before:
                 self._phase_changed(record)
-                if isinstance(event, ForceStopped) and change.before in ATTEMPT_OPEN:
+                if kind is ForceStopped and change.before in ATTEMPT_OPEN:
                     self.deliveries.give_up(record)
 
     def _phase_changed(self, record: TaskRecord) -> None:
-        match record.phase:
-            case Phase.ASSIGNED:
-                self.deliveries.owe_assignment(record)
-            case Phase.STOPPING:
-                self.deliveries.owe_stop(record)
-            case Phase.HELD:
-                pass  # what became of an assignment that is on its way may still show
-            case Phase.DISPATCHED | Phase.RUNNING:
-                self.deliveries.settle_delivery(record.id)
-            case _:
-                self.deliveries.settle(record.id)
-        if record.phase is Phase.RUNNING:
-            self._watch(record)
+        phase = record.phase
+        if phase not in ATTEMPT_OPEN:
+            self.deliveries.settle(record.id)
+            if record.has_ended:
+                self.late_ends.pop(record.id, None)
+        elif phase is Phase.ASSIGNED:
+            self.deliveries.owe_assignment(record)
+        elif phase in ON_WORKER:
+            self.deliveries.settle_delivery(record.id)
+            if phase is Phase.RUNNING:
+                self._watch(record)
+        elif phase is Phase.STOPPING:
+            self.deliveries.owe_stop(record)
+        # What is held stays owed: what became of an assignment that is on its way may still show.
 
     def _ask(self, record: TaskRecord) -> None:
         """What became of an attempt is not certain: ask its worker, whose memory answers."""
@@ -122,4 +136,12 @@ class DispatcherState:
 
     def saved(self) -> Saved:
         """The state for a snapshot."""
-        return Saved(tasks=list(self.tasks.live.values()))
+        return Saved(tasks=list(self.tasks.live.values()), folded=self.folded)
+
+    @classmethod
+    def restored(cls, saved: Saved) -> "DispatcherState":
+        """The state of a snapshot."""
+        state = cls()
+        state.tasks = TaskTable(saved.tasks)
+        state.folded = saved.folded
+        return state

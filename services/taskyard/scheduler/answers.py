@@ -4,6 +4,7 @@ A door that stored a command waits for its outcome. What was decided is told onl
 the verdict; what is lost with a leader is not told again (the door answers without a position then, and may ask again).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -19,7 +20,8 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, Verdict
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import CommandId, Position, Status, TaskId
-from taskyard.scheduler.known import KnownTask
+from taskyard.scheduler.known_tasks import KnownTask, KnownTasks
+from taskyard.scheduler.messages import CommandMessage
 
 WAITING_MAX = 50_000
 """Commands whose outcome is waited for; beyond it the oldest are given up."""
@@ -37,6 +39,7 @@ class _Open(Struct, kw_only=True):
 
     door: str
     command: CommandId
+    sequence: int
     answers: list[Answer | None]
     missing: int
 
@@ -48,18 +51,24 @@ class Answers:
         self._open: dict[CommandId | TaskId, list[tuple[_Open, int]]] = {}
         self._ready: dict[str, list[CommandAnswers]] = {}
 
-    def expect(self, door: str | None, command: CommandId, answers: list[Answer | CommandId | TaskId]) -> None:
+    def expect(self, message: CommandMessage, command: CommandId, answers: list[Answer | CommandId | TaskId]) -> None:
         """A door waits for a command: `answers` has what is known at once, and the id by which the rest will be settled."""
-        if door is None:
+        if message.door is None:
             return
         known = [answer if isinstance(answer, Answer) else None for answer in answers]
-        waits = _Open(door=door, command=command, answers=known, missing=known.count(None))
+        waits = _Open(
+            door=message.door, command=command, sequence=message.sequence, answers=known, missing=known.count(None)
+        )
         for index, answer in enumerate(answers):
             if not isinstance(answer, Answer):
                 self._open.setdefault(answer, []).append((waits, index))
         while len(self._open) > WAITING_MAX:
             del self._open[next(iter(self._open))]
         self._finish(waits)
+
+    def is_awaited(self, key: CommandId | TaskId) -> bool:
+        """Whether a door waits for this outcome."""
+        return key in self._open
 
     def settle(self, key: CommandId | TaskId, answer: Answer) -> None:
         """The outcome of a command, or of one task of a submission, is folded."""
@@ -76,10 +85,11 @@ class Answers:
     def _finish(self, waits: _Open) -> None:
         if not waits.missing:
             answers = tuple(answer for answer in waits.answers if answer is not None)
-            self._ready.setdefault(waits.door, []).append(CommandAnswers(command=waits.command, answers=answers))
+            told = CommandAnswers(command=waits.command, sequence=waits.sequence, answers=answers)
+            self._ready.setdefault(waits.door, []).append(told)
 
 
-def answer_of(event: Any, changes: list[Change], known: dict[TaskId, KnownTask], position: Position) -> Answer:
+def answer_of(event: Any, changes: Sequence[Change], known: KnownTasks, position: Position) -> Answer:
     """The outcome of the command that made `event`, by the verdict of the fold."""
     if isinstance(event, CommandRejected):
         return Answer(code=event.status, id=event.task, error=event.code, message=event.message, errors=event.errors)
@@ -111,7 +121,7 @@ def _already_holds(event: Any, known: KnownTask | None) -> bool:
         case ApplyConfirmed(attempt=attempt):
             return known.plan_confirmed == attempt
         case ApplyDiscarded():
-            return known.error_code == "discarded"
+            return known.was_discarded
         case ForceStopped():
             return known.ended is Status.CANCELLED
         case _:

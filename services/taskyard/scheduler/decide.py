@@ -151,23 +151,38 @@ class _Admission:
             best = self._best(pool)
             if best is None:
                 return True
-            self._admit(*best)
+            self._admit_all(pool.name, *best)
         return False
 
-    def _best(self, pool: Pool) -> tuple[Head, TaskRecord] | None:
-        """The first waiting task of a kind that has room. One that has none keeps what comes after it from its slots."""
-        heads: list[tuple[Head, TaskRecord]] = []
+    def _best(self, pool: Pool) -> tuple[str, int, Head | None] | None:
+        """The kind whose first waiting task goes first, its room, and the head of the kind that comes after it.
+
+        A kind that has no room keeps what comes after it from its slots.
+        """
+        heads: list[tuple[Head, str]] = []
         for kind in self._agenda.kinds(pool.name):
             found = self._open_head(pool.name, kind)
             if found is not None:
-                heads.append(found)
+                heads.append((found[0], kind))
+        heads.sort()
         before: set[str] = set()
-        for head, record in sorted(heads, key=_order):
-            if self._room(pool, record.kind, before) > 0:
-                return head, record
-            if self._state.fleet.size_for(pool.name, record.kind):
-                before.add(record.kind)
+        for index, (_, kind) in enumerate(heads):
+            room = self._room(pool, kind, before)
+            if room > 0:
+                return kind, room, heads[index + 1][0] if index + 1 < len(heads) else None
+            if self._state.fleet.size_for(pool.name, kind):
+                before.add(kind)
         return None
+
+    def _admit_all(self, pool: str, kind: str, room: int, until: Head | None) -> None:
+        """Schedule tasks of a kind as long as they have room and go before the head of the next kind.
+
+        Nothing else changes meanwhile: each one takes one place of the room, and no kind gets room by it.
+        """
+        room = min(room, SCHEDULED_PER_DECISION_MAX - len(self._events))
+        while room and (found := self._open_head(pool, kind)) is not None and (until is None or found[0] < until):
+            self._admit(*found)
+            room -= 1
 
     def _open_head(self, pool: str, kind: str) -> tuple[Head, TaskRecord] | None:
         """The first waiting task of a kind whose queue lets it run."""
@@ -218,7 +233,3 @@ class _Admission:
         if record.exclusive:
             self._holders[key] = record.id
         self._events.append(TaskScheduled(task=record.id))
-
-
-def _order(found: tuple[Head, TaskRecord]) -> Head:
-    return found[0]

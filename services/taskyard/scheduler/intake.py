@@ -42,7 +42,7 @@ from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import CommandId, Role, TaskId, is_name
 from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, given_id, rejection
 from taskyard.scheduler.state import SchedulerState
-from taskyard.scheduler.submissions import Submissions
+from taskyard.scheduler.submissions import Submissions, check_age
 
 
 class Intake:
@@ -74,14 +74,14 @@ class Intake:
                     return
                 self._decided[id] = refused.answer()
             self.events.append(rejection(message, id, refused))
-            self._state.answers.expect(message.door, id, [refused.answer()])
+            self._state.answers.expect(message, id, [refused.answer()])
 
     def _command(self, message: CommandMessage) -> None:
         body = decode_body(message.verb, message.data, message.pool)
         id = CommandId(body.id or derived_id(message, 0))
         if self._is_decided(message, id):
             return
-        self._submissions.check_age(id, message.at)
+        check_age(self._state.known.commands.window, id, message.at)
         outcome: Answer | CommandId | TaskId = id
         if message.verb == "retry":
             assert isinstance(body, TaskCommand)
@@ -89,14 +89,14 @@ class Intake:
         else:
             self.events.append(self._event(message, body, id))
         self._decided[id] = outcome
-        self._state.answers.expect(message.door, id, [outcome])
+        self._state.answers.expect(message, id, [outcome])
 
     def _is_decided(self, message: CommandMessage, id: CommandId) -> bool:
         """Whether the command was decided before, or by this decision: then its outcome is told again, and no more."""
         decided = self._state.known.commands.get(id) or self._decided.get(id)
         if decided is None:
             return False
-        self._state.answers.expect(message.door, id, [decided])
+        self._state.answers.expect(message, id, [decided])
         return True
 
     def _event(self, message: CommandMessage, body: Command, id: CommandId) -> Event:

@@ -18,7 +18,7 @@ class Scheduler:
     """The machine of the writer `scheduler`. `roles` tells what each principal may do."""
 
     writer = SCHEDULER
-    snapshot_version = 1
+    snapshot_version = 2
 
     def __init__(self, roles: Mapping[str, Role]) -> None:
         self.state = SchedulerState()

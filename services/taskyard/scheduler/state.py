@@ -3,6 +3,9 @@
 `apply` keeps tasks, workers, settings and known ids, and tells the agenda what a change touched. It never decides.
 """
 
+from collections.abc import Sequence
+from typing import get_args
+
 from msgspec import Struct
 
 from taskyard.contracts.commands import Answer
@@ -20,16 +23,17 @@ from taskyard.contracts.events import (
     UnknownEvent,
 )
 from taskyard.contracts.fleet import Fleet, Worker
-from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
+from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
-from taskyard.scheduler.known import KnownIds, KnownTask, SavedIds
+from taskyard.scheduler.known import KnownIds, SavedIds
 
 APPROVAL_TIMEOUT_SECONDS = 24 * 3600.0
 WAITING_MAX = 1_000_000
 
+_WITH_COMMAND = frozenset(event for event in get_args(AnyEvent) if "command" in event.__struct_fields__)
 _SETTINGS = frozenset((PoolConfigured, QueueConfigured, QueuePaused, QueueResumed, QueueLocked, QueueUnlocked))
 
 
@@ -95,9 +99,11 @@ class SchedulerState:
         for change in changes:
             if change.record is not None and change.verdict is Verdict.EFFECTIVE:
                 self._task_changed(change, change.record)
-        self._remember(event, changes, at, position)
-        if type(event) in _SETTINGS:
-            self._configure(event)
+        kind = type(event)
+        if kind in _WITH_COMMAND:  # few of the events of a task
+            self._remember(event, changes, at, position)
+            if kind in _SETTINGS:
+                self._configure(event)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -157,30 +163,28 @@ class SchedulerState:
             self.agenda.reopen(queue.pool, queue.name)
         if queue.is_plain:
             self.queues.pop((queue.pool, queue.name), None)
-        known = self.known.tasks.get(record.id)
-        if known is not None:
-            known.ended = record.status
-            known.error_code = record.error.code if record.error else None
+        was_discarded = record.error is not None and record.error.code == DISCARDED
+        self.known.tasks.ended(record.id, record.status, was_discarded=was_discarded)
 
     # -- ids and outcomes ----------------------------------------------------------------------------------------------
 
-    def _remember(self, event: AnyEvent | UnknownEvent, changes: list[Change], at: Instant, position: Position) -> None:
+    def _remember(
+        self, event: AnyEvent | UnknownEvent, changes: Sequence[Change], at: Instant, position: Position
+    ) -> None:
         if isinstance(event, TaskSubmitted):
-            known = KnownTask(digest=event.digest, by=event.by, position=position)
-            self.known.remember_task(event.task, known, at)
-            self.answers.settle(event.task, Answer(code=202, id=event.task, position=position))
+            self.known.tasks.remember(event.task, digest=event.digest, by=event.by, position=position, at=at)
+            if self.answers.is_awaited(event.task):
+                self.answers.settle(event.task, Answer(code=202, id=event.task, position=position))
             return
         if isinstance(event, ApplyConfirmed) and changes[0].verdict is Verdict.EFFECTIVE:
-            known = self.known.tasks.get(event.task)
-            if known is not None:
-                known.plan_confirmed = event.attempt
+            self.known.tasks.plan_confirmed(event.task, event.attempt)
         command = getattr(event, "command", None)
         if command is None:
             return
         answer = answer_of(event, changes, self.known.tasks, position)
         # A refused submission may be sent again under its id when the reason is gone.
         if not (isinstance(event, CommandRejected) and event.verb == "submit"):
-            self.known.remember_command(command, answer)
+            self.known.commands.remember(command, answer, at)
         if not isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
             self.answers.settle(command, answer)
 
@@ -269,11 +273,11 @@ class SchedulerState:
 
     @classmethod
     def restored(cls, saved: Saved) -> "SchedulerState":
-        """The state of a snapshot."""
+        """The state of a snapshot. Raises `ValueError` if it is none."""
         state = cls()
         state.tasks = TaskTable(saved.tasks)
         state.fleet = Fleet(saved.workers)
-        state.known.restore(saved.known)
+        state.known = KnownIds.restored(saved.known)
         state.pools = {pool.name: pool for pool in saved.pools}
         state.queues = {(queue.pool, queue.name): queue for queue in saved.queues}
         return state

@@ -18,6 +18,7 @@ from taskyard.contracts.values import (
     derive_uuid7,
     from_datetime,
 )
+from taskyard.scheduler.id_window import Window
 from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection
 from taskyard.scheduler.state import SchedulerState
 
@@ -48,7 +49,7 @@ class Submissions:
         if isinstance(body, TaskSpec):
             id = TaskId(body.id or derived_id(message, 0))
             outcome = self._submit(message, body, id, command=None)
-            self._state.answers.expect(message.door, CommandId(id), [outcome])
+            self._state.answers.expect(message, CommandId(id), [outcome])
         else:
             self._batch(message, body)
 
@@ -70,7 +71,7 @@ class Submissions:
             count = sum(isinstance(outcome, Answer) and outcome.code >= 300 for outcome in outcomes)
             refused = Refused(422, "invalid", f"{count} tasks were refused", *faults)
             self._events.append(rejection(message, command, refused))
-        self._state.answers.expect(message.door, command, outcomes)
+        self._state.answers.expect(message, command, outcomes)
 
     def _submit(
         self, message: CommandMessage, spec: TaskSpec, id: TaskId, *, command: CommandId | None
@@ -83,21 +84,11 @@ class Submissions:
             return id if known is None else Answer(code=202, id=id, position=known.position)
         if earlier is not None:
             raise Refused(409, "id_conflict", "this id is another task's", FieldError(path="id", message="is taken"))
-        self.check_age(id, message.at)
+        check_age(self._state.known.tasks.window, id, message.at)
         self._check_room(message.pool)
         self._accept(id, digest, message.pool)
         self._events.append(_submitted(message, spec, id, digest, command))
         return id
-
-    def check_age(self, id: str, at: Instant) -> None:
-        """An id of a command or task that came at log time `at` must be of about that time.
-
-        Raises:
-            Refused: it is too old, or ahead.
-        """
-        fault = self._state.known.age_fault(id, at)
-        if fault is not None:
-            raise Refused(422, "invalid", f"id: {fault}", FieldError(path="id", message=fault))
 
     def retry(self, message: CommandMessage, task: TaskId, id: CommandId) -> Answer | TaskId:
         """A new task like the old one; its id follows from the command's, so that it is made once.
@@ -143,6 +134,17 @@ class Submissions:
         pool = self._state.pool(name)
         if pool.waiting + self._waiting.get(name, 0) >= pool.max_waiting:
             raise Refused(429, "pool_full", f"the pool {name} has {pool.max_waiting} waiting tasks, its limit")
+
+
+def check_age(window: Window, id: str, at: Instant) -> None:
+    """An id of a command or task that came at log time `at` must be of about that time.
+
+    Raises:
+        Refused: it is too old, or ahead.
+    """
+    fault = window.age_fault(id, at)
+    if fault is not None:
+        raise Refused(422, "invalid", f"id: {fault}", FieldError(path="id", message=fault))
 
 
 def _submitted(

@@ -52,12 +52,13 @@ class AllocatorState:
         """Fold one event."""
         changes = self.tasks.apply(event, at, position)
         concerned = self.fleet.apply(event, changes)
-        if isinstance(event, WorkerJoined):
-            self.joined[event.worker] = position
-        for change in changes:
-            self._task_changed(event, change)
         if concerned is not None:
-            self._worker_changed(concerned)
+            self._worker_changed(event, concerned, position)
+        for change in changes:
+            if change.verdict is Verdict.EFFECTIVE and change.record is not None:
+                self._task_changed(event, change, change.record)
+            elif isinstance(event, SlotAssigned) and change.verdict is Verdict.VOID:
+                self._slot_freed(event.worker, event.slot)  # it was never taken
         if isinstance(event, PoolConfigured) and event.placement is not None:
             self.policies[event.pool] = event.placement
 
@@ -65,7 +66,9 @@ class AllocatorState:
         """The placement policy of a pool."""
         return self.policies.get(pool, FIRST_FIT)
 
-    def _worker_changed(self, name: str) -> None:
+    def _worker_changed(self, event: AnyEvent | UnknownEvent, name: str, position: Position) -> None:
+        if isinstance(event, WorkerJoined):
+            self.joined[name] = position
         worker = self.fleet.workers.get(name)
         if worker is None:
             self.joined.pop(name, None)
@@ -73,12 +76,7 @@ class AllocatorState:
         self.idle.add_worker(worker, self.joined[name])
         self.touched[worker.pool] = None
 
-    def _task_changed(self, event: AnyEvent | UnknownEvent, change: Change) -> None:
-        record = change.record
-        if change.verdict is Verdict.VOID and isinstance(event, SlotAssigned):
-            self._slot_freed(event.worker, event.slot)  # it was never taken
-        if record is None or change.verdict is not Verdict.EFFECTIVE:
-            return
+    def _task_changed(self, event: AnyEvent | UnknownEvent, change: Change, record: TaskRecord) -> None:
         if change.before in ON_WORKER and record.phase in ON_WORKER:
             return  # delivered or started: nothing waits for a slot or gives one back
         if isinstance(event, NotDelivered) and event.reason == NO_RESPONDERS and record.worker is not None:
