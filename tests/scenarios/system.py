@@ -83,8 +83,12 @@ class System:
         self.http = self._client(self.connection["admin_token"])
 
     def as_operator(self) -> httpx.Client:
-        """A client of the principal `operator`, for whom `connection.json` has no token."""
-        return self._client(json.loads((self.data / "credentials.json").read_text())["tokens"]["operator"])
+        """A client of the principal `operator`."""
+        return self.as_principal("operator")
+
+    def as_principal(self, name: str) -> httpx.Client:
+        """A client of a principal for whom `connection.json` has no token."""
+        return self._client(json.loads((self.data / "credentials.json").read_text())["tokens"][name])
 
     def _client(self, token: str) -> httpx.Client:
         return httpx.Client(

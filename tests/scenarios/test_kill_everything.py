@@ -35,9 +35,9 @@ def test_everything_killed_at_once_goes_on_from_the_folder(own: System) -> None:
     after = own.connection["processes"]
     assert not set(before.values()) & set(after.values())
     run = load.finish(all_complete=False)
-    failed = [id for id in load.ids if run.records[id].status != "completed"]
+    failed = [id for id in load.ids if run.lives[id].status != "completed"]
     # One worker of three slots: only the command that was in slot 0 when the power went may not be repeated.
-    assert [run.records[id].kind for id in failed] in ([], ["command"])
+    assert [run.lives[id].kind for id in failed] in ([], ["command"])
 
 
 def test_the_supervisor_killed_alone_leaves_nothing_twice(own: System) -> None:

@@ -53,7 +53,7 @@ def test_what_ends_while_nats_is_away_is_reported_later(troubled: System) -> Non
         # Longer than a publish of the agent waits for its acknowledgement.
         time.sleep(6)
     run = load.finish()
-    assert run.records[task["id"]].attempt == 1
+    assert run.lives[task["id"]].attempt == 1
     assert run.types[task["id"]].count("TaskStarted") == 1
 
 
@@ -113,7 +113,7 @@ def test_a_worker_that_stands_still_for_a_while_goes_on_with_what_it_has(trouble
     with frozen(troubled, "worker-1"):
         time.sleep(6)
     run = load.finish()
-    assert {run.records[id].attempt for id in load.commands} == {1}
+    assert {run.lives[id].attempt for id in load.commands} == {1}
 
 
 def test_a_scheduler_that_stands_still_and_has_no_other_goes_on(troubled: System) -> None:

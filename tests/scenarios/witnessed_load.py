@@ -1,13 +1,13 @@
-"""Mixed tasks whose commands leave a line each time they run, so that what ran twice is seen outside Taskyard too."""
+"""Mixed tasks whose commands leave a witness each time they run, so that what ran twice is seen outside Taskyard too."""
 
 import random
 import time
-from collections import Counter
 from typing import Any
 
 from log_checks import Run, check
 from system import System
 
+from taskyard.chaos.witnesses import Witnesses
 from taskyard.contracts.values import Instant, make_uuid7
 
 NOOPS = 120
@@ -22,12 +22,14 @@ def new_id() -> str:
 
 
 class Load:
-    """Tasks on one system. Commands have one attempt each: at most one line is written for each id."""
+    """Tasks on one system, with witnesses of its commands."""
 
     def __init__(self, system: System, name: str) -> None:
         self.system = system
-        self.witnesses = system.folder / f"{name}.witnesses"
-        self.witnesses.touch()
+        folder = system.folder / f"{name}.load"
+        folder.mkdir()
+        workers = {worker: system.data / "workers" / worker for worker in system.connection["processes"]}
+        self.witnesses = Witnesses(folder, workers)
         self._configuration = system.configuration(f"load-{name}")
         self._name = name
         self._tasks_before: int = system.http.get("/stats").json()["tasks"]
@@ -47,11 +49,11 @@ class Load:
         random.Random(1).shuffle(tasks)
         self.send(tasks)
 
-    def command_task(self, script: str = "") -> dict[str, Any]:
-        """A command that leaves its id, and then does what `script` says."""
+    def command_task(self, script: str = ":") -> dict[str, Any]:
+        """A command that leaves a witness, and then does what `script` says."""
         id = new_id()
         self.commands.append(id)
-        return {"id": id, "kind": "command", "input": {"script": f"echo {id} >> {self.witnesses}\n{script}"}}
+        return {"id": id, "kind": "command", "input": {"script": self.witnesses.script(script)}}
 
     def send(self, tasks: list[dict[str, Any]]) -> None:
         """Submit tasks that bear ids; again with the same ids as long as no answer comes."""
@@ -72,24 +74,22 @@ class Load:
         return len(self.lines()) >= len(self.commands) // 4
 
     def lines(self) -> list[str]:
-        """What commands have written so far."""
-        return self.witnesses.read_text().split()
+        """The commands that have run so far, or do."""
+        return [run.task for run in self.witnesses.runs()]
 
     def until_halfway(self) -> None:
         """Wait until the load is at work."""
         self.system.until(self.is_halfway, "the load is halfway")
 
     def finish(self, *, all_complete: bool = True) -> Run:
-        """Wait until every task has ended and every slot is idle; check the log, the read model and the witnesses."""
+        """Wait until every task has ended and every slot is idle; judge the log, the read model and what ran."""
         self.system.until(lambda: not self.unfinished(), lambda: f"all have ended: {self.unfinished()}")
         self.system.all_idle()
-        run = check(self.system.data, self.system.http, self.ids)
-        written = Counter(self.lines())
-        assert max(written.values()) == 1, f"ran twice: {[id for id, count in written.items() if count > 1]}"
-        status = {id: run.records[id].status for id in self.ids}
-        silent = [id for id in self.commands if status[id] == "completed" and id not in written]
-        assert not silent, f"completed without having run: {silent}"
+        ran = self.witnesses.runs()
+        run = check(self.system.data, self.system.http, self.ids, ran=ran, watched=self.commands)
+        assert ran, "nothing was witnessed"
         if all_complete:
+            status = {id: run.lives[id].status for id in self.ids}
             odd = {id: (status[id], run.types[id]) for id in self.ids if status[id] != "completed"}
             assert not odd, odd
         return run

@@ -38,6 +38,8 @@ from taskyard.settings import Settings
 
 GRACE_SECONDS = 5
 """How long answers in flight may take when the service stops."""
+LAST_ANSWER_SECONDS = 2.0
+"""How long a verdict is waited for when the service stops: requests whose answer takes longer than the grace get a 500."""
 HTTP_BACKLOG = 1_024
 KEEP_ALIVE_SECONDS = 30
 STUCK_READER_SECONDS = 60.0
@@ -92,13 +94,15 @@ async def serve(
     nats_door = NatsDoor(door, principals, metrics)
     nats_door.attach(links.control)
     keeping = asyncio.create_task(parts.past.travel.keep_up(), name="api keeps states of the past")
+    hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
         async with serving(links, settings, lambda: not stop.is_set()):
             await _serve_http(settings, parts, stop, nats_door)
     finally:
         closing.set()
         keeping.cancel()
-        await asyncio.gather(keeping, return_exceptions=True)
+        hurrying.cancel()
+        await asyncio.gather(keeping, hurrying, return_exceptions=True)
         if links.control_client.is_connected:
             await answers.unsubscribe()
 
@@ -151,6 +155,11 @@ def _log_space(links: Links, settings: Settings) -> LogSpace:
 def _time_travel(links: Links) -> TimeTravel:
     snapshots = JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET)
     return TimeTravel(links.log, Checkpoints(snapshots), now)
+
+
+async def _hurry(closing: asyncio.Event, outcomes: Outcomes) -> None:
+    await closing.wait()
+    outcomes.hurry(LAST_ANSWER_SECONDS)
 
 
 async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event, nats_door: NatsDoor) -> None:

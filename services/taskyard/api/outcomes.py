@@ -51,6 +51,15 @@ class Outcomes:
         timer = asyncio.get_running_loop().call_later(self._answer_seconds, _settle, outcome, None)
         outcome.add_done_callback(lambda _: timer.cancel())
 
+    def hurry(self, answer_seconds: float) -> None:
+        """Wait that long at most from now on, also for what is waited for: the service is about to stop.
+
+        The scheduler may be stopping too, and who waits must hear that the command is stored before it is too late.
+        """
+        self._answer_seconds = min(self._answer_seconds, answer_seconds)
+        for outcome in list(self._sequences):
+            asyncio.get_running_loop().call_later(answer_seconds, _settle, outcome, None)
+
     def deliver(self, data: bytes) -> None:
         """Take in a message of the scheduler. What nobody waits for (any more) is passed over."""
         try:

@@ -1,0 +1,78 @@
+"""What `./dev chaos` is asked to do."""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+from random import SystemRandom
+
+ROUNDS_DEFAULT = 10
+RATE_DEFAULT = 220.0
+OUTAGE_SECONDS_DEFAULT = 60.0
+SEEDS = 1 << 31
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to do. `rate` is in tasks a second; without `keep` the folder is removed if all is well."""
+
+    rounds: int
+    rate: float
+    outage_seconds: float
+    seed: int
+    keep: Path | None
+    as_json: bool
+
+
+def parse(argv: list[str]) -> Options:
+    """Read the command line; what is wrong there ends the program with status 2."""
+    parser = argparse.ArgumentParser(
+        prog="./dev chaos",
+        description="Runs the whole system as separate processes, two instances of each service, under a mixed load, and"
+        " breaks it: kill -9 of every service, of workers, nats-server and PostgreSQL; processes that stand still;"
+        " PostgreSQL away; the disk of nats-server full; everything stopped, and everything killed, and started again."
+        " Then it reads the whole log, what really ran, and what clients were told, and judges."
+        " Ends with 0 only if nothing was lost, doubled, stuck or leaked and every other rule was kept.",
+        epilog="About five minutes; `--rounds 1 --outage 10` does each fault once in about two."
+        " The disk can be made full only as root on Linux; otherwise that fault is left out, and said so.",
+    )
+    parser.add_argument("--rounds", type=_count, default=ROUNDS_DEFAULT, help="kills of each service (%(default)s)")
+    parser.add_argument("--rate", type=_positive, default=RATE_DEFAULT, help="tasks a second (%(default)s)")
+    parser.add_argument(
+        "--outage",
+        type=_positive,
+        default=OUTAGE_SECONDS_DEFAULT,
+        metavar="SECONDS",
+        help="how long PostgreSQL is away (%(default)s)",
+    )
+    parser.add_argument("--seed", type=int, help="draws the order of the faults and who is hit (default: any)")
+    parser.add_argument(
+        "--keep", type=Path, metavar="DIR", help="run in this new folder, and leave data and logs there"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object as the last line, the rest to stderr"
+    )
+    found = parser.parse_args(argv)
+    if found.keep is not None and found.keep.exists() and any(found.keep.iterdir()):
+        parser.error(f"--keep: {found.keep} is not empty; a run is judged from the first event on")
+    return Options(
+        rounds=found.rounds,
+        rate=found.rate,
+        outage_seconds=found.outage,
+        seed=SystemRandom().randrange(SEEDS) if found.seed is None else found.seed,
+        keep=found.keep,
+        as_json=found.json,
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _positive(text: str) -> float:
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError(text)
+    return number

@@ -1,0 +1,230 @@
+"""The system under faults: `taskyard dev --separate` with two instances of each service, as a child of the suite.
+
+Run as a program, `python -m taskyard.chaos.system DIR`, it is that child.
+"""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import msgspec
+
+from taskyard.chaos.errors import NotBroken, NotHealed, SystemNotStarted
+from taskyard.dev.app import Options, run_to_end
+from taskyard.dev.layout import Layout
+from taskyard.settings import Settings, load
+
+INSTANCES = 2
+WORKERS = ("worker-1", "worker-2")
+SLOTS = (*(("any",),) * 64, ("plan",), ("plan",))
+SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
+"""A silent worker is lost earlier than usual, so that what follows from it happens often."""
+
+STOP_SECONDS_MAX = 40.0
+HEALED_SECONDS_MAX = 120.0
+POLL_SECONDS = 0.05
+RESIZE_TRIES_MAX = 10
+ROOM_BYTES = 128 << 10
+"""A full disk has so much room left, which is used up within a second."""
+STORE_BYTES = "64g"
+"""The size of the disk of nats-server while it is not full; memory is taken only for what is stored."""
+
+
+class Connection(msgspec.Struct, frozen=True, kw_only=True):
+    """What `connection.json` says."""
+
+    http_url: str
+    admin_token: str
+    nats_url: str
+    nats_user: str
+    nats_password: str
+    nats_inbox_prefix: str
+    processes: dict[str, int]
+
+
+class System:
+    """The child, its processes, and the disk of its nats-server. `http_urls` is where the instances of the API listen."""
+
+    def __init__(self, directory: Path) -> None:
+        self.layout = Layout(directory)
+        self.store = self.layout.nats / "store"
+        self.has_own_disk = False
+        self.http_urls: tuple[str, ...] = ()
+        self._child: subprocess.Popen[str] | None = None
+
+    # -- all of it -----------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start, and return once a task could run. Raises `SystemNotStarted`."""
+        argv = (sys.executable, "-m", "taskyard.chaos.system", str(self.layout.directory))
+        self.layout.directory.mkdir(parents=True, exist_ok=True)
+        with (self.layout.directory / "dev.log").open("ab") as log:
+            self._child = subprocess.Popen(
+                argv,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                env={**os.environ, **SOON_LOST},
+                start_new_session=True,  # Ctrl-C reaches the suite alone, which then stops the system
+            )
+        assert self._child.stdout is not None
+        if self._child.stdout.readline() != "ready\n":
+            status = self._child.wait(STOP_SECONDS_MAX)
+            raise SystemNotStarted(f"the system ended with {status} before it was ready, see {log.name}")
+        second = load(Settings, self.layout.configuration_file("services-2"), {})
+        self.http_urls = (self.connection.http_url, f"http://{second.http_host}:{second.http_port}")
+
+    def stop(self) -> int:
+        """Ask everything to stop by TERM; the exit status, 0 if it was orderly."""
+        if self._child is None:
+            return 0
+        child, self._child = self._child, None
+        child.send_signal(signal.SIGCONT)
+        child.send_signal(signal.SIGTERM)
+        try:
+            return child.wait(STOP_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            return child.wait(STOP_SECONDS_MAX)
+        finally:
+            _close_output(child)
+
+    def kill_everything(self) -> int:
+        """`kill -9` of the supervisor and of all that it runs, as when the power goes; how many processes that were."""
+        assert self._child is not None
+        child, self._child = self._child, None
+        pids = set(self.connection.processes.values())
+        child.kill()
+        child.wait(STOP_SECONDS_MAX)
+        _close_output(child)
+        for pid in pids:
+            _send(pid, signal.SIGKILL)
+        return len(pids) + 1
+
+    @property
+    def connection(self) -> Connection:
+        """What `connection.json` says now."""
+        return msgspec.json.decode(self.layout.connection_file.read_bytes(), type=Connection)
+
+    @property
+    def services(self) -> Settings:
+        """The settings of the services: they open the log."""
+        return load(Settings, self.layout.configuration_file("services"), {})
+
+    # -- one process ---------------------------------------------------------------------------------------------------
+
+    def pid(self, process: str) -> int:
+        """The pid of a process now."""
+        return self.connection.processes[process]
+
+    def kill(self, process: str) -> int:
+        """`kill -9` of one process; its pid."""
+        pid = self.pid(process)
+        _send(pid, signal.SIGKILL)
+        return pid
+
+    def restarted(self, process: str, old_pid: int) -> None:
+        """Wait until a process was started anew. Raises `NotHealed`."""
+        self._until(lambda: self.pid(process) != old_pid, f"{process} was not started again")
+
+    @contextmanager
+    def frozen(self, process: str) -> Iterator[None]:
+        """A process stands still for as long as the block lasts."""
+        pid = self.pid(process)
+        _send(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            _send(pid, signal.SIGCONT)
+
+    @contextmanager
+    def nobody_restarts(self) -> Iterator[None]:
+        """The supervisor stands still: what is killed stays away until the end of the block."""
+        assert self._child is not None
+        child = self._child
+        child.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            child.send_signal(signal.SIGCONT)
+
+    # -- the disk of nats-server ---------------------------------------------------------------------------------------
+
+    def mount_store(self) -> str | None:
+        """Give nats-server a disk of its own that can be made full; why that is not possible here, if it is not."""
+        if sys.platform != "linux" or os.geteuid() != 0:
+            return "mounting a small disk for nats-server needs root on Linux"
+        self.store.mkdir(parents=True, exist_ok=True)
+        failure = _mount("-t", "tmpfs", "-o", f"size={STORE_BYTES},mode=700", "taskyard-chaos", str(self.store))
+        self.has_own_disk = failure is None
+        return failure
+
+    def unmount_store(self, *, is_kept: bool) -> None:
+        """Take that disk away; what is on it is put in its place if it `is_kept`. Nothing may run any more."""
+        if not self.has_own_disk:
+            return
+        kept = self.store.with_name("store.kept")
+        if is_kept:
+            shutil.copytree(self.store, kept)
+        subprocess.run(["umount", "--lazy", str(self.store)], check=False, capture_output=True)
+        if is_kept:
+            kept.rename(self.store)
+        self.has_own_disk = False
+
+    @contextmanager
+    def full_disk(self) -> Iterator[None]:
+        """The disk of nats-server has next to no room for as long as the block lasts. Raises `NotBroken`."""
+        tries = (self._shrink_disk() for _ in range(RESIZE_TRIES_MAX))
+        if all(failure is not None for failure in tries):
+            raise NotBroken(f"the disk of nats-server could not be made full: {self._shrink_disk()}")
+        try:
+            yield
+        finally:
+            _mount("-o", f"remount,size={STORE_BYTES}", str(self.store))
+
+    def _shrink_disk(self) -> str | None:
+        """Make the disk as large as it is full, unless it has grown meanwhile; what the system said to that."""
+        found = os.statvfs(self.store)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        return _mount("-o", f"remount,size={used + ROOM_BYTES}", str(self.store))
+
+    def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
+        deadline = time.monotonic() + HEALED_SECONDS_MAX
+        while not condition():
+            if time.monotonic() > deadline:
+                raise NotHealed(f"{otherwise} within {HEALED_SECONDS_MAX:.0f} s")
+            time.sleep(POLL_SECONDS)
+
+
+def instances_of(service: str) -> tuple[str, ...]:
+    """The names of the processes of a service."""
+    return (service, *(f"{service}-{number}" for number in range(2, INSTANCES + 1)))
+
+
+def _close_output(child: "subprocess.Popen[str]") -> None:
+    if child.stdout is not None:
+        child.stdout.close()
+
+
+def _mount(*arguments: str) -> str | None:
+    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
+    return None if done.returncode == 0 else done.stderr.strip() or f"mount ended with {done.returncode}"
+
+
+def _send(pid: int, number: int) -> None:
+    with suppress(ProcessLookupError):
+        os.kill(pid, number)
+
+
+if __name__ == "__main__":
+    sys.exit(
+        run_to_end(
+            Options(data=Path(sys.argv[1]), workers=len(WORKERS), separate=True, instances=INSTANCES, slots=SLOTS)
+        )
+    )

@@ -1,0 +1,114 @@
+"""Commands: each is decided once, by a commit that accounts for it, and what doors were told stands in the log."""
+
+from collections.abc import Iterable, Sequence
+
+import msgspec
+from msgspec import Struct
+
+from taskyard.contracts.commands import ID_AGE_SECONDS_MAX, ID_AHEAD_SECONDS_MAX
+from taskyard.contracts.events import SCHEDULER, AnyEvent, CommandRejected, TaskSubmitted, UnknownEvent
+from taskyard.contracts.subjects import COMMANDS
+from taskyard.contracts.values import Instant, Position, format_position, is_uuid7, seconds, uuid7_instant
+from taskyard.judge.commits import Commit
+from taskyard.judge.evidence import Asked, Told
+from taskyard.judge.faults import Faults, Rule
+
+CURSOR_SEPARATOR = "@"
+
+
+class _Identified(Struct):
+    id: str | None = None
+
+
+class _Command(Struct):
+    id: str | None = None
+    tasks: tuple[_Identified, ...] = ()
+
+
+_decode = msgspec.json.Decoder(_Command).decode
+
+
+class Commands:
+    """Which ids were decided, and where."""
+
+    def __init__(self, faults: Faults, asked: Sequence[Asked]) -> None:
+        self._faults = faults
+        self._asked = asked
+        self._asked_at: dict[str, int] = {}
+        for each in asked:
+            # A task may be asked for in a batch first, and then alone.
+            for id in _ids_of(each.data):
+                if id is not None:
+                    self._asked_at.setdefault(id, each.sequence)
+        self._cursor = 0
+        self._cursor_name = COMMANDS
+        self._ids: set[str] = set()
+        self._decided: dict[str, str] = {}
+
+    def see_commit(self, commit: Commit) -> None:
+        """A commit of the scheduler accounts for commands."""
+        if commit.writer == SCHEDULER:
+            for name, sequence in commit.cursors.items():
+                # The name of a cursor may tell after the stream's own when that was made: one made anew begins again.
+                if name.partition(CURSOR_SEPARATOR)[0] == COMMANDS:
+                    before = self._cursor if name == self._cursor_name else 0
+                    self._cursor_name, self._cursor = name, max(before, sequence)
+
+    def see(self, event: AnyEvent | UnknownEvent, where: str) -> None:
+        """A command bears one id and is decided once.
+
+        A submission is told by its tasks' ids, and may come again when it was refused; what cannot be read is refused as
+        often as it comes, since whether its id is one is not known, and so is what bears an id of quite another time.
+        """
+        command: str | None = getattr(event, "command", None)
+        task = event.task if isinstance(event, TaskSubmitted) else None
+        for id in (command, task):
+            if id is not None:
+                self._ids.add(id)
+                asked = self._asked_at.get(id, 0)
+                text = f"{where}: command {asked} is decided and not accounted for"
+                self._faults.require(self._cursor >= asked, Rule.DECIDED_ONCE, text, task=task)
+        is_submission = (isinstance(event, TaskSubmitted) and event.retry_of is None) or (
+            isinstance(event, CommandRejected)
+            and (event.verb == "submit" or event.status == 422 or self._is_untimely(event.command))
+        )
+        if command is not None and not is_submission:
+            text = f"{where}: {command} was decided by {self._decided.get(command)}"
+            self._faults.require(command not in self._decided, Rule.DECIDED_ONCE, text, task=task)
+            self._decided[command] = where
+
+    def _is_untimely(self, id: str) -> bool:
+        now = self._faults.at or Instant(0)
+        earliest, latest = now - seconds(ID_AGE_SECONDS_MAX), now + seconds(ID_AHEAD_SECONDS_MAX)
+        return is_uuid7(id) and not earliest <= uuid7_instant(id) <= latest
+
+    def end(self) -> None:
+        """Everything that was stored must have been decided: by its own id, or each task of it by its own before."""
+        for asked in self._asked:
+            command, *tasks = _ids_of(asked.data) or [None]
+            is_decided = command in self._ids or (tasks and self._ids.issuperset(tasks))
+            if command is not None and not is_decided:
+                text = f"command {asked.sequence} ({asked.verb}) was stored and never decided: {asked.data[:200]!r}"
+                self._faults.add(Rule.LOST, text)
+
+
+def check_told(faults: Faults, told: Iterable[Told], tasks: dict[int, str | None]) -> None:
+    """A position that a client was told names the event that decided. `tasks` are the tasks of all events, by position."""
+    for each in told:
+        if each.code >= 300 or each.position is None:
+            continue
+        is_there = each.position in tasks
+        if not is_there or (each.task is not None and tasks[each.position] != each.task):
+            stands = f"an event of {tasks[each.position]}" if is_there else "nothing"
+            where = format_position(Position(each.position))
+            text = f"{each.command} was answered with {where} for {each.task}, where {stands} stands"
+            faults.add(Rule.ANSWERS, text, task=each.task)
+
+
+def _ids_of(data: bytes) -> list[str | None]:
+    """The id of a command, then those of its tasks; empty if it bears none or cannot be read."""
+    try:
+        command = _decode(data)
+    except msgspec.DecodeError:
+        return []
+    return [command.id, *(task.id for task in command.tasks)] if command.id is not None else []

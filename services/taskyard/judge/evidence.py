@@ -1,0 +1,113 @@
+"""What a run leaves for whoever judges it: stored bytes, what really ran, what doors and readers heard."""
+
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from taskyard.contracts.values import SECOND, Instant
+
+
+@dataclass(kw_only=True)
+class Ran:
+    """One process of one attempt that really ran on a host, from `began` to `ended` in seconds of one clock.
+
+    `ended` is when it was last seen to run; None means that it runs still. `position` is of the assignment that it ran
+    for; None where the witness knows the attempt only, as it may know no `slot`.
+    """
+
+    host: str
+    slot: int | None
+    position: int | None
+    task: str
+    attempt: int
+    kind: str
+    apply: bool
+    began: float
+    ended: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Logged:
+    """One message of the log: `at` is the stream's timestamp, `seconds` when it was really stored, by the witnesses' clock."""
+
+    sequence: int
+    at: int
+    seconds: float
+    writer: str
+    data: bytes
+
+    @classmethod
+    def stored(cls, sequence: int, at: Instant, subject: str, data: bytes) -> Self:
+        """A message as a server gives it that has the clock of the witnesses. The subject's last token is the writer."""
+        return cls(sequence=sequence, at=at, seconds=at / SECOND, writer=subject.rpartition(".")[2], data=data)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """One stored command; `at` is the stream's timestamp, where it is known."""
+
+    sequence: int
+    verb: str
+    data: bytes
+    at: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Told:
+    """One answer that a door heard."""
+
+    command: str
+    code: int
+    task: str | None
+    position: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noted:
+    """What the journal of a worker notes of one slot: the highest assignment that it has seen, and what became of it.
+
+    `end` names the type of the report that ended the attempt, None for one that was declined or has not ended.
+    """
+
+    worker: str
+    slot: int
+    position: int
+    task: str
+    attempt: int
+    outcome: str
+    end: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One task as the read model shows it. `types` are those of its history, without its worker's; None: not looked at."""
+
+    id: str
+    status: str
+    attempt: int
+    worker: str | None
+    slot: int | None
+    types: Sequence[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """All of it.
+
+    `watched` are the tasks of which a witness would see every run in `ran`; None: all of the kinds that are in it.
+    `accepted` are ids of tasks that a client was told were accepted. `shown` is the whole read model after it has read
+    all of the log, None if nobody looked. `is_over` says that everything was given the time to end. `lied` has the tasks
+    and attempts of which their own worker reported what was not so, which nobody could know: what ran of them proves
+    nothing.
+    """
+
+    log: Iterable[Logged]
+    asked: Sequence[Asked] = ()
+    ran: Sequence[Ran] = ()
+    watched: Collection[str] | None = None
+    told: Sequence[Told] = ()
+    accepted: Collection[str] = ()
+    noted: Sequence[Noted] = ()
+    shown: Sequence[Shown] | None = None
+    is_over: bool = True
+    lied: Collection[tuple[str, int]] = ()

@@ -1,0 +1,86 @@
+"""Who has which slot and which workspace, and which worker could give a slot at all."""
+
+from dataclasses import dataclass
+
+from taskyard.contracts.events import (
+    AnyEvent,
+    SlotAssigned,
+    TaskScheduled,
+    UnknownEvent,
+    WorkerJoined,
+    WorkerLost,
+)
+from taskyard.judge.faults import Faults, Rule
+from taskyard.judge.lives import Life, Step
+
+_ANY = "any"
+
+
+@dataclass(slots=True)
+class _Worker:
+    incarnation: int
+    slots: tuple[tuple[str, ...], ...]
+    is_lost: bool = False
+
+
+class Holdings:
+    """Slots by worker and number, workspaces by pool and queue."""
+
+    def __init__(self, faults: Faults) -> None:
+        self.slots: dict[tuple[str, int], str] = {}
+        self.workspaces: dict[tuple[str, str], str] = {}
+        self._faults = faults
+        self._workers: dict[str, _Worker] = {}
+
+    def see_worker(self, event: AnyEvent | UnknownEvent) -> None:
+        """A worker may have come or gone."""
+        if isinstance(event, WorkerJoined):
+            self._workers[event.worker] = _Worker(event.incarnation, event.slots)
+        elif isinstance(event, WorkerLost):
+            worker = self._workers.get(event.worker)
+            if worker is not None and worker.incarnation == event.incarnation:
+                worker.is_lost = True
+
+    def see(self, event: AnyEvent | UnknownEvent, step: Step, where: str) -> None:
+        """What an event did to a task may have taken or freed something."""
+        life = step.life
+        self._slot(step, where)
+        match event:
+            case TaskScheduled() if life.policy.exclusive:
+                key = (life.policy.pool, life.policy.queue)
+                holder = self.workspaces.setdefault(key, life.id)
+                text = f"{where}: {life.policy.queue} is {holder}'s, not {life.id}'s"
+                self._faults.require(holder == life.id, Rule.WORKSPACE, text, task=life.id)
+            case SlotAssigned():
+                self._fits(event, life, step, where)
+            case _:
+                pass
+        if life.is_over and self.workspaces.get((life.policy.pool, life.policy.queue)) == life.id:
+            del self.workspaces[life.policy.pool, life.policy.queue]
+
+    def _slot(self, step: Step, where: str) -> None:
+        life, held = step.life, step.life.held
+        if step.held is not None and step.held != held:
+            is_own = self.slots.pop(step.held, None) == life.id
+            self._faults.require(is_own, Rule.SLOT, f"{where}: {step.held} was not its own", task=life.id)
+        if held is not None:
+            holder = self.slots.setdefault(held, life.id)
+            text = f"{where}: {held} is {holder}'s, not {life.id}'s"
+            self._faults.require(holder == life.id, Rule.SLOT, text, task=life.id)
+
+    def _fits(self, event: SlotAssigned, life: Life, step: Step, where: str) -> None:
+        if life.is_confirmed:  # on the slot of its plan, whatever its worker has said of it since
+            is_same = step.held == (event.worker, event.slot)
+            text = f"{where}: the apply of {life.id} gets {event.worker} slot {event.slot}, its plan has {step.held}"
+            self._faults.require(is_same, Rule.SLOT, text, task=life.id)
+            return
+        worker = self._workers.get(event.worker)
+        if worker is None or event.slot >= len(worker.slots):
+            self._faults.add(Rule.SLOT, f"{where}: {event.worker} has no slot {event.slot}", task=life.id)
+            return
+        is_there = worker.incarnation == event.incarnation and not worker.is_lost
+        text = f"{where}: incarnation {event.incarnation} of {event.worker} is not there"
+        self._faults.require(is_there, Rule.SLOT, text, task=life.id)
+        takes, kind = worker.slots[event.slot], life.kind
+        text = f"{where}: slot {event.slot} takes {takes}, not {kind}"
+        self._faults.require(_ANY in takes or kind in takes, Rule.SLOT, text, task=life.id)

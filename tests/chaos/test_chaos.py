@@ -1,0 +1,35 @@
+"""The whole suite in its short form: each fault once, on real processes, and nothing is lost, doubled, stuck or leaked."""
+
+import json
+
+import pytest
+
+from taskyard.chaos.app import main
+from taskyard.dev.app import SERVICES
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(420)
+def test_whatever_dies_or_stands_still_nothing_is_lost_doubled_stuck_or_leaked(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    status = main(["--rounds", "1", "--outage", "5", "--json"])
+    out, told = capfd.readouterr()
+    assert out, told
+    result = json.loads(out.splitlines()[-1])
+    assert status == 0, told
+    assert [result[name] for name in ("lost", "doubled", "stuck", "leaked")] == [0, 0, 0, 0]
+    assert result["kills"] > len(SERVICES) + 2
+    assert {f"kill -9 {service}" for service in SERVICES} <= {row["fault"] for row in result["faults"]}
+    assert result["tasks"] > 1_000
+    assert result["witnessed"] > 100
+    assert result["longest_gap_seconds"] > 0
+
+
+def test_wrong_usage_is_told_before_anything_starts(tmp_path_factory: pytest.TempPathFactory) -> None:
+    used = tmp_path_factory.mktemp("used")
+    (used / "something").touch()
+    for arguments in (["--rounds", "0"], ["--rate", "-1"], ["--outage", "x"], ["--keep", str(used)], ["--nonsense"]):
+        with pytest.raises(SystemExit) as ended:
+            main(arguments)
+        assert ended.value.code == 2

@@ -1,0 +1,56 @@
+"""Which faults come: drawn from a seed, each kind at least once."""
+
+from collections import Counter
+from random import Random
+
+from taskyard.chaos.plan import DISK_FULL, KILL, Step, choose_process, make_plan
+from taskyard.dev.app import SERVICES
+
+PIDS = {"scheduler": 11, "scheduler-2": 12, "api": 21, "api-2": 22, "nats-server": 31, "worker-1": 41, "worker-2": 42}
+LEADERS = {"scheduler": "a-host-with-dashes-12-0f3c2a"}
+
+
+def plan(seed: int = 1, rounds: int = 10, *, has_own_disk: bool = True) -> list[Step]:
+    return make_plan(Random(seed), rounds=rounds, outage_seconds=60.0, has_own_disk=has_own_disk)
+
+
+def test_each_service_is_killed_as_often_as_asked_and_servers_and_workers_too() -> None:
+    kills = Counter(step.part for step in plan() if step.what == KILL)
+    assert {service: kills[service] for service in SERVICES} == dict.fromkeys(SERVICES, 10)
+    assert all(kills[part] == 3 for part in ("worker", "nats-server", "postgres"))
+
+
+def test_one_round_has_every_fault() -> None:
+    assert {step.name for step in plan(rounds=1)} == {step.name for step in plan()}
+
+
+def test_without_a_disk_of_its_own_it_is_not_made_full() -> None:
+    without = [step.what for step in plan(has_own_disk=False)]
+    assert DISK_FULL not in without
+    assert len(without) == len(plan()) - 1
+
+
+def test_a_seed_gives_the_same_plan_and_another_another() -> None:
+    assert plan(7) == plan(7)
+    assert plan(7) != plan(8)
+
+
+def test_the_leader_is_told_by_the_pid_in_its_name() -> None:
+    random = Random(1)
+    leader, other = (Step(what=KILL, part="scheduler", is_leader=leads) for leads in (True, False))
+    assert {choose_process(leader, random, PIDS, LEADERS) for _ in range(20)} == {"scheduler-2"}
+    assert {choose_process(other, random, PIDS, LEADERS) for _ in range(20)} == {"scheduler"}
+
+
+def test_where_nobody_is_known_to_lead_and_where_all_are_alike_any_is_chosen() -> None:
+    random = Random(1)
+    assert {choose_process(Step(what=KILL, part="scheduler"), random, PIDS, {}) for _ in range(40)} == {
+        "scheduler",
+        "scheduler-2",
+    }
+    assert {choose_process(Step(what=KILL, part="api"), random, PIDS, LEADERS) for _ in range(40)} == {"api", "api-2"}
+    assert {choose_process(Step(what=KILL, part="worker"), random, PIDS, LEADERS) for _ in range(40)} == {
+        "worker-1",
+        "worker-2",
+    }
+    assert choose_process(Step(what=KILL, part="nats-server"), random, PIDS, LEADERS) == "nats-server"
