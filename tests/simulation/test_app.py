@@ -1,6 +1,7 @@
 """The command line of the simulator."""
 
 import json
+import re
 
 import pytest
 
@@ -19,11 +20,21 @@ def test_one_seed_alone(capsys: pytest.CaptureFixture[str]) -> None:
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["seeds"] == 1
 
 
-def test_a_failure_is_shown_with_its_history_and_how_to_see_it_again(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seeds", "3", "--defect", "applies-unasked", "--json"]) == 1
+def test_a_failure_is_shown_made_small_and_can_be_seen_again(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--seed", "0", "--defect", "applies-unasked", "--json"]) == 1
     shown = capsys.readouterr().out
-    assert json.loads(shown.splitlines()[-1])["failed"] > 0
-    assert "python -m taskyard.simulation --seed" in shown
-    assert "--defect applies-unasked" in shown
+    assert json.loads(shown.splitlines()[-1])["failed"] == 1
+    assert "acts are enough" in shown
     assert "SlotAssigned" in shown
     assert "FAULT" in shown
+    again = re.search(r"see it again: \./dev simulate (.*)", shown)
+    assert again is not None
+    assert "--without" in again[1]
+    assert main(again[1].split()) == 1
+
+
+def test_numbers_that_are_none_are_refused_with_the_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--seed", "0", "--without", "all"])
+    assert stopped.value.code == 2
+    assert "--without" in capsys.readouterr().err

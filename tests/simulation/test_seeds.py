@@ -2,18 +2,21 @@
 
 import pytest
 
-from taskyard.simulation.history import shortened_history
+from taskyard.simulation.history import replay_options, shortened_history
 from taskyard.simulation.run import run_seed
+from taskyard.simulation.shrink import shrink
 
-SEEDS = 300
-CHUNK = 25
+SEEDS = 1_050
+CHUNK = 50
 
 
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_whatever_fails_nothing_is_lost_or_doubled_and_everything_ends(first: int) -> None:
     for seed in range(first, first + CHUNK):
         outcome = run_seed(seed)
-        assert not outcome.failures, shortened_history(outcome)
+        if outcome.failures:
+            small = shrink(outcome)
+            pytest.fail(f"{shortened_history(small)}\nsee it again: ./dev simulate {replay_options(small)}")
 
 
 @pytest.mark.parametrize("seed", [3, 58, 175])
@@ -30,9 +33,15 @@ def test_seeds_differ() -> None:
 
 def test_the_seeds_contain_what_they_should() -> None:
     """Faults, applies, and tasks of every kind: a world in which nothing happens would find nothing."""
-    outcomes = [run_seed(seed) for seed in range(20)]
+    outcomes = [run_seed(seed) for seed in range(60)]
     runs = [run for outcome in outcomes for run in outcome.runs]
     assert {run.kind for run in runs} == {"plan", "plan_and_apply", "command", "noop"}
-    assert sum(run.apply for run in runs) > 20
-    assert sum(len(outcome.faults) for outcome in outcomes) > 100
-    assert sum(outcome.events for outcome in outcomes) > 2_000
+    assert sum(run.apply for run in runs) > 60
+    assert sum(outcome.events for outcome in outcomes) > 6_000
+    noted = " ".join(what for outcome in outcomes for _, what in outcome.faults)
+    for what in (
+        "crashes", "frozen", "is stopped", "an hour passes", "given to everybody", "hears no heartbeat",
+        "do not answer", "is full", "does not hear of the log", "steps by", "reads its inputs again",
+        "with its journal", "has no network", "leaves", "lies",
+    ):  # fmt: skip
+        assert what in noted

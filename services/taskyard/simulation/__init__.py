@@ -1,12 +1,16 @@
 """The simulator: the whole control plane in one process, under faults, from one seed.
 
-Owns: a world with its own time, chance, network, disks and clocks; agents and clients in it; the checks of what came out.
+Owns: a world with its own time, chance, network, disks and clocks; agents and clients in it; faults, and defects to show
+that they are noticed. What came of a run is judged by `taskyard.judge`, which knows the contracts only.
 Runs: the machines of scheduler, slot allocator and dispatcher, two instances of each, under the rules of
-`taskyard.machine.core` and `taskyard.eventlog.append`, and the slot memory of the agent. These are the real code; what only
-waits and talks (the loop around a machine, the agent around its memory) is told here once more, step by step.
-Invariants: the same seed gives the same run; first everything may fail, then all is healed and everything must end.
+`taskyard.machine.core` and `taskyard.eventlog.append`; the slot memory of the agent; the projection into rows. These are the
+real code; what only waits and talks (the loop around a machine, the agent around its memory) is told here once more, step
+by step.
+Invariants: the same seed gives the same run; first everything may fail, then all is healed and everything must end; what is
+drawn before a run (`acts.py`) has numbers, so that a failing run can be made smaller (`shrink.py`) and shown again.
 
-time.py is the world's time and chance, streams.py the log, inputs and the network, instance.py a running machine, services.py
-wires the three, agent.py and host.py are workers, clients.py people, faults.py what goes wrong, world.py puts it together,
-checks.py judges (it knows the contracts only), run.py runs a seed, app.py many, defects.py shows that the checks bite.
+time.py is the world's time and chance; streams.py, snapshots.py and network.py are what all stand on; instance.py and
+following.py are a running machine, services.py wires the three; agent.py, attempts.py, journal.py and host.py are workers;
+clients.py and reader.py are people; faults.py draws what goes wrong of service_faults.py, agent_faults.py and lies.py;
+yard.py puts it together, read_model.py and tables.py write its rows; run.py runs a seed, app.py many; defects breaks rules.
 """

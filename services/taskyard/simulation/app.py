@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import msgspec
 
+from taskyard.simulation.acts import parse_numbers
 from taskyard.simulation.defects import DEFECTS, defect
-from taskyard.simulation.history import shortened_history
+from taskyard.simulation.history import replay_options, shortened_history
 from taskyard.simulation.run import Outcome, run_seed
+from taskyard.simulation.shrink import shrink
 
 SEEDS_DEFAULT = 300
 PROGRESS_SECONDS = 5.0
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> int:
     totals, shown_at = Totals(), 0.0
     with defect(options.defect):
         for seed in _seeds(options):
-            outcome = run_seed(seed)
+            outcome = run_seed(seed, options.without)
             totals.add(outcome)
             if outcome.failures:
                 _print_failure(outcome, options.defect, is_short=len(totals.failed) > HISTORIES_MAX)
@@ -82,9 +84,14 @@ def main(argv: list[str]) -> int:
 
 
 def _print_failure(outcome: Outcome, name: str | None, *, is_short: bool) -> None:
-    print(f"seed {outcome.seed}: {outcome.failures[0]}" if is_short else shortened_history(outcome))
+    if is_short:
+        print(f"seed {outcome.seed}: {outcome.failures[0]}")
+    else:
+        print(f"seed {outcome.seed} failed: looking for less that fails in the same way", flush=True)
+        outcome = shrink(outcome)
+        print(shortened_history(outcome))
     broken = f" --defect {name}" if name else ""
-    print(f"see it again: python -m taskyard.simulation --seed {outcome.seed}{broken}\n", flush=True)
+    print(f"see it again: ./dev simulate {replay_options(outcome)}{broken}\n", flush=True)
 
 
 def _seeds(options: argparse.Namespace) -> Iterator[int]:
@@ -100,12 +107,21 @@ def _seeds(options: argparse.Namespace) -> Iterator[int]:
         seed += 1
 
 
+def _numbers(text: str) -> frozenset[int]:
+    try:
+        return parse_numbers(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of numbers such as 0-4,7") from error
+
+
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="simulate", description="Runs the control plane under faults, from seeds.")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, help="run this one")
     which.add_argument("--seeds", type=int, help=f"run so many (default {SEEDS_DEFAULT})")
     which.add_argument("--minutes", type=float, help="run as many as fit this time")
+    nothing: frozenset[int] = frozenset()
+    parser.add_argument("--without", type=_numbers, default=nothing, help="leave acts out, as a failure shows them")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
     parser.add_argument("--defect", choices=sorted(DEFECTS), help="break a rule on purpose: the checks must find it")

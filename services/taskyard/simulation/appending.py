@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Generator
 from functools import partial
 from typing import Any, Generic, TypeVar
 
-from taskyard.eventlog.append import AppendRejected, append_resolved
+from taskyard.eventlog.append import append_resolved
 from taskyard.eventlog.errors import Unanswered
 from taskyard.simulation.network import Network
 from taskyard.simulation.streams import Servers
@@ -75,7 +75,7 @@ class _Loop:
 
     def call_later(self, delay: float, callback: Callable[..., None], *arguments: Any) -> _Timer:
         # The jitter that was put into `delay` comes from no seed of ours.
-        pause = self._process.world.random.uniform(0.01, 1.0)
+        pause = self._process.random.uniform(0.01, 1.0)
         self._process.later(pause, lambda: callback(*arguments))
         return _Timer()
 
@@ -156,7 +156,7 @@ class Appender:
                 return
             try:
                 result = do()
-            except AppendRejected as error:
+            except Unanswered as error:
                 refused = error
                 network.carry(lambda: process.later(0.0, lambda: answer.set_exception(refused)))
             else:

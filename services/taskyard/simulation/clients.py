@@ -3,77 +3,48 @@
 What they see of tasks is what the log says, as somebody reads it who looks now and then.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from random import Random
 from typing import Any
 
 import msgspec
 
 from taskyard.contracts.commands import Answer, AnswerBatch
-from taskyard.contracts.events import AnyEvent, WorkerDrainRequested, WorkerJoined, decode_event
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, Phase, TaskRecord
 from taskyard.contracts.subjects import HEADER_ANSWER, command_subject
-from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import Instant, format_instant, make_position, make_uuid7, seconds
-from taskyard.eventlog.commit import CommitCodec
+from taskyard.contracts.values import Instant, format_instant, make_uuid7, seconds
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.simulation.network import Network
+from taskyard.simulation.reader import Reader
 from taskyard.simulation.services import ADMIN, OPERATOR, OTHER, VIEWER
 from taskyard.simulation.streams import Servers
 
-POOL = "default"
 DOOR = "door-1"
 WORKSPACES = ("network", "storage")
 REPEATS_MAX = 3
 REPEAT_SECONDS_MAX = 15.0
+PATIENCE_SECONDS = 30.0
+"""So long after everything was healed, an admin force-stops what a worker has that will never come back."""
 
-_codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
 _encode = msgspec.json.Encoder().encode
 
 
-class Reader:
-    """What the log says up to where it was read."""
-
-    def __init__(self, servers: Servers) -> None:
-        self._servers = servers
-        self._read = 0
-        self._at = Instant(0)
-        self.table = TaskTable()
-        self.ended: dict[str, TaskRecord] = {}
-        self.submitted = 0
-        self.events = 0
-        self.drained: set[str] = set()
-
-    def catch_up(self) -> None:
-        """Read what is new."""
-        while messages := self._servers.log.after(self._read):
-            for message in messages:
-                self._read = message.sequence
-                self._at = Instant(max(self._at, message.at))
-                for index, event in enumerate(_codec.decode(message.data).events):
-                    self.events += 1
-                    if isinstance(event, WorkerDrainRequested):
-                        self.drained.add(event.worker)
-                    elif isinstance(event, WorkerJoined):
-                        self.drained.discard(event.worker)
-                    for change in self.table.apply(event, self._at, make_position(message.sequence, index)):
-                        self.submitted += change.before is None and change.record is not None
-                        if change.record is not None and change.record.has_ended:
-                            self.ended[change.record.id] = change.record
-
-
 class Clients:
-    """All who command. `answers` is what doors heard, per command."""
+    """All who command. `answers` is what doors heard, per command; `pools` are those that have workers."""
 
-    def __init__(self, servers: Servers, network: Network, reader: Reader) -> None:
+    def __init__(self, servers: Servers, network: Network, reader: Reader, pools: Sequence[str]) -> None:
         self.reader = reader
+        self.pools = pools
         self.answers: dict[str, list[tuple[Answer, ...]]] = {}
         self._servers = servers
         self._network = network
         self._world = servers.world
+        self._random = servers.world.source("clients")
+        self._own_random = self._random
         self._healed_at = 0.0
-        self._haste = servers.world.random.choice((0.0, 0.0, 0.03, 0.1))
+        self._haste = self._random.choice((0.0, 0.0, 0.03, 0.1))
         servers.listeners.append(self._watch)
-        self._paused: list[tuple[str, str, dict[str, Any]]] = []
+        self._paused: list[tuple[str, str, str, dict[str, Any]]] = []
 
     def hear(self, batch: AnswerBatch) -> None:
         """Outcomes reach the door."""
@@ -82,109 +53,115 @@ class Clients:
 
     # -- sending -------------------------------------------------------------------------------------------------------
 
-    def command(self, principal: str, verb: str, body: dict[str, Any], *, pool: str = POOL) -> None:
+    def command(self, principal: str, verb: str, body: dict[str, Any], pool: str) -> None:
         """Have a command stored; whoever hears nothing sends it again, and so may somebody who did."""
         data = _encode(body)
         subject = command_subject(principal, pool, verb)
-        headers = {HEADER_ANSWER: DOOR} if self._world.random.random() < 0.5 else {}
+        headers = {HEADER_ANSWER: DOOR} if self._random.random() < 0.5 else {}
 
         def store() -> None:
             if not self._network.is_log_away:
                 self._servers.store(self._servers.commands, subject, data, headers=headers)
 
         self._network.carry(store, may_repeat=True)
-        if body.get("id") is not None and self._world.chance(0.3):
-            for _ in range(self._world.random.randrange(1, REPEATS_MAX)):
-                self._world.later(self._world.random.uniform(0.0, REPEAT_SECONDS_MAX), store)
+        if body.get("id") is not None and self._chance(0.3):
+            for _ in range(self._random.randrange(1, REPEATS_MAX)):
+                self._world.later(self._random.uniform(0.0, REPEAT_SECONDS_MAX), store)
+
+    def _chance(self, probability: float) -> bool:
+        return self._world.chance(probability, self._random)
 
     def new_id(self) -> str:
         """An id of a client's own making, whose clock is not always right."""
-        random = self._world.random
-        off = random.choice((3600.0, -3600.0, -90_000.0)) if self._world.chance(0.05) else random.uniform(-20.0, 20.0)
-        return make_uuid7(Instant(self._servers.clock() + seconds(off)), random.getrandbits(74))
+        off = (
+            self._random.choice((3600.0, -3600.0, -90_000.0))
+            if self._chance(0.05)
+            else self._random.uniform(-20.0, 20.0)
+        )
+        return make_uuid7(Instant(self._servers.clock() + seconds(off)), self._random.getrandbits(74))
 
     def _watch(self, stream: MemoryStream) -> None:
         """Some stop a task as soon as they see something happen."""
-        if stream is self._servers.log and self._world.chance(self._haste):
-            self._world.later(self._world.random.uniform(0.0, 0.3), self._cancel_in_haste)
+        if stream is self._servers.log and self._world.chance(self._haste, self._own_random):
+            self._random = self._own_random
+            self._world.later(self._random.uniform(0.0, 0.3), self._cancel_in_haste)
 
     def _cancel_in_haste(self) -> None:
         self.reader.catch_up()
         assigned = [record for record in self.reader.table.live.values() if record.phase is Phase.ASSIGNED]
         if assigned:
-            self._about("cancel", self._world.random.choice(assigned), reason="at once")
+            self._about("cancel", self._random.choice(assigned), reason="at once")
 
     # -- submitting ----------------------------------------------------------------------------------------------------
 
-    def submit(self) -> None:
+    def submit(self, random: Random) -> None:
         """One task or a few."""
-        random = self._world.random
-        principal = random.choice((ADMIN, OPERATOR, OPERATOR, OTHER))
-        if random.random() < 0.3:
-            body: dict[str, Any] = {"tasks": [self._spec() for _ in range(random.randrange(1, 5))]}
-            if random.random() < 0.7:
+        self._random = random
+        pool = random.choice(self.pools)
+        principal = self._random.choice((ADMIN, OPERATOR, OPERATOR, OTHER))
+        if self._random.random() < 0.3:
+            body: dict[str, Any] = {"tasks": [self._spec() for _ in range(self._random.randrange(1, 5))]}
+            if self._random.random() < 0.7:
                 body["id"] = self.new_id()
         else:
             body = self._spec()
-        if self._world.chance(0.05):
+        if self._chance(0.05):
             principal = VIEWER
-        if self._world.chance(0.05):
+        if self._chance(0.05):
             body["nonsense"] = 1
-        self.command(principal, "submit", body)
-        if body.get("id") is not None and self._world.chance(0.05):  # the same id for something else
-            self.command(principal, "submit", {**body, "labels": {"other": "yes"}})
+        self.command(principal, "submit", body, pool)
+        if body.get("id") is not None and self._chance(0.05):  # the same id for something else
+            self.command(principal, "submit", {**body, "labels": {"other": "yes"}}, pool)
 
     def _spec(self) -> dict[str, Any]:
-        random = self._world.random
-        kind = random.choice(("plan", "plan_and_apply", "plan_and_apply", "command", "noop"))
+        kind = self._random.choice(("plan", "plan_and_apply", "plan_and_apply", "command", "noop"))
         spec: dict[str, Any] = {
             "kind": kind,
-            "priority": random.randrange(1, 11),
-            "labels": {"n": str(random.random())},
+            "priority": self._random.randrange(1, 11),
+            "labels": {"n": str(self._random.random())},
         }
         if kind in {"plan", "plan_and_apply"}:
-            spec["queue"] = random.choice(WORKSPACES)
-            is_auto = kind == "plan_and_apply" and random.random() < 0.4
+            spec["queue"] = self._random.choice(WORKSPACES)
+            is_auto = kind == "plan_and_apply" and self._random.random() < 0.4
             spec["input"] = {"directory": "/srv/" + spec["queue"]} | ({"auto_confirm": True} if is_auto else {})
         else:
             spec["input"] = {"argv": ["true"]} if kind == "command" else None
-        spec["timeout_seconds"] = random.choice((1.0, 3.0, 20.0, 60.0))
-        if random.random() < 0.4:
-            spec["max_attempts"] = random.randrange(1, 5)
-        if random.random() < 0.15:
-            spec["schedule_to_start_timeout_seconds"] = random.uniform(0.5, 20.0)
-        if random.random() < 0.1:
-            at = Instant(self._servers.clock() + seconds(random.uniform(0.0, 15.0)))
+        spec["timeout_seconds"] = self._random.choice((1.0, 3.0, 20.0, 60.0))
+        if self._random.random() < 0.4:
+            spec["max_attempts"] = self._random.randrange(1, 5)
+        if self._random.random() < 0.15:
+            spec["schedule_to_start_timeout_seconds"] = self._random.uniform(0.5, 20.0)
+        if self._random.random() < 0.1:
+            at = Instant(self._world.instant + seconds(self._random.uniform(0.0, 15.0)))
             spec["not_before"] = format_instant(at)
-        if random.random() < 0.85:
+        if self._random.random() < 0.85:
             spec["id"] = self.new_id()
         return spec
 
     # -- commanding ----------------------------------------------------------------------------------------------------
 
-    def meddle(self) -> None:
+    def meddle(self, random: Random) -> None:
         """Some command about something that is there, or was."""
+        self._random = random
         self.reader.catch_up()
-        random = self._world.random
         acts: tuple[Callable[[], None], ...] = (
             self.answer_a_plan, self.answer_a_plan, self.answer_a_plan, self._cancel, self._cancel, self._retry,
             self._force_stop, self._reprioritise, self._pause, self._configure, self._drain,
         )  # fmt: skip
-        random.choice(acts)()
+        self._random.choice(acts)()
 
     def _someone(self, record: TaskRecord) -> str:
-        return self._world.random.choice((ADMIN, record.submitted_by, record.submitted_by, OTHER))
+        return self._random.choice((ADMIN, record.submitted_by, record.submitted_by, OTHER))
 
     def _some(self, *, ended: bool = False) -> TaskRecord | None:
         records = list(self.reader.ended.values()) if ended else list(self.reader.table.live.values())
         with_worker = [record for record in records if record.phase in ATTEMPT_OPEN]
-        if with_worker and self._world.random.random() < 0.5:
+        if with_worker and self._random.random() < 0.5:
             records = with_worker
-        return self._world.random.choice(records) if records else None
+        return self._random.choice(records) if records else None
 
     def answer_a_plan(self, *, every: bool = False) -> None:
         """Confirm or discard a plan that is shown."""
-        random = self._world.random
         plans = [record for record in self.reader.table.live.values() if record.phase is Phase.APPLY_PENDING]
         some = self._some()
         if not plans and some is not None and not every:
@@ -192,78 +169,89 @@ class Clients:
         for record in plans if every else plans[:1]:
             body: dict[str, Any] = {"task": record.id, "id": self.new_id()}
             seen = record.plan_attempt or record.attempt or 1
-            if random.random() < 0.7:
-                body["attempt"] = max(1, seen - 1) if self._world.chance(0.1) else seen
-            if random.random() < 0.1:
+            if self._random.random() < 0.7:
+                body["attempt"] = max(1, seen - 1) if self._chance(0.1) else seen
+            if self._random.random() < 0.1:
                 del body["id"]
             by = ADMIN if every else self._someone(record)
-            self.command(by, "confirm" if random.random() < 0.75 else "discard", body)
+            self.command(by, "confirm" if self._random.random() < 0.75 else "discard", body, record.pool)
 
     def _about(self, verb: str, record: TaskRecord | None, **more: Any) -> None:
         if record is not None:
             body: dict[str, Any] = {"task": record.id, **more}
-            if self._world.random.random() < 0.85:
+            if self._random.random() < 0.85:
                 body["id"] = self.new_id()
-            self.command(self._someone(record), verb, body)
+            pool = record.pool if not self._chance(0.03) else self._random.choice(self.pools)
+            self.command(self._someone(record), verb, body, pool)
 
     def _cancel(self) -> None:
-        self._about("cancel", self._some(ended=self._world.random.random() < 0.1), reason="changed my mind")
+        self._about("cancel", self._some(ended=self._random.random() < 0.1), reason="changed my mind")
 
     def _retry(self) -> None:
-        self._about("retry", self._some(ended=self._world.random.random() < 0.9))
+        self._about("retry", self._some(ended=self._random.random() < 0.9))
 
     def _force_stop(self) -> None:
-        if self._world.random.random() < 0.4:
+        if self._random.random() < 0.4:
             self._about("force-stop", self._some(), reason="it hangs")
 
     def _reprioritise(self) -> None:
-        self._about("reprioritise", self._some(), priority=self._world.random.randrange(1, 11))
+        self._about("reprioritise", self._some(), priority=self._random.randrange(1, 11))
 
     def _pause(self) -> None:
-        random = self._world.random
+        random, pool = self._random, self._random.choice(self.pools)
         queue = random.choice((None, "default", *WORKSPACES))
         on, off = random.choice((("pause", "resume"), ("lock", "unlock")))
         queue = queue or "default" if on == "lock" else queue
         body: dict[str, Any] = {"reason": "maintenance"} | ({"queue": queue} if queue else {})
-        self.command(ADMIN, on, {**body, "id": self.new_id()})
-        self._paused.append((ADMIN, off, body))
+        self.command(ADMIN, on, {**body, "id": self.new_id()}, pool)
+        self._paused.append((ADMIN, off, pool, body))
         if random.random() < 0.7:
-            self._world.later(random.uniform(0.5, 10.0), self.unpause_one)
+            self._world.later(random.uniform(0.5, 10.0), self._unpause_one)
 
-    def unpause_one(self) -> None:
+    def _unpause_one(self) -> None:
         """End a pause or lock. It stays known: this may be lost, or overtaken by the pause itself."""
         if self._paused:
-            by, verb, body = self._world.random.choice(self._paused)
-            self.command(by, verb, {**body, "id": self.new_id()})
+            self._random = self._own_random
+            by, verb, pool, body = self._random.choice(self._paused)
+            self.command(by, verb, {**body, "id": self.new_id()}, pool)
 
     def _configure(self) -> None:
-        random = self._world.random
+        random, pool = self._random, self._random.choice(self.pools)
         id = {"id": self.new_id()}
         if random.random() < 0.5:
             limit = random.randrange(0, 4)
-            self.command(ADMIN, "configure-queue", {"queue": random.choice(WORKSPACES), "max_running": limit, **id})
-        else:
-            settings: dict[str, Any] = {"placement": random.choice(("first-fit", "keep-slot-0"))}
-            if random.random() < 0.5:
-                settings["approval_timeout_seconds"] = random.uniform(2.0, 40.0)
-            self.command(ADMIN, "configure-pool", {**settings, **id})
+            body: dict[str, Any] = {"queue": random.choice(WORKSPACES), "max_running": limit, **id}
+            self.command(ADMIN, "configure-queue", body, pool)
+            return
+        settings: dict[str, Any] = {"placement": random.choice(("first-fit", "keep-slot-0"))}
+        if random.random() < 0.5:
+            settings["approval_timeout_seconds"] = random.uniform(2.0, 40.0)
+        if random.random() < 0.1:
+            settings["max_waiting"] = random.randrange(2, 12)
+        self.command(ADMIN, "configure-pool", {**settings, **id}, pool)
 
     def _drain(self) -> None:
-        if self._world.random.random() < 0.3:
-            agents = sorted(self._network.agents)
-            self.command(ADMIN, "drain", {"worker": self._world.random.choice(agents), "id": self.new_id()})
+        if self._random.random() < 0.5:
+            worker = self._random.choice(sorted(self._network.agents))
+            self.command(ADMIN, "drain", {"worker": worker, "id": self.new_id()}, self._random.choice(self.pools))
 
     # -- when all is healed --------------------------------------------------------------------------------------------
-
-    def tidy_up(self) -> None:
-        """End every pause, and answer every plan that waits."""
-        self.reader.catch_up()
-        for by, verb, body in self._paused:
-            self.command(by, verb, {**body, "id": self.new_id()})
-        if self._world.now - self._healed_at > REPEAT_SECONDS_MAX:  # no earlier command can come any more
-            self._paused.clear()
-        self.answer_a_plan(every=True)
 
     def heal(self) -> None:
         """From now on everybody wants everything to end."""
         self._healed_at = self._world.now
+
+    def tidy_up(self, gone: set[str]) -> None:
+        """End every pause, answer every plan that waits, give up what only a worker that is `gone` could end."""
+        self._random = self._own_random
+        self.reader.catch_up()
+        for by, verb, pool, body in self._paused:
+            self.command(by, verb, {**body, "id": self.new_id()}, pool)
+        if self._world.now - self._healed_at > REPEAT_SECONDS_MAX:  # no earlier command can come any more
+            self._paused.clear()
+        self.answer_a_plan(every=True)
+        if self._world.now - self._healed_at > PATIENCE_SECONDS:
+            for record in self.reader.table.live.values():
+                if record.worker in gone and record.phase in ATTEMPT_OPEN:
+                    body = {"task": record.id, "reason": "its worker is gone", "id": self.new_id()}
+                    self.command(ADMIN, "force-stop", body, record.pool)

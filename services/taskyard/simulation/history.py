@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 import msgspec
 
-from taskyard.simulation.evidence import Logged, Ran
+from taskyard.judge.evidence import Logged, Ran
+from taskyard.simulation.acts import format_numbers
 from taskyard.simulation.run import Outcome
 
 LINES_MAX = 150
@@ -32,7 +33,22 @@ def shortened_history(outcome: Outcome) -> str:
     failures = [f"  {failure}" for failure in outcome.failures[:FAILURES_SHOWN_MAX]]
     more = len(outcome.failures) - FAILURES_SHOWN_MAX
     failures += [f"  and {more} more"] if more > 0 else []
-    return "\n".join((f"seed {outcome.seed} failed:", *failures, *shown))
+    return "\n".join((f"seed {outcome.seed} failed:", *failures, *_acts(outcome), *shown))
+
+
+def replay_options(outcome: Outcome) -> str:
+    """The options of the command line that show this very run again."""
+    without = f" --without {format_numbers(outcome.without)}" if outcome.without else ""
+    return f"--seed {outcome.seed}{without}"
+
+
+def _acts(outcome: Outcome) -> Iterator[str]:
+    """What was done, where it was made less than what was planned."""
+    if outcome.without:
+        yield f"  {len(outcome.acts) - len(outcome.without)} of {len(outcome.acts)} acts are enough:"
+        for number, act in sorted(enumerate(outcome.acts), key=lambda one: one[1].seconds):
+            if number not in outcome.without:
+                yield f"{act.seconds:9.3f}  ACT      {act.what}"
 
 
 def _events(logged: Logged, ids: set[str]) -> Iterator[str]:

@@ -5,26 +5,34 @@
 
 from dataclasses import dataclass, field
 
-from taskyard.simulation.evidence import Ran
+from taskyard.judge.evidence import Ran
 from taskyard.simulation.time import World
 
 
 class Witness:
-    """Everything that ran anywhere."""
+    """Everything that ran anywhere. `lied` has the tasks and attempts of which their own agent said what was not so."""
 
     def __init__(self, world: World) -> None:
         self.runs: list[Ran] = []
+        self.lied: set[tuple[str, int]] = set()
         self._world = world
+        self._open: list[Ran] = []
+
+    def running_on(self, host: str) -> list[Ran]:
+        """What runs on a host, also when its agent does not."""
+        return [run for run in self._open if run.host == host]
 
     def begins(self, run: Ran) -> Ran:
         """A process begins its work."""
         self.runs.append(run)
+        self._open.append(run)
         return run
 
     def ends(self, run: Ran) -> None:
         """A process is over."""
         if run.ended is None:
             run.ended = self._world.now
+            self._open.remove(run)
 
 
 @dataclass(kw_only=True)

@@ -7,28 +7,22 @@ What may be decided when is the real `LoopCore`; how an append is resolved is th
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-import msgspec
-from msgspec import Raw, Struct
-
-from taskyard.contracts.events import AnyEvent, decode_event
-from taskyard.contracts.values import Instant
-from taskyard.eventlog.commit import CommitCodec
-from taskyard.eventlog.errors import FenceMoved, LogUnavailable
+from taskyard.eventlog.errors import FenceMoved, LogUnavailable, Unanswered
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import Append, LoopCore, Offered, Role, SavedLoop
+from taskyard.machine.core import Append, LoopCore, Offered, Role
 from taskyard.machine.machine import Machine
 from taskyard.simulation.appending import Appender, Driver, append
+from taskyard.simulation.following import Following
 from taskyard.simulation.network import Network
-from taskyard.simulation.streams import LEASE_SECONDS, Servers
+from taskyard.simulation.streams import LEASE_SECONDS, Servers, codec
 from taskyard.simulation.time import Process, Step
 
 RENEW_SECONDS = LEASE_SECONDS / 3
+LEASE_SILENT_CHANCE = 0.02
 SNAPSHOT_CHANCE = 0.05
-SNAPSHOTS_KEPT = 3
+SNAPSHOT_ON_STOP_CHANCE = 0.8
 THINKING_SECONDS = 0.001
-
-_codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
 
 
 class Service(Protocol):
@@ -54,11 +48,6 @@ class Service(Protocol):
         ...
 
 
-class _Snapshot(Struct, frozen=True):
-    loop: SavedLoop
-    machine: Raw
-
-
 class Instance(Process):
     """A process of one service."""
 
@@ -67,16 +56,14 @@ class Instance(Process):
         self.service = service
         self.servers = servers
         self.core: LoopCore[Any, Any]
-        self.is_stalled = False
+        self.following: Following
         self.is_deaf = False
         self.on_append: Callable[[Instance], None] = lambda _: None
         self.terms = 0
-        self.steps_down: list[str] = []
         self._appender = Appender(self, servers, network)
         self._leads = False
         self._decides = False
         self._append: Driver | None = None
-        self._waits: tuple[int, Step] | None = None
         self._read: dict[str, int] = {}
         self._due: set[str] = set()
         self._alarm = 0
@@ -84,22 +71,18 @@ class Instance(Process):
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
-    def start(self, *, snapshot: bool = True) -> None:
-        """Start the process: from a snapshot if there is one and it is to be used, else from the first commit on."""
+    def start(self) -> None:
+        """Start the process: from what snapshot it finds, else from the first commit on."""
         self.life += 1
         self.is_up = True
-        self.core = LoopCore(self.service.make_machine(), _codec, f"{self.name}-{self.life}")
-        saved = self.servers.snapshots.get(self.service.writer)
-        if snapshot and saved:
-            found = msgspec.json.decode(self.world.random.choice(saved), type=_Snapshot)
-            self.core.machine.restore(bytes(found.machine))
-            self.core.restore(found.loop, self.monotonic)
-        self.core.machine.stand_by()
+        self.core = LoopCore(self.service.make_machine(), codec, f"{self.name}-{self.life}")
+        self.following = Following(self, self.core, self.servers, self._wake)
+        self.following.recover()
         self._leads = self._decides = False
-        self._append, self._waits = None, None
+        self._append = None
         self._due.clear()
-        self._soon("fold", self._fold)
-        self.later(self.world.random.uniform(0.0, RENEW_SECONDS), self._campaign)
+        self.following.soon()
+        self.later(self.random.uniform(0.0, RENEW_SECONDS), self._campaign)
 
     def crash(self) -> None:
         """End the process: what it knew is gone, what it sent is not."""
@@ -107,6 +90,17 @@ class Instance(Process):
         self.is_up = False
         if self._append is not None:
             self._append.close()
+
+    def stop(self) -> None:
+        """End the process in order: a leader saves what it has folded, and lets another one lead at once."""
+        was_leader = self.core.role is Role.LEADER
+        instance = self.core.instance
+        self.core.step_down()
+        if was_leader and self.random.random() < SNAPSHOT_ON_STOP_CHANCE:
+            self.following.save()
+        if was_leader:
+            self.servers.release(self.service.writer, instance)
+        self.crash()
 
     @property
     def leads(self) -> bool:
@@ -130,17 +124,15 @@ class Instance(Process):
         """Let the machine decide on something that is observed at a time of this process."""
         self.later(0.0, lambda: self.post(observe()))
 
-    # -- following -----------------------------------------------------------------------------------------------------
-
     def _stored(self, stream: MemoryStream) -> None:
         if not self.is_up:
             return
         if stream is self.servers.log:
-            self._soon("fold", self._fold)
+            self.following.soon()
         elif self._decides and stream.name in self.service.sources:
-            self._soon(stream.name, lambda: self._take(stream))
+            self._take_soon(stream)
 
-    def _soon(self, name: str, step: Step, delay_seconds: float | None = None) -> None:
+    def _soon(self, name: str, step: Step, delay_seconds: float) -> None:
         """Do a step once, however often it is asked for until then."""
         if name in self._due:
             return
@@ -150,50 +142,18 @@ class Instance(Process):
             self._due.discard(name)
             step()
 
-        self.later(self.world.random.uniform(0.0005, 0.008) if delay_seconds is None else delay_seconds, once)
-
-    def _fold(self) -> None:
-        if self.is_stalled:
-            return
-        messages = self.servers.log.after(self.core.folded)
-        if len(messages) > 1 and self.world.chance(0.2):
-            messages = messages[: self.world.random.randrange(1, len(messages))]
-        for message in messages:
-            writer = message.subject.rpartition(".")[2]
-            at = Instant(max(message.at, self.core.log_time))
-            stored = _codec.decode_stored(sequence=message.sequence, at=at, data=message.data, writer=writer)
-            self.core.fold(stored, self.monotonic)
-        if self.core.folded < self.servers.log.head:
-            self._soon("fold", self._fold)
-        if self._waits is not None and self.core.folded >= self._waits[0]:
-            _, then = self._waits
-            self._waits = None
-            then()
-        if messages:
-            self._wake()
-
-    def resume_following(self) -> None:
-        """The connection over which it follows the log is back."""
-        self.is_stalled = False
-        if self.is_up:
-            self._soon("fold", self._fold)
-
-    def _until_folded(self, sequence: int, then: Step) -> None:
-        if self.core.folded >= sequence:
-            then()
-        else:
-            self._waits = (sequence, then)
+        self.later(delay_seconds, once)
 
     # -- leading -------------------------------------------------------------------------------------------------------
 
     def _campaign(self) -> None:
-        self.later(RENEW_SECONDS * self.world.random.uniform(0.9, 1.1), self._campaign)
-        if self.world.chance(0.02):  # the lease's server does not answer
-            granted = False
+        self.later(RENEW_SECONDS * self.random.uniform(0.9, 1.1), self._campaign)
+        if self.world.chance(LEASE_SILENT_CHANCE, self.random):
+            granted = False  # the lease's server does not answer
         else:
             granted = self.servers.claim(self.service.writer, self.core.instance, renew=self._leads)
         if self._leads and not granted:
-            self._stop_leading("the lease was lost")
+            self._stop_leading()
         elif granted and not self._leads:
             self._leads = True
             self.terms += 1
@@ -204,7 +164,7 @@ class Instance(Process):
             return await self._appender.head()
 
         self._append = Driver(
-            self, ask(), lambda head: self._until_folded(head, self._take_over), self._append_failed
+            self, ask(), lambda head: self.following.until_folded(head, self._take_over), self._append_failed
         )  # fmt: skip
 
     def _take_over(self) -> None:
@@ -212,24 +172,26 @@ class Instance(Process):
 
     def _took_over(self) -> None:
         if self.core.role is not Role.LEADER:
-            self._stop_leading("another instance took over")
+            self._stop_leading()
             return
         self._decides = True
         for name, stream in self.service.sources.items():
             self._read[name] = self.core.cursors.get(name, 0)
-            self._soon(name, lambda stream=stream: self._take(stream))
+            self._take_soon(stream)
         self._wake()
 
-    def _stop_leading(self, reason: str) -> None:
-        self.steps_down.append(reason)
+    def _stop_leading(self) -> None:
         self._leads = self._decides = False
-        self._waits = None
+        self.following.forget_waiting()
         if self._append is not None:
             self._append.close()
             self._append = None
         self.core.step_down()
 
     # -- inputs --------------------------------------------------------------------------------------------------------
+
+    def _take_soon(self, stream: MemoryStream) -> None:
+        self._soon(stream.name, lambda: self._take(stream), self.random.uniform(0.0005, 0.008))
 
     def _take(self, stream: MemoryStream) -> None:
         if not self._decides:
@@ -244,13 +206,13 @@ class Instance(Process):
         if self._decides:
             for name, stream in self.service.sources.items():
                 self._read[name] = 0
-                self._soon(name, lambda stream=stream: self._take(stream))
+                self._take_soon(stream)
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 
     def _wake(self) -> None:
         if self._decides and self._append is None:
-            self._soon("decide", self._decide, THINKING_SECONDS * self.world.random.random())
+            self._soon("decide", self._decide, THINKING_SECONDS * self.random.random())
 
     def _decide(self) -> None:
         if not self._decides or self._append is not None:
@@ -261,7 +223,7 @@ class Instance(Process):
             return
         self._act()
         if self.core.role is not Role.LEADER:
-            self._stop_leading("another instance took over")
+            self._stop_leading()
             return
         wait = self.core.wait_seconds(self.monotonic)
         if wait is not None:
@@ -271,9 +233,16 @@ class Instance(Process):
 
     def _decided(self) -> None:
         self._act()
-        if self.world.chance(SNAPSHOT_CHANCE):
-            self._save_snapshot()
+        if self.world.chance(SNAPSHOT_CHANCE, self.random):
+            self.following.save()
         self._wake()
+
+    def _act(self) -> None:
+        for effect in self.core.effects(self.monotonic):
+            self.later(THINKING_SECONDS * self.random.random(), self._effect(effect))
+
+    def _effect(self, effect: Any) -> Step:
+        return lambda: self.service.perform(self, effect)
 
     def _start_append(self, decided: Append, then: Step) -> None:
         """Append, and go on once it is folded here."""
@@ -286,7 +255,7 @@ class Instance(Process):
                     f"{self.name} holds an append for stored at {sequence}, where another stands"
                 )
             self.core.appended(sequence)
-            self._until_folded(sequence, folded)
+            self.following.until_folded(sequence, folded)
 
         def folded() -> None:
             self._append = None
@@ -304,22 +273,7 @@ class Instance(Process):
         )  # fmt: skip
 
     def _append_failed(self, error: Exception) -> None:
-        if not isinstance(error, FenceMoved | LogUnavailable) and type(error).__name__ != "Unanswered":
+        if not isinstance(error, FenceMoved | LogUnavailable | Unanswered):
             raise error
         self._append = None
-        self._stop_leading(str(error))
-
-    # -- acting and snapshots ------------------------------------------------------------------------------------------
-
-    def _act(self) -> None:
-        for effect in self.core.effects(self.monotonic):
-            self.later(THINKING_SECONDS * self.world.random.random(), self._effect(effect))
-
-    def _effect(self, effect: Any) -> Callable[[], None]:
-        return lambda: self.service.perform(self, effect)
-
-    def _save_snapshot(self) -> None:
-        snapshot = msgspec.json.encode(_Snapshot(self.core.saved(), Raw(self.core.machine.snapshot())))
-        kept = self.servers.snapshots.setdefault(self.service.writer, [])
-        kept.append(snapshot)
-        del kept[:-SNAPSHOTS_KEPT]
+        self._stop_leading()

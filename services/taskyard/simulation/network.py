@@ -45,23 +45,24 @@ class Network:
     def __init__(self, world: World, faultiness: Faultiness) -> None:
         self.world = world
         self.faultiness = faultiness
+        self.random = world.source("network")
         self.agents: dict[str, Listener] = {}
         self.is_log_away = False
 
     def carry(self, deliver: Callable[[], None], *, may_repeat: bool = False) -> None:
         """Bring one message to its receiver, or not."""
         world, faults = self.world, self.faultiness
-        if world.chance(faults.lost):
+        if world.chance(faults.lost, self.random):
             return
         world.later(self.delay(), deliver)
-        if may_repeat and world.chance(faults.twice):
+        if may_repeat and world.chance(faults.twice, self.random):
             world.later(self.delay(), deliver)
 
     def delay(self) -> float:
         """How long one message takes, in seconds."""
-        if self.world.chance(self.faultiness.late):
-            return self.world.random.uniform(0.0, self.faultiness.late_seconds)
-        return self.world.random.uniform(0.0005, 0.01)
+        if self.world.chance(self.faultiness.late, self.random):
+            return self.random.uniform(0.0, self.faultiness.late_seconds)
+        return self.random.uniform(0.0005, 0.01)
 
     def request(
         self, agent: str, verb: str, data: bytes, *, answered: Reply, nobody_listened: Callable[[], None]
@@ -73,11 +74,11 @@ class Network:
             if listener is None or not listener.is_connected:
                 self.carry(nobody_listened)
                 return
-            slow = verb == "assign" and self.world.chance(self.faultiness.slow_assignments)
-            delay = self.world.random.uniform(0.0, self.faultiness.late_seconds) if slow else 0.0
+            slow = verb == "assign" and self.world.chance(self.faultiness.slow_assignments, self.random)
+            delay = self.random.uniform(0.0, self.faultiness.late_seconds) if slow else 0.0
             self.world.later(delay, lambda: self.carry(lambda: listener.receive(verb, data, reply), may_repeat=True))
 
         def reply(answer: bytes) -> None:
-            self.carry(lambda: answered(answer))
+            self.carry(lambda: answered(answer), may_repeat=True)
 
         self.carry(route)

@@ -80,7 +80,7 @@ class SchedulerService:
     def perform(self, instance: Instance, effect: AnswerDoor) -> None:
         """Tell a door; it may not hear it."""
         data = msgspec.json.encode(effect.batch)
-        self._network.carry(lambda: self._answer(_decode_answers(data)))
+        self._network.carry(lambda: self._answer(_decode_answers(data)), may_repeat=True)
 
     def _original(self, machine: Scheduler, data: bytes, pool: str) -> TaskSubmitted | None:
         try:

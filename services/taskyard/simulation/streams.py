@@ -1,19 +1,29 @@
 """The servers of the world: the log with its fence, the streams of inputs, and leases. Every message is bytes.
 
-Requests to them may be lost, late, or answered by silence, also when what was asked for has happened.
+Requests to them may be lost, late, or answered by silence, also when what was asked for has happened; a stream may be full,
+and its clock may be set.
 """
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
+from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import COMMANDS, REPORTS, log_stream, log_subject
 from taskyard.contracts.values import Instant, seconds
-from taskyard.eventlog.append import AppendRejected
+from taskyard.eventlog.commit import CommitCodec, StoredCommit
+from taskyard.eventlog.errors import Unanswered
 from taskyard.eventlog.leases import MemoryLeases
+from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
+from taskyard.simulation.snapshots import Snapshots
 from taskyard.simulation.time import World
 
 LEASE_SECONDS = 3.0
 PARTITION = "0"
+FORGOTTEN_ID_CHANCE = 0.2
+"""That the server no longer knows the id of a message that comes again."""
+
+codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
 
 
 class Servers:
@@ -22,15 +32,18 @@ class Servers:
     def __init__(self, world: World) -> None:
         self.world = world
         self.clock_offset_seconds = 0.0
+        self.clock_back_seconds = 0.0
         self.is_lease_broken = False
+        self.full: set[str] = set()
         self.log = MemoryStream(log_stream(PARTITION), self.clock)
         self.commands = MemoryStream(COMMANDS, self.clock)
         self.reports = MemoryStream(REPORTS, self.clock)
-        self.snapshots: dict[str, list[bytes]] = {}
+        self.snapshots = Snapshots()
         self.listeners: list[Callable[[MemoryStream], None]] = []
-        self._leases = MemoryLeases(self.clock_of_leases, lease_seconds=LEASE_SECONDS)
         self.stored_at: list[float] = []
+        self._leases = MemoryLeases(self.clock_of_leases, lease_seconds=LEASE_SECONDS)
         self._message_ids: set[str] = set()
+        self._decoded: list[StoredCommit[Any]] = []
 
     def clock(self) -> Instant:
         """The clock of the server that leads the streams: another one may lead tomorrow, with another clock."""
@@ -40,6 +53,11 @@ class Servers:
         """Leases expire by elapsed time."""
         return self.world.instant
 
+    def step_clock(self, by_seconds: float) -> None:
+        """Set the clock of the streams forward or back."""
+        self.clock_offset_seconds += by_seconds
+        self.clock_back_seconds += max(0.0, -by_seconds)
+
     # -- the log -------------------------------------------------------------------------------------------------------
 
     def append(self, data: bytes, writer: str, expected: int) -> int:
@@ -47,7 +65,10 @@ class Servers:
 
         Raises:
             AppendRejected: it is not.
+            Unanswered: the stream is full.
         """
+        if self.log.name in self.full:
+            raise Unanswered("maximum bytes exceeded")
         sequence = self.log.store(log_subject(PARTITION, writer), data, expected=expected)
         self.stored_at.append(self.world.now)
         self._tell(self.log)
@@ -58,18 +79,36 @@ class Servers:
         message = self.log.last(log_subject(PARTITION, writer))
         return (message.sequence, message.data) if message else None
 
+    def decoded(self, message: StreamMessage, log_time: Instant) -> StoredCommit[Any]:
+        """A message of the log as a follower gives it, whose time never goes back behind `log_time`.
+
+        Events are immutable, so all who follow share what the codec made of the bytes once.
+        """
+        while len(self._decoded) < message.sequence:
+            one = self.log.after(len(self._decoded))[0]
+            writer = one.subject.rpartition(".")[2]
+            self._decoded.append(
+                codec.decode_stored(sequence=one.sequence, at=one.at, data=one.data, writer=writer)
+            )  # fmt: skip
+        stored = self._decoded[message.sequence - 1]
+        if stored.at >= log_time:
+            return stored
+        return StoredCommit(sequence=stored.sequence, at=log_time, commit=stored.commit, hash=stored.hash)
+
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def store(
         self, stream: MemoryStream, subject: str, data: bytes, *, id: str | None = None, headers: Mapping[str, str] = {}
-    ) -> None:
-        """Store an input. One whose id came before is dropped, as long as the server remembers ids."""
-        if id is not None and id in self._message_ids and not self.world.chance(0.2):
-            return
-        if id is not None:
-            self._message_ids.add(id)
-        stream.store(subject, data, headers=headers)
-        self._tell(stream)
+    ) -> bool:
+        """Store an input; False if there is no room. One whose id came before is dropped, as long as the server knows it."""
+        if stream.name in self.full:
+            return False
+        if id is None or id not in self._message_ids or self.world.chance(FORGOTTEN_ID_CHANCE):
+            if id is not None:
+                self._message_ids.add(id)
+            stream.store(subject, data, headers=headers)
+            self._tell(stream)
+        return True
 
     # -- leases --------------------------------------------------------------------------------------------------------
 
@@ -81,9 +120,11 @@ class Servers:
             return True
         return False
 
+    def release(self, writer: str, instance: str) -> None:
+        """Give a lease up at once."""
+        if self._leases.holder(writer) == instance:
+            self._leases.free(writer)
+
     def _tell(self, stream: MemoryStream) -> None:
         for listener in self.listeners:
             listener(stream)
-
-
-__all__ = ["LEASE_SECONDS", "AppendRejected", "Servers"]

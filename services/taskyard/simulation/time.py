@@ -1,4 +1,9 @@
-"""The world's time and chance: an agenda of steps, one random source, and processes whose steps die and freeze with them."""
+"""The world's time and chance: an agenda of steps, random sources from one seed, and processes whose steps die and freeze
+with them.
+
+Every part draws from a source of its own: what one of them draws more or less does not change the chances of the others,
+so a run stays much like itself when something is left out of it.
+"""
 
 from collections.abc import Callable
 from heapq import heappop, heappush
@@ -12,12 +17,16 @@ EPOCH = Instant(1_800_000_000 * 1_000_000)
 """When every simulated run begins."""
 
 
+UPTIMES_SECONDS = (0.0, 10_000.0, 5_000_000.0)
+"""How long a machine may have been up when the world begins: its monotonic clock says nothing of what passed here."""
+
+
 class World:
     """Simulated seconds since the beginning, the steps to come, and what is remembered of faults for whoever reads it."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        self.random = Random(seed)
+        self.random = self.source("world")
         self.now = 0.0
         self.steps = 0
         self.is_healed = False
@@ -25,6 +34,10 @@ class World:
         self.failures: list[str] = []
         self._agenda: list[tuple[float, int, Step]] = []
         self._number = 0
+
+    def source(self, name: str) -> Random:
+        """The random source of one part of the world."""
+        return Random(f"{self.seed}/{name}")
 
     def later(self, delay_seconds: float, step: Step) -> None:
         """Do `step` after so many simulated seconds."""
@@ -38,11 +51,12 @@ class World:
             self.now, _, step = heappop(agenda)
             self.steps += 1
             step()
-        self.now = max(self.now, min(end_seconds, self.now if is_over() else end_seconds))
+        if not is_over():
+            self.now = max(self.now, end_seconds)
 
-    def chance(self, probability: float) -> bool:
+    def chance(self, probability: float, random: Random | None = None) -> bool:
         """Whether something happens; nothing bad does once all is healed."""
-        return not self.is_healed and self.random.random() < probability
+        return probability > 0.0 and not self.is_healed and (random or self.random).random() < probability
 
     def note(self, fault: str) -> None:
         """Remember that something went wrong on purpose."""
@@ -60,12 +74,14 @@ class Process:
     def __init__(self, world: World, name: str) -> None:
         self.world = world
         self.name = name
+        self.random = world.source(name)
         self.life = 0
         self.is_up = False
         self._frozen_until = 0.0
         self._held: list[Step] = []
-        self._clock_offset = world.random.uniform(-3600, 3600)
-        self._clock_rate = world.random.uniform(0.999, 1.001)
+        self._clock_offset = self.random.uniform(-3600, 3600)
+        self._clock_rate = self.random.uniform(0.999, 1.001)
+        self._uptime = self.random.choice(UPTIMES_SECONDS)
 
     def later(self, delay_seconds: float, step: Step) -> None:
         """Do a step of this life of the process."""
@@ -100,7 +116,7 @@ class Process:
     @property
     def monotonic(self) -> float:
         """Its own monotonic clock, which runs a little fast or slow."""
-        return 10_000.0 + self.world.now * self._clock_rate
+        return self._uptime + self.world.now * self._clock_rate
 
     @property
     def wall(self) -> Instant:

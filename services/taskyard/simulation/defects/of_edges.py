@@ -1,0 +1,93 @@
+"""Defects at the edges: what agents remember, and how the read model is written."""
+
+# pyright: reportPrivateUsage=none
+
+from dataclasses import replace as changed
+from typing import Any
+
+from taskyard.agent.slots import SlotMemory
+from taskyard.contracts.values import Instant
+from taskyard.simulation.defects.patching import Replace
+from taskyard.simulation.journal import Journal
+from taskyard.simulation.tables import Tables
+
+
+def _no_slot_memory(replace: Replace) -> None:
+    """An agent does not remember what its slots have seen."""
+    assign = SlotMemory._assign_one
+
+    def forgetful(self: Any, assignment: Any, *more: Any) -> Any:
+        self._remembered.pop(assignment.slot, None)
+        return assign(self, assignment, *more)
+
+    replace(SlotMemory, "_assign_one", forgetful)
+
+
+def _cancels_are_not_remembered(replace: Replace) -> None:
+    """A cancel of an assignment that was never seen leaves no trace, and the assignment may still come."""
+    cancel = SlotMemory._cancel_one
+
+    def forgetful(self: Any, one: Any, decision: Any, now: Instant) -> None:
+        before = self._remembered.get(one.slot)
+        cancel(self, one, decision, now)
+        if before is None or before.position < one.position:
+            self._remembered.pop(one.slot, None)
+            self._changed_slots.discard(one.slot)
+
+    replace(SlotMemory, "_cancel_one", forgetful)
+
+
+def _memory_is_not_on_disk(replace: Replace) -> None:
+    """What slots have seen is forgotten when the agent restarts."""
+    begin = SlotMemory.__init__
+
+    def forgetful(self: Any, **more: Any) -> None:
+        more["remembered"] = {}
+        begin(self, **more)
+
+    replace(SlotMemory, "__init__", forgetful)
+
+
+def _journal_has_no_birth(replace: Replace) -> None:
+    """An agent that lost its journal does not know that it did."""
+    begin = SlotMemory.__init__
+
+    def unaware(self: Any, **more: Any) -> None:
+        more["born"] = 0
+        begin(self, **more)
+
+    replace(SlotMemory, "__init__", unaware)
+
+
+def _acts_before_it_is_durable(replace: Replace) -> None:
+    """An agent answers and begins before its journal is on disk."""
+    sync = Journal.sync
+
+    def hasty(self: Any, then: Any = None) -> None:
+        sync(self, None)
+        if then is not None:
+            self._agent.later(0.0, then)
+
+    replace(Journal, "sync", hasty)
+
+
+def _rows_apart_from_position(replace: Replace) -> None:
+    """Rows are written without their position, which follows only if the connection lives."""
+
+    async def apart(self: Any, changes: Any, *, after: Any, **_: Any) -> None:
+        self.keep(changes)
+        if self.is_cut:
+            raise ConnectionError("the connection was lost")
+        self.position = changed(after)
+
+    replace(Tables, "write", apart)
+
+
+DEFECTS = {
+    "no-slot-memory": _no_slot_memory,
+    "cancels-are-not-remembered": _cancels_are_not_remembered,
+    "memory-is-not-on-disk": _memory_is_not_on_disk,
+    "journal-has-no-birth": _journal_has_no_birth,
+    "acts-before-it-is-durable": _acts_before_it_is_durable,
+    "rows-apart-from-position": _rows_apart_from_position,
+}

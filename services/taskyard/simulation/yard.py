@@ -1,0 +1,128 @@
+"""A whole system in its world: everything may fail for a while, then all is healed and everything must end."""
+
+from functools import partial
+
+from taskyard.contracts.events import DECIDERS
+from taskyard.simulation.acts import Acts
+from taskyard.simulation.agent import Agent
+from taskyard.simulation.agent_faults import AgentFaults
+from taskyard.simulation.clients import Clients
+from taskyard.simulation.faults import draw_faultiness, plan_faults
+from taskyard.simulation.host import Witness
+from taskyard.simulation.instance import Instance, Service
+from taskyard.simulation.lies import Lies
+from taskyard.simulation.network import Faultiness, Network
+from taskyard.simulation.reader import Reader
+from taskyard.simulation.service_faults import ServiceFaults
+from taskyard.simulation.services import AllocatorService, DispatcherService, SchedulerService
+from taskyard.simulation.streams import Servers
+from taskyard.simulation.time import World
+
+HEALED_SECONDS_MAX = 400.0
+"""So long after everything was healed all that was accepted must have ended: delays after failed deliveries are long."""
+TIDY_SECONDS = 2.0
+SUBMISSIONS = (4, 40)
+COMMANDS = (0, 60)
+RESTART_CHANCE = 0.2
+STEPS_MAX = 400_000
+TROUBLE_SECONDS = (8.0, 20.0, 40.0)
+POOLS = (("default",), ("default",), ("default", "edge"))
+
+
+class Yard:
+    """Everything of one run. `without` are the numbers of acts that are left out of it."""
+
+    def __init__(self, seed: int, without: frozenset[int] = frozenset()) -> None:
+        self.world = world = World(seed)
+        self.acts = Acts(world, without)
+        self.servers = Servers(world)
+        self.network = Network(world, draw_faultiness(world))
+        self.reader = Reader(self.servers)
+        pools = world.random.choice(POOLS)
+        self.clients = Clients(self.servers, self.network, self.reader, pools)
+        self.witness = Witness(world)
+        services: tuple[Service, ...] = (
+            SchedulerService(self.servers, self.network, self.clients.hear),
+            AllocatorService(),
+            DispatcherService(self.servers, self.network),
+        )
+        self.instances = [
+            Instance(service, letter, self.servers, self.network) for service in services for letter in "ab"
+        ]
+        self._ears = [instance for instance in self.instances if isinstance(instance.service, AllocatorService)]
+        self.agents: list[Agent] = []
+        self._service_faults = ServiceFaults(self.servers, self.network, self.instances)
+        self._agent_faults = AgentFaults(world, self.network, self.agents, self._replace)
+        self._lies = Lies(world, self.agents, self.reader, self.witness)
+        for pool in pools:
+            for _ in range(world.random.randrange(1, 3)):
+                self._add_agent(pool)
+        for instance in self.instances:
+            instance.on_append = self._service_faults.crash_while_appending
+        self.trouble_seconds = world.random.choice(TROUBLE_SECONDS)
+        self._plan()
+
+    def _plan(self) -> None:
+        """Draw everything that will be done to it."""
+        world, acts, clients = self.world, self.acts, self.clients
+        random = world.source("plans")
+        for process in (*self.instances, *self.agents):
+            world.later(random.uniform(0.0, 1.0), process.start)
+        for number in range(random.randrange(*SUBMISSIONS)):
+            submit = partial(clients.submit, world.source(f"submission {number}"))
+            acts.plan(random.uniform(0.0, self.trouble_seconds), "somebody submits", submit)
+        for number in range(random.randrange(*COMMANDS)):
+            meddle = partial(clients.meddle, world.source(f"command {number}"))
+            acts.plan(random.uniform(0.0, self.trouble_seconds), "somebody commands", meddle)
+        plan_faults(
+            world, acts, self.trouble_seconds, services=self._service_faults, agents=self._agent_faults, lies=self._lies
+        )
+
+    def run(self) -> None:
+        """Both phases."""
+        self.world.run_until(self.trouble_seconds)
+        self._heal()
+        self.world.run_until(self.trouble_seconds + HEALED_SECONDS_MAX, self._is_over)
+
+    def _heal(self) -> None:
+        self.world.is_healed = True
+        self.network.faultiness = Faultiness()
+        self.world.note("all is healed")
+        self._service_faults.heal()
+        self._agent_faults.heal()
+        self.clients.heal()
+        self._tidy()
+
+    def _tidy(self) -> None:
+        self.clients.tidy_up({agent.name for agent in self.agents if agent.is_gone})
+        for agent in self.agents:
+            if agent.name in self.reader.drained and not agent.is_gone and agent.random.random() < RESTART_CHANCE:
+                agent.crash()  # whoever drained it is done with it
+                agent.start()
+        self.world.later(TIDY_SECONDS, self._tidy)
+
+    def _is_over(self) -> bool:
+        if self.world.steps > STEPS_MAX:
+            raise RuntimeError(f"more than {STEPS_MAX} steps: something repeats itself without end")
+        if self.world.steps % 64 or self.world.now < self.trouble_seconds + 3 * TIDY_SECONDS:
+            return False
+        self.reader.catch_up()
+        if self.reader.table.live or not all(instance.is_idle for instance in self.instances):
+            return False
+        return {instance.service.writer for instance in self.instances if instance.leads} == set(DECIDERS)
+
+    # -- agents --------------------------------------------------------------------------------------------------------
+
+    def _add_agent(self, pool: str) -> Agent:
+        name = f"worker-{len(self.agents) + 1}"
+        agent = Agent(name, pool, self.servers, self.network, witness=self.witness, beat=self._beat)
+        agent.on_request = self._agent_faults.cut_off
+        self.agents.append(agent)
+        return agent
+
+    def _replace(self, gone: Agent) -> None:
+        self.world.later(gone.random.uniform(0.0, 5.0), self._add_agent(gone.pool).start)
+
+    def _beat(self, agent: str, data: bytes) -> None:
+        for ear in self._ears:
+            self.network.carry(partial(AllocatorService.hear, ear, agent, data), may_repeat=True)
