@@ -4,7 +4,6 @@
 
 from typing import Any
 
-import taskyard.dispatcher.delivery as delivery
 import taskyard.scheduler.state as scheduler_state
 import taskyard.slot_allocator.decide as allocating
 import taskyard.slot_allocator.placement as placement
@@ -131,7 +130,13 @@ def _trusts_silence_to_others(replace: Replace) -> None:
 
 def _sends_once(replace: Replace) -> None:
     """What is not answered is not sent again."""
-    replace(delivery, "RESEND_SECONDS", 1e9)
+    send_after = Deliveries._send_after
+
+    def at_once_or_never(self: Any, wait_seconds: float, *more: Any) -> None:
+        if not wait_seconds:
+            send_after(self, wait_seconds, *more)
+
+    replace(Deliveries, "_send_after", at_once_or_never)
 
 
 def _believes_anybody(replace: Replace) -> None:
