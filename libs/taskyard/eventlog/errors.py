@@ -109,7 +109,9 @@ class LogMissing(EventLogError):
     """
 
     def __init__(self, log: str, inputs: str) -> None:
-        super().__init__(f"stream {log} is not there, and {inputs} holds what it has decided: restore it from an archive")
+        super().__init__(
+            f"stream {log} is not there, and {inputs} holds what it has decided: restore it from an archive"
+        )
 
 
 class LogVersionUnknown(EventLogError):
@@ -119,7 +121,11 @@ class LogVersionUnknown(EventLogError):
     """
 
     def __init__(self, *, version: int, known: int, sequence: int | None) -> None:
-        has = f"version {version} is" if sequence is None else f"the log has version {version} since commit {sequence}, which is"
+        has = (
+            f"version {version} is"
+            if sequence is None
+            else f"the log has version {version} since commit {sequence}, which is"
+        )
         super().__init__(f"{has} not known to this program: it knows {known} at most, install a newer one")
         self.version = version
         self.known = known
