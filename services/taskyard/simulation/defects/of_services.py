@@ -132,9 +132,9 @@ def _sends_once(replace: Replace) -> None:
     """What is not answered is not sent again."""
     send_after = Deliveries._send_after
 
-    def at_once_or_never(self: Any, wait_seconds: float, *more: Any) -> None:
-        if not wait_seconds:
-            send_after(self, wait_seconds, *more)
+    def at_once_or_never(self: Any, wait: int, *more: Any) -> None:
+        if not wait:
+            send_after(self, wait, *more)
 
     replace(Deliveries, "_send_after", at_once_or_never)
 
