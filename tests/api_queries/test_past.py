@@ -95,7 +95,7 @@ def test_a_position_inside_a_commit_shows_the_events_up_to_it(story: Any, run: A
     async def scenario() -> None:
         one, two = (QueuePaused(pool="default", queue=queue, by="admin") for queue in ("a", "b"))
         story.commit(one, two)
-        past = Past(travel(story), story.log, None)  # type: ignore[arg-type]
+        past = Past(travel(story), story.log, None)  # type: ignore[arg-type] (settings are not in the read model)
         assert [queue.queue for queue in (await past.queues("1.0"))[2]] == ["a"]
         _, as_of, queues = await past.queues("1.1")
         assert [queue.queue for queue in queues] == ["a", "b"]

@@ -3,13 +3,14 @@
 import io
 import json
 
+from msgspec import Raw
 from rich.console import Console
 
 from taskyard.chaos.faults import Done
 from taskyard.chaos.plan import KILL, Step
 from taskyard.chaos.report import WITHOUT_FAULT, Result, as_json, make_rows, print_result
 from taskyard.contracts.events import TaskSubmitted
-from taskyard.contracts.values import SECOND, Instant, make_position, make_uuid7
+from taskyard.contracts.values import SECOND, Instant, TaskId, make_position, make_uuid7
 from taskyard.judge.evidence import Evidence
 from taskyard.judge.faults import Fault, Rule
 from taskyard.judge.lives import Life
@@ -24,12 +25,12 @@ def later(seconds: float) -> Instant:
 
 def life_at(seconds: float, number: int) -> Life:
     policy = TaskSubmitted(
-        task=make_uuid7(later(seconds), number),  # type: ignore[arg-type]
+        task=TaskId(make_uuid7(later(seconds), number)),
         kind="noop",
         pool="default",
         queue="default",
         by="bob",
-        input=b"1",  # type: ignore[arg-type]
+        input=Raw(b"1"),
         digest="d",
         timeout_seconds=60,
     )

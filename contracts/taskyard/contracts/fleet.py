@@ -57,6 +57,14 @@ class Worker(Struct, kw_only=True):
         return not (self.is_suspect or self.is_draining or self.is_lost)
 
 
+def join_counts(event: WorkerJoined, *, incarnation: int, is_lost: bool) -> bool:
+    """Whether a worker that is known by this incarnation joins anew: as a later one, or lost and back as it was.
+
+    It comes back as it was where only the network had been away. Every fold of workers asks here.
+    """
+    return event.incarnation > incarnation or (event.incarnation == incarnation and is_lost)
+
+
 class Fleet:
     """All workers that live or still hold slots, and those that were drained before they were lost.
 
@@ -107,10 +115,7 @@ class Fleet:
         earlier = self.workers.get(event.worker)
         is_draining = False
         if earlier is not None:
-            # A lost worker may come back as it was: only the network had been away.
-            if event.incarnation < earlier.incarnation or (
-                event.incarnation == earlier.incarnation and not earlier.is_lost
-            ):
+            if not join_counts(event, incarnation=earlier.incarnation, is_lost=earlier.is_lost):
                 return
             is_draining = earlier.is_draining and event.incarnation == earlier.incarnation
             self._count(earlier, -1)

@@ -15,6 +15,7 @@ import nats.errors
 import uvloop
 
 from taskyard import client
+from taskyard.bench.command_line import count, leaves, positive
 from taskyard.bench.errors import BenchError
 from taskyard.bench.recovery import measure_recovery
 from taskyard.bench.recovery_report import print_recovery
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> int:
         with _folder(options.keep) as folder:
             return _run(options, folder)
     except* (BenchError, EmbeddedError, EventLogError, client.NotAnswered, nats.errors.Error, OSError) as group:
-        for error in _leaves(group):
+        for error in leaves(group):
             print(f"taskyard bench: {error or type(error).__name__}", file=sys.stderr)
     return 1
 
@@ -97,13 +98,11 @@ def _parse(argv: list[str]) -> Options:
     )
     parser.add_argument(
         "--tasks",
-        type=_count,
+        type=count,
         help=f"no-op tasks of 200 bytes ({TASKS_DEFAULT:,}; finished ones with --recovery: {RECOVERY_TASKS_DEFAULT:,})",
     )
-    parser.add_argument("--rate", type=_positive, default=RATE_DEFAULT, help="tasks a second for latency (%(default)s)")
-    parser.add_argument(
-        "--seconds", type=_positive, default=SECONDS_DEFAULT, help="how long at that rate (%(default)s)"
-    )
+    parser.add_argument("--rate", type=positive, default=RATE_DEFAULT, help="tasks a second for latency (%(default)s)")
+    parser.add_argument("--seconds", type=positive, default=SECONDS_DEFAULT, help="how long at that rate (%(default)s)")
     instead = parser.add_mutually_exclusive_group()
     instead.add_argument(
         "--recovery",
@@ -112,7 +111,7 @@ def _parse(argv: list[str]) -> Options:
     )
     instead.add_argument(
         "--soak-minutes",
-        type=_positive,
+        type=positive,
         metavar="M",
         help="instead, a steady load for so long; 0 only if memory stays bounded and every task completed exactly once",
     )
@@ -130,20 +129,6 @@ def _parse(argv: list[str]) -> Options:
     )
 
 
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError(text)
-    return number
-
-
 @contextmanager
 def _folder(keep: Path | None) -> Iterator[Path]:
     if keep is not None:
@@ -151,11 +136,3 @@ def _folder(keep: Path | None) -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="taskyard-bench-") as folder:
         yield Path(folder)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

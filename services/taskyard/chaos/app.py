@@ -6,7 +6,6 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from random import Random
@@ -14,6 +13,7 @@ from random import Random
 import nats.errors
 from rich.console import Console
 
+from taskyard.bench.command_line import leaves
 from taskyard.chaos.connecting import as_admin, as_service, over_http
 from taskyard.chaos.errors import ChaosError, NotBroken, NotHealed
 from taskyard.chaos.faults import Breaker
@@ -71,7 +71,7 @@ def _judged(options: Options, folder: Path, console: Console) -> Result | None:
     try:
         result = asyncio.run(_run(options, folder, console))
     except* (ChaosError, EventLogError, nats.errors.Error, OSError) as group:
-        for error in _leaves(group):
+        for error in leaves(group):
             print(f"taskyard chaos: {error or type(error).__name__} (seed {options.seed})", file=sys.stderr)
     return result
 
@@ -249,11 +249,3 @@ def _has_terraform() -> bool:
     except ProgramMissing:
         return False
     return True
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _leaves(error)
-        else:
-            yield error

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 
+from taskyard.bench.command_line import count, positive
+
 ROUNDS_DEFAULT = 10
 RATE_DEFAULT = 220.0
 OUTAGE_SECONDS_DEFAULT = 60.0
@@ -35,11 +37,11 @@ def parse(argv: list[str]) -> Options:
         epilog="About five minutes; `--rounds 1 --outage 10` does each fault once in about two."
         " The disk can be made full only as root on Linux; otherwise that fault is left out, and said so.",
     )
-    parser.add_argument("--rounds", type=_count, default=ROUNDS_DEFAULT, help="kills of each service (%(default)s)")
-    parser.add_argument("--rate", type=_positive, default=RATE_DEFAULT, help="tasks a second (%(default)s)")
+    parser.add_argument("--rounds", type=count, default=ROUNDS_DEFAULT, help="kills of each service (%(default)s)")
+    parser.add_argument("--rate", type=positive, default=RATE_DEFAULT, help="tasks a second (%(default)s)")
     parser.add_argument(
         "--outage",
-        type=_positive,
+        type=positive,
         default=OUTAGE_SECONDS_DEFAULT,
         metavar="SECONDS",
         help="how long PostgreSQL is away (%(default)s)",
@@ -62,17 +64,3 @@ def parse(argv: list[str]) -> Options:
         keep=found.keep,
         as_json=found.json,
     )
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
-    return number
-
-
-def _positive(text: str) -> float:
-    number = float(text)
-    if not 0 < number < float("inf"):
-        raise ValueError(text)
-    return number

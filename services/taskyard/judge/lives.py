@@ -179,7 +179,7 @@ class Lives:
                 self.by_id[event.task] = life
                 yield Step(life, Stage.PENDING, None, counts=True)
         elif type(event) in _LEGAL:
-            life = self.by_id.get(event.task)  # type: ignore[union-attr]
+            life = self.by_id.get(event.task)  # type: ignore[union-attr] (what is in `_LEGAL` is of one task)
             if life is not None:
                 before, held = life.stage, life.held
                 counts = self._is_legal(life, event) and _happen(life, event, at)

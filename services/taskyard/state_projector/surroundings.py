@@ -19,6 +19,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
+from taskyard.contracts.fleet import join_counts
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
     PoolRow,
@@ -158,9 +159,7 @@ class Surroundings:
     def _joined(self, event: WorkerJoined, at: Instant) -> None:
         self._change_pool(event.pool)
         known = self._workers.get(event.worker)
-        if known is not None and (
-            event.incarnation < known.incarnation or (event.incarnation == known.incarnation and not known.lost)
-        ):
+        if known is not None and not join_counts(event, incarnation=known.incarnation, is_lost=known.lost):
             return
         self._workers[event.worker] = WorkerRow(
             worker=event.worker,

@@ -26,6 +26,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
+from taskyard.contracts.fleet import join_counts
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, commit_sequence, make_position, seconds
@@ -228,9 +229,7 @@ class PastState:
 
     def _joined(self, event: WorkerJoined, known: PastWorker | None, at: Instant) -> None:
         self.pool(event.pool)
-        if known is not None and (
-            event.incarnation < known.incarnation or (event.incarnation == known.incarnation and not known.is_lost)
-        ):
+        if known is not None and not join_counts(event, incarnation=known.incarnation, is_lost=known.is_lost):
             return
         self.workers[event.worker] = PastWorker(
             name=event.worker,
