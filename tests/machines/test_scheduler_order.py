@@ -30,7 +30,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.values import TaskId
-from taskyard.scheduler.decide import _Admission
+from taskyard.scheduler.admission import Admission
 
 ONE = {"slots": (("any",),)}
 AGAIN = TaskError(code="exit", message="not now", retryable=True)
@@ -38,6 +38,10 @@ AGAIN = TaskError(code="exit", message="not now", retryable=True)
 
 def scheduled(*tasks: TaskId) -> list[TaskScheduled]:
     return [TaskScheduled(task=task) for task in tasks]
+
+
+def chosen_to_run(story: Commands) -> list[TaskScheduled]:
+    return [event for event in story.chosen if isinstance(event, TaskScheduled)]
 
 
 def any_slots(count: int) -> dict[str, Any]:
@@ -145,13 +149,66 @@ def test_another_pools_slots_are_another_pools() -> None:
     story.when().then_nothing()
 
 
-def test_a_task_is_scheduled_in_the_commit_after_its_submission() -> None:
-    """A choice stands on what is folded only: the decision that submits the task cannot schedule it as well."""
+def test_a_task_that_need_not_wait_is_submitted_and_scheduled_by_one_commit() -> None:
     story = Commands().given(joined())
 
     decision = story.decide(story.submit(1))
 
-    assert decision.events == [Like(TaskSubmitted, task=A)]
+    assert decision.events == [Like(TaskSubmitted, task=A), TaskScheduled(task=A)]
+
+
+def test_what_is_submitted_now_is_not_scheduled_before_what_waits() -> None:
+    story = Commands().given(joined(**any_slots(2)), *(submitted(task_id(900 + n), priority=9) for n in range(2)))
+
+    story.when(story.submit(1))
+
+    assert chosen_to_run(story) == scheduled(task_id(900), task_id(901))
+
+
+def test_what_is_submitted_now_does_not_take_the_slot_that_a_waiting_task_of_another_kind_waits_for() -> None:
+    story = Commands().given(joined(slots=(("any",), ("plan",))), submitted(A), submitted(B))
+    story.when().then(*scheduled(A))
+
+    story.when(story.submit(3, kind="plan", queue="network", input={"directory": "/tf"}, priority=10))
+
+    assert chosen_to_run(story) == scheduled(C)  # by the plan's own slot, in a commit of its own
+
+
+def test_tasks_of_one_decision_are_scheduled_with_it_by_priority_and_as_far_as_slots_go() -> None:
+    story = Commands().given(joined(**any_slots(2)))
+
+    story.when(story.submit(1, priority=5), story.submit(2, priority=1), story.submit(3, priority=3))
+
+    assert chosen_to_run(story) == scheduled(B, C)
+
+
+def test_one_commit_does_not_schedule_what_its_own_submissions_forbid() -> None:
+    """The second of a workspace, more than a queue may run, and what has a delay."""
+    story = Commands().given(joined(**any_slots(9)), limit(1, "x"))
+    apply = {"kind": "plan_and_apply", "queue": "network", "input": {"directory": "/tf"}}
+
+    story.when(
+        *(story.submit(number, **apply) for number in (1, 2)),
+        *(story.submit(number, queue="x") for number in (3, 4)),
+        story.submit(5, not_before="2040-01-01T00:00:00Z"),
+    )
+
+    assert chosen_to_run(story) == scheduled(A, C)
+
+
+@pytest.mark.parametrize(
+    "closes",
+    [
+        QueuePaused(pool="default", by="r"),
+        QueuePaused(pool="default", queue="default", by="r"),
+        QueueLocked(pool="default", queue="default", by="r"),
+    ],
+    ids=["pool", "queue", "lock"],
+)
+def test_what_is_submitted_to_something_closed_waits(closes: Any) -> None:
+    story = Commands().given(joined(), closes)
+
+    story.when(story.submit(1)).then(Like(TaskSubmitted, task=A))
 
 
 def test_a_task_that_this_very_decision_stops_is_not_scheduled_by_it() -> None:
@@ -383,9 +440,31 @@ def test_tasks_that_are_scheduled_together_are_those_that_one_after_the_other_wo
         return told
 
     together = story().decide().events
-    admit_all = _Admission._admit_all
+    admit_all = Admission._admit_all
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            _Admission, "_admit_all", lambda self, pool, kind, _, until: admit_all(self, pool, kind, 1, until)
-        )
+        patch.setattr(Admission, "_admit_all", lambda self, pool, kind, _, until: admit_all(self, pool, kind, 1, until))
         assert story().decide().events == together
+
+
+@settings(max_examples=100, deadline=None)
+@given(WAITING, WAITING, st.lists(TEMPLATES, min_size=1, max_size=2), st.integers(0, 3))
+def test_scheduling_in_the_commit_that_submits_chooses_what_the_next_commit_would_choose(
+    waiting: list[tuple[str, str, int]], new: list[tuple[str, str, int]], workers: list[Any], queue_max: int
+) -> None:
+    def told() -> list[TaskScheduled]:
+        story = Commands().given(*(joined(f"w{number}", slots=tuple(slots)) for number, slots in enumerate(workers)))
+        story.given(QueueConfigured(pool="default", queue="x", by="r", max_running=queue_max))
+        for number, (kind, queue, priority) in enumerate(waiting):
+            story.given(submitted(task_id(number), kind, queue=queue, priority=priority))
+        story.when()
+        story.when(*(story.submit(100 + n, **fields(*each)) for n, each in enumerate(new)))
+        return chosen_to_run(story)
+
+    def fields(kind: str, queue: str, priority: int) -> dict[str, Any]:
+        inputs: dict[str, Any] = {"noop": {}, "command": {"argv": ["true"]}}
+        return {"kind": kind, "queue": queue, "priority": priority, "input": inputs.get(kind, {"directory": "/tf"})}
+
+    at_once = told()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Admission, "_choose_submitted", lambda self: None)
+        assert told() == at_once

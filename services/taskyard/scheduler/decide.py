@@ -12,30 +12,20 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApprovalExpired,
     Event,
-    ForceStopped,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    TaskScheduled,
     TaskStopRequested,
 )
-from taskyard.contracts.fleet import Accepts
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
 from taskyard.contracts.values import Instant, Role, TaskId, seconds
 from taskyard.machine.machine import Decision
-from taskyard.scheduler.agenda import ANSWER_BY, Agenda, Head
+from taskyard.scheduler.admission import Admission
+from taskyard.scheduler.agenda import ANSWER_BY
 from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.messages import CommandMessage
-from taskyard.scheduler.state import Pool, Queue, SchedulerState
+from taskyard.scheduler.state import SchedulerState
 
 TIMERS_PER_DECISION_MAX = 100
-SCHEDULED_PER_DECISION_MAX = 250
-"""With the tasks of the commands these stay within a commit."""
 TASK_BYTES_MIN = 24
 """No task is shorter: `{"kind":"noop","input":1}`."""
-CREDIT_SHARE = 8
-"""Beyond its idle slots a pool gets scheduled tasks for one in so many of its slots, so that large pools never starve;
-a small pool gets none, so that priority, pause and lock bite until a slot is really free."""
 
 SYSTEM = "auto"
 
@@ -49,7 +39,7 @@ def decide(
     events: list[Event] = intake.events
     events += _confirm_by_itself(state)
     events += _fire_timers(state, now)
-    events += _Admission(state, now, events).choose()
+    events += Admission(state, now, events).choose()
     return Decision(events=events, taken=taken)
 
 
@@ -116,120 +106,3 @@ def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Inst
         case _:
             pass
     return None
-
-
-class _Admission:
-    """Which waiting tasks may run now: the best one of all open queues, again and again, while there is room."""
-
-    def __init__(self, state: SchedulerState, now: Instant, decided: Sequence[Event]) -> None:
-        self._state = state
-        self._now = now
-        self._agenda: Agenda = state.agenda
-        self._events: list[Event] = []
-        # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
-        self._taken = {event.task for event in decided if isinstance(event, TaskStopRequested | ForceStopped)}
-        self._closed = {
-            event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
-        }
-        self._admitted: dict[tuple[str, str], int] = {}
-        self._holders: dict[tuple[str, str], TaskId] = {}
-        self._scheduled: dict[tuple[str, str], int] = {}
-
-    def choose(self) -> list[Event]:
-        """Events for every pool that was touched, up to the limit; a pool that is not finished stays touched."""
-        for name in list(self._agenda.touched):
-            if name in self._closed:
-                continue
-            if self._fill(self._state.pool(name)):
-                del self._agenda.touched[name]
-        return self._events
-
-    def _fill(self, pool: Pool) -> bool:
-        if pool.is_paused:
-            return True
-        while len(self._events) < SCHEDULED_PER_DECISION_MAX:
-            best = self._best(pool)
-            if best is None:
-                return True
-            self._admit_all(pool.name, *best)
-        return False
-
-    def _best(self, pool: Pool) -> tuple[str, int, Head | None] | None:
-        """The kind whose first waiting task goes first, its room, and the head of the kind that comes after it.
-
-        A kind that has no room keeps what comes after it from its slots.
-        """
-        heads: list[tuple[Head, str]] = []
-        for kind in self._agenda.kinds(pool.name):
-            found = self._open_head(pool.name, kind)
-            if found is not None:
-                heads.append((found[0], kind))
-        heads.sort()
-        before: set[str] = set()
-        for index, (_, kind) in enumerate(heads):
-            room = self._room(pool, kind, before)
-            if room > 0:
-                return kind, room, heads[index + 1][0] if index + 1 < len(heads) else None
-            if self._state.fleet.size_for(pool.name, kind):
-                before.add(kind)
-        return None
-
-    def _admit_all(self, pool: str, kind: str, room: int, until: Head | None) -> None:
-        """Schedule tasks of a kind as long as they have room and go before the head of the next kind.
-
-        Nothing else changes meanwhile: each one takes one place of the room, and no kind gets room by it.
-        """
-        room = min(room, SCHEDULED_PER_DECISION_MAX - len(self._events))
-        while room and (found := self._open_head(pool, kind)) is not None and (until is None or found[0] < until):
-            self._admit(*found)
-            room -= 1
-
-    def _open_head(self, pool: str, kind: str) -> tuple[Head, TaskRecord] | None:
-        """The first waiting task of a kind whose queue lets it run."""
-        while (found := self._agenda.head(pool, kind, self._state.tasks, self._taken, self._now)) is not None:
-            if self._is_open(self._state.queue(pool, found[1].queue), found[1]):
-                return found
-            self._agenda.block(pool, kind)
-        return None
-
-    def _room(self, pool: Pool, kind: str, before: set[str]) -> int:
-        """Idle slots that take the kind, and the credit, less what is already on its way to any of them.
-
-        Tasks of other kinds that could take the same slots count too: too few are admitted rather than too many. Slots
-        that the kinds of `before` could take are theirs, and behind them there is no credit: it would take the next slot.
-        """
-        fleet = self._state.fleet
-        idle = fleet.idle.get(pool.name, {})
-        takes = [accepts for accepts, count in fleet.size.get(pool.name, {}).items() if count and kind in accepts]
-        open_now = [accepts for accepts in takes if idle.get(accepts) and before.isdisjoint(accepts)]
-        free = sum(idle[accepts] for accepts in open_now)
-        # What waits for slots that are all busy does not stand in the way of one that is idle.
-        room = free - self._on_the_way(pool, open_now)
-        credit = 0 if before else fleet.size_for(pool.name, kind) // CREDIT_SHARE
-        return max(room, free + credit - self._on_the_way(pool, takes)) if credit else room
-
-    def _on_the_way(self, pool: Pool, classes: list[Accepts]) -> int:
-        """Scheduled tasks without a slot that any slot of these classes could take."""
-        kinds = {kind for accepts in classes for kind in accepts}
-        return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
-
-    def _is_open(self, queue: Queue, record: TaskRecord) -> bool:
-        if queue.is_paused or queue.is_locked:
-            return False
-        key = (queue.pool, queue.name)
-        if record.exclusive:
-            holder = self._holders.get(key) or queue.holder
-            if holder is not None and holder != record.id:
-                return False
-        return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
-
-    def _admit(self, head: Head, record: TaskRecord) -> None:
-        self._agenda.take(record.pool, record.kind, head)
-        key = (record.pool, record.queue)
-        self._taken.add(record.id)
-        self._admitted[key] = self._admitted.get(key, 0) + 1
-        lane = (record.pool, record.kind)
-        self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
-        if record.exclusive:
-            self._holders[key] = record.id
-        self._events.append(TaskScheduled(task=record.id))

@@ -12,7 +12,7 @@ from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import TaskId
 from taskyard.dispatcher.decide import _Attempts
 from taskyard.dispatcher.delivery import Deliveries
-from taskyard.scheduler.decide import _Admission
+from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.known import KnownCommands
 from taskyard.scheduler.state import SchedulerState
@@ -37,7 +37,7 @@ def _no_holder_after_retry(replace: Replace) -> None:
 
 def _workspaces_are_shared(replace: Replace) -> None:
     """The scheduler does not look who has a workspace."""
-    replace(_Admission, "_is_open", lambda self, queue, record: not (queue.is_paused or queue.is_locked))
+    replace(Admission, "_is_open", lambda self, queue, exclusive: not (queue.is_paused or queue.is_locked))
 
 
 def _forgets_ids(replace: Replace) -> None:
@@ -47,24 +47,24 @@ def _forgets_ids(replace: Replace) -> None:
 
 def _forgets_workspaces_taken(replace: Replace) -> None:
     """The scheduler forgets which workspaces it has given within one decision."""
-    admit = _Admission._admit
+    schedule = Admission._schedule
 
-    def forgetful(self: Any, *found: Any) -> None:
-        admit(self, *found)
+    def forgetful(self: Any, *chosen: Any) -> None:
+        schedule(self, *chosen)
         self._holders.clear()
 
-    replace(_Admission, "_admit", forgetful)
+    replace(Admission, "_schedule", forgetful)
 
 
 def _fills_what_it_closes(replace: Replace) -> None:
     """What one decision pauses or locks is filled by the same decision."""
-    begin = _Admission.__init__
+    begin = Admission.__init__
 
     def careless(self: Any, *arguments: Any) -> None:
         begin(self, *arguments)
         self._closed = set()
 
-    replace(_Admission, "__init__", careless)
+    replace(Admission, "__init__", careless)
 
 
 def _answers_without_verdict(replace: Replace) -> None:

@@ -1,0 +1,177 @@
+"""Which tasks may run now: by priority, then submission, as far as slots, limits, locks and workspaces allow.
+
+What was chosen within one decision is held in an overlay, since the state changes only by folding.
+"""
+
+from collections.abc import Sequence
+
+from taskyard.contracts.events import (
+    Event,
+    ForceStopped,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    TaskScheduled,
+    TaskStopRequested,
+    TaskSubmitted,
+)
+from taskyard.contracts.fleet import Accepts
+from taskyard.contracts.lifecycle import TaskRecord
+from taskyard.contracts.values import Instant, TaskId
+from taskyard.scheduler.agenda import Agenda, Head
+from taskyard.scheduler.state import Pool, Queue, SchedulerState
+
+SCHEDULED_PER_DECISION_MAX = 250
+"""With the tasks of the commands these stay within a commit."""
+CREDIT_SHARE = 8
+"""Beyond its idle slots a pool gets scheduled tasks for one in so many of its slots, so that large pools never starve;
+a small pool gets none, so that priority, pause and lock bite until a slot is really free."""
+
+
+class Admission:
+    """Which waiting tasks may run now: the best one of all open queues, again and again, while there is room.
+
+    Then those that this very decision submits, where nothing waits before them: a task that need not wait is submitted and
+    scheduled by one commit, which spares a flush, an acknowledgement, and every follower a message.
+    """
+
+    def __init__(self, state: SchedulerState, now: Instant, decided: Sequence[Event]) -> None:
+        self._state = state
+        self._now = now
+        self._agenda: Agenda = state.agenda
+        self._events: list[Event] = []
+        # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
+        self._submitted = [event for event in decided if isinstance(event, TaskSubmitted)]
+        self._taken = {event.task for event in decided if isinstance(event, TaskStopRequested | ForceStopped)}
+        self._closed = {
+            event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
+        }
+        self._admitted: dict[tuple[str, str], int] = {}
+        self._holders: dict[tuple[str, str], TaskId] = {}
+        self._scheduled: dict[tuple[str, str], int] = {}
+
+    def choose(self) -> list[Event]:
+        """Events for every pool that was touched, up to the limit; a pool that is not finished stays touched."""
+        for name in list(self._agenda.touched):
+            if name in self._closed:
+                continue
+            if self._fill(self._state.pool(name)):
+                del self._agenda.touched[name]
+        self._choose_submitted()
+        return self._events
+
+    def _fill(self, pool: Pool) -> bool:
+        if pool.is_paused:
+            return True
+        while len(self._events) < SCHEDULED_PER_DECISION_MAX:
+            best = self._best(pool)
+            if best is None:
+                return True
+            self._admit_all(pool.name, *best)
+        return False
+
+    def _choose_submitted(self) -> None:
+        """Tasks that are not folded yet, best first; the first one without room ends it for its pool."""
+        clear: dict[str, Pool | None] = {}
+        for event in sorted(self._submitted, key=lambda event: event.priority):
+            if event.pool not in clear:
+                clear[event.pool] = self._clear(event.pool)
+            pool = clear[event.pool]
+            if pool is None or event.not_before is not None:
+                continue
+            if len(self._events) >= SCHEDULED_PER_DECISION_MAX or self._room(pool, event.kind, set()) <= 0:
+                clear[event.pool] = None
+                continue
+            queue = self._state.queues.get((event.pool, event.queue)) or Queue(pool=event.pool, name=event.queue)
+            if self._is_open(queue, event.task if event.exclusive else None):
+                self._schedule(event.task, event)
+
+    def _clear(self, name: str) -> Pool | None:
+        """The pool, if it runs and nothing waits in it that may run: only then may what is new be looked at."""
+        pool = self._state.pools.get(name)
+        if pool is None or pool.is_paused or name in self._closed or name in self._agenda.touched:
+            return None
+        waits = any(self._open_head(name, kind) is not None for kind in self._agenda.kinds(name))
+        return None if waits else pool
+
+    def _best(self, pool: Pool) -> tuple[str, int, Head | None] | None:
+        """The kind whose first waiting task goes first, its room, and the head of the kind that comes after it.
+
+        A kind that has no room keeps what comes after it from its slots.
+        """
+        heads: list[tuple[Head, str]] = []
+        for kind in self._agenda.kinds(pool.name):
+            found = self._open_head(pool.name, kind)
+            if found is not None:
+                heads.append((found[0], kind))
+        heads.sort()
+        before: set[str] = set()
+        for index, (_, kind) in enumerate(heads):
+            room = self._room(pool, kind, before)
+            if room > 0:
+                return kind, room, heads[index + 1][0] if index + 1 < len(heads) else None
+            if self._state.fleet.size_for(pool.name, kind):
+                before.add(kind)
+        return None
+
+    def _admit_all(self, pool: str, kind: str, room: int, until: Head | None) -> None:
+        """Schedule tasks of a kind as long as they have room and go before the head of the next kind.
+
+        Nothing else changes meanwhile: each one takes one place of the room, and no kind gets room by it.
+        """
+        room = min(room, SCHEDULED_PER_DECISION_MAX - len(self._events))
+        while room and (found := self._open_head(pool, kind)) is not None and (until is None or found[0] < until):
+            self._admit(*found)
+            room -= 1
+
+    def _open_head(self, pool: str, kind: str) -> tuple[Head, TaskRecord] | None:
+        """The first waiting task of a kind whose queue lets it run."""
+        while (found := self._agenda.head(pool, kind, self._state.tasks, self._taken, self._now)) is not None:
+            record = found[1]
+            if self._is_open(self._state.queue(pool, record.queue), record.id if record.exclusive else None):
+                return found
+            self._agenda.block(pool, kind)
+        return None
+
+    def _room(self, pool: Pool, kind: str, before: set[str]) -> int:
+        """Idle slots that take the kind, and the credit, less what is already on its way to any of them.
+
+        Tasks of other kinds that could take the same slots count too: too few are admitted rather than too many. Slots
+        that the kinds of `before` could take are theirs, and behind them there is no credit: it would take the next slot.
+        """
+        fleet = self._state.fleet
+        idle = fleet.idle.get(pool.name, {})
+        takes = [accepts for accepts, count in fleet.size.get(pool.name, {}).items() if count and kind in accepts]
+        open_now = [accepts for accepts in takes if idle.get(accepts) and before.isdisjoint(accepts)]
+        free = sum(idle[accepts] for accepts in open_now)
+        # What waits for slots that are all busy does not stand in the way of one that is idle.
+        room = free - self._on_the_way(pool, open_now)
+        credit = 0 if before else fleet.size_for(pool.name, kind) // CREDIT_SHARE
+        return max(room, free + credit - self._on_the_way(pool, takes)) if credit else room
+
+    def _on_the_way(self, pool: Pool, classes: list[Accepts]) -> int:
+        """Scheduled tasks without a slot that any slot of these classes could take."""
+        kinds = {kind for accepts in classes for kind in accepts}
+        return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
+
+    def _is_open(self, queue: Queue, exclusive: TaskId | None) -> bool:
+        """Whether the queue lets one more of its tasks run; `exclusive` is the task that would take its workspace."""
+        if queue.is_paused or queue.is_locked:
+            return False
+        key = (queue.pool, queue.name)
+        if exclusive is not None and (self._holders.get(key) or queue.holder) not in (None, exclusive):
+            return False
+        return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
+
+    def _admit(self, head: Head, record: TaskRecord) -> None:
+        self._agenda.take(record.pool, record.kind, head)
+        self._schedule(record.id, record)
+
+    def _schedule(self, id: TaskId, task: TaskRecord | TaskSubmitted) -> None:
+        queue, lane = (task.pool, task.queue), (task.pool, task.kind)
+        self._taken.add(id)
+        self._admitted[queue] = self._admitted.get(queue, 0) + 1
+        self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
+        if task.exclusive:
+            self._holders[queue] = id
+        self._events.append(TaskScheduled(task=id))
