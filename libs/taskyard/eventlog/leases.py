@@ -8,9 +8,9 @@ server forgets a stream in memory, with its settings, when it restarts, and then
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from typing import Protocol
+from typing import Any, Protocol
 
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -68,12 +68,28 @@ class Lease(Protocol):
         ...
 
 
-async def keep_lease(lease: Lease, lease_seconds: float) -> None:
-    """Renew a lease that was acquired, for as long as it is held. Silence is no loss: nobody else is answered either.
+async def work_with_lease(lease: Lease, lease_seconds: float, work: Coroutine[Any, Any, object]) -> None:
+    """Do `work` for as long as the lease, which was acquired, is held; both have ended when this comes back.
 
     Raises:
         LeaseLost: another has it, or nobody answered for SILENCE_SECONDS_MAX.
+        Exception: whatever the work raises.
     """
+    working = asyncio.create_task(work)
+    keeping = asyncio.create_task(_keep_lease(lease, lease_seconds))
+    try:
+        await asyncio.wait((working, keeping), return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, keeping):  # the work first: what went wrong in it must not pass for a lost lease
+            if task.done():
+                task.result()
+    finally:
+        for task in (working, keeping):
+            task.cancel()
+        await asyncio.gather(working, keeping, return_exceptions=True)
+
+
+async def _keep_lease(lease: Lease, lease_seconds: float) -> None:
+    """Renew the lease for as long as it is held. Silence is no loss: nobody else is answered either."""
     kept_at = time.monotonic()
     while True:
         await asyncio.sleep(lease_seconds / RENEWALS_PER_LEASE)

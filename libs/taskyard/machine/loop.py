@@ -13,7 +13,7 @@ import structlog
 from msgspec import Struct
 
 from taskyard.eventlog.errors import FenceMoved, LeaseLost, LogUnavailable, StreamReplaced
-from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, keep_lease
+from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, work_with_lease
 from taskyard.eventlog.log import EventLog, InputStream, StreamMessage
 from taskyard.eventlog.snapshots import SnapshotStore
 from taskyard.machine.core import Append, LoopCore, Offered, Role
@@ -132,32 +132,13 @@ class MachineLoop(Generic[InputT, EffectT]):
         while True:
             if await self._lease.try_acquire(self.core.instance):
                 try:
-                    await self._lead()
-                except SteppedDown as reason:
+                    await work_with_lease(self._lease, self._lease_seconds, self._take_over_and_decide())
+                except (SteppedDown, LeaseLost) as reason:
                     self._logger.warning("stepped down", reason=str(reason), epoch=self.core.epoch)
                 if self._is_leaving:
                     return
                 self.core.step_down()
             await self._lease.until_free(self._lease_seconds / RENEWALS_PER_LEASE)
-
-    async def _lead(self) -> None:
-        renewal = asyncio.create_task(self._keep_lease())
-        leading = asyncio.create_task(self._take_over_and_decide())
-        try:
-            await asyncio.wait((renewal, leading), return_when=asyncio.FIRST_COMPLETED)
-            for task in (renewal, leading):
-                if task.done():
-                    task.result()
-        finally:
-            for task in (renewal, leading):
-                task.cancel()
-            await asyncio.gather(renewal, leading, return_exceptions=True)
-
-    async def _keep_lease(self) -> None:
-        try:
-            await keep_lease(self._lease, self._lease_seconds)
-        except LeaseLost as error:
-            raise SteppedDown(str(error)) from error
 
     async def _take_over_and_decide(self) -> None:
         await self._until_folded(await self._head())

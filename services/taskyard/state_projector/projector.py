@@ -18,7 +18,7 @@ import asyncpg
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.errors import EventLogError, LeaseLost, LogVersionUnknown
-from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, keep_lease
+from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, work_with_lease
 from taskyard.eventlog.log import EventLog
 from taskyard.state_projector.advance import advance
 from taskyard.state_projector.database import connect, migrate
@@ -96,7 +96,7 @@ class Projector:
                 continue
             delay = 0.0
             try:
-                await self._lead(stop)
+                await work_with_lease(self._lease, self._lease_seconds, self.run_once(stop))
             except LeaseLost as error:
                 _log.warning("projection goes on elsewhere", extra={"reason": str(error)})
             except PositionMoved as error:
@@ -113,20 +113,6 @@ class Projector:
                 await self._lease.release()
             await _unless(stop, asyncio.sleep(delay))
         self.is_ready = False
-
-    async def _lead(self, stop: asyncio.Event) -> None:
-        """Project for as long as the lease is held."""
-        keeping = asyncio.create_task(keep_lease(self._lease, self._lease_seconds), name="projector keeps its lease")
-        projecting = asyncio.create_task(self.run_once(stop), name="projector projects")
-        try:
-            await asyncio.wait((keeping, projecting), return_when=asyncio.FIRST_COMPLETED)
-            for task in (projecting, keeping):
-                if task.done():
-                    task.result()
-        finally:
-            for task in (projecting, keeping):
-                task.cancel()
-            await asyncio.gather(projecting, keeping, return_exceptions=True)
 
     async def run_once(self, stop: asyncio.Event) -> None:
         """Read the state from PostgreSQL and project from there, until `stop` or the first trouble."""

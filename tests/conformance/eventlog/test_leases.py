@@ -7,7 +7,7 @@ from contextlib import suppress
 import pytest
 
 from taskyard.eventlog.errors import EventLogError, LeaseLost
-from taskyard.eventlog.leases import ensure_leases, keep_lease
+from taskyard.eventlog.leases import ensure_leases, work_with_lease
 
 pytestmark = pytest.mark.anyio
 
@@ -83,13 +83,55 @@ async def test_a_renewal_that_was_cut_off_does_not_keep_a_lease_from_being_given
 async def test_a_lease_is_kept_until_another_has_it(site, kit):
     one, two = site.lease("w"), site.lease("w")
     assert await one.try_acquire("one")
-    keeping = asyncio.create_task(keep_lease(one, 0.3))
+    keeping = asyncio.create_task(work_with_lease(one, 0.3, asyncio.Event().wait()))
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(asyncio.shield(keeping), 0.5)
     await one.release()
     assert await two.try_acquire("two")
     with pytest.raises(LeaseLost):
         await asyncio.wait_for(keeping, kit.lease_seconds)
+
+
+async def test_work_ends_with_its_lease(site, kit):
+    one, two = site.lease("w"), site.lease("w")
+    assert await one.try_acquire("one")
+    is_over = asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            is_over.set()
+
+    working = asyncio.create_task(work_with_lease(one, 0.3, work()))
+    await asyncio.sleep(0)
+    await one.release()
+    assert await two.try_acquire("two")
+    with pytest.raises(LeaseLost):
+        await asyncio.wait_for(working, kit.lease_seconds)
+    assert is_over.is_set()
+
+
+async def test_what_fails_in_the_work_is_told(site):
+    lease = site.lease("w")
+    assert await lease.try_acquire("one")
+
+    async def work() -> None:
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await work_with_lease(lease, 3.0, work())
+
+
+async def test_work_that_ends_is_all(site):
+    lease = site.lease("w")
+    assert await lease.try_acquire("one")
+
+    async def work() -> None:
+        await asyncio.sleep(0)
+
+    await work_with_lease(lease, 3.0, work())
+    assert await lease.renew()
 
 
 async def test_renewing_keeps_a_lease(site, kit):
@@ -134,7 +176,7 @@ async def test_without_a_server_nothing_is_confirmed_and_nothing_hangs(own_serve
 async def test_a_lease_about_which_nobody_answers_for_a_while_is_kept(own_server, own_site):
     lease = own_site.lease("w")
     assert await lease.try_acquire("one")
-    keeping = asyncio.create_task(keep_lease(lease, 1.0))
+    keeping = asyncio.create_task(work_with_lease(lease, 1.0, asyncio.Event().wait()))
     own_server.kill()
     with pytest.raises(TimeoutError):  # longer than the lease
         await asyncio.wait_for(asyncio.shield(keeping), 2)
