@@ -3,13 +3,13 @@
 The consumer is ephemeral and asks for no acks. Each delivery bears its stream sequence and its consumer sequence, so a
 loss on the way shows at once; silence shows by missing heartbeats (a consumer that was deleted, or lost in a restart
 of the server, says nothing); a reconnect shows in the connection's statistics. In each case the consumer is made again
-after the last message that was taken in. The server's flow control is answered only while the reader keeps up, so the
-buffer stays bounded.
+after the last message that was taken in. The server's flow control is answered only while the reader keeps up, and where
+the server has sent too much all the same, the consumer is given up until the reader has caught up: so the backlog stays
+bounded, however slow a reader is.
 """
 
 import asyncio
 import logging
-from collections import deque
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -22,6 +22,7 @@ from nats.errors import Error
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.append import Patience
+from taskyard.eventlog.backlog import Backlog
 from taskyard.eventlog.errors import (
     ApiRefused,
     EventLogError,
@@ -34,13 +35,6 @@ from taskyard.eventlog.errors import (
 from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, nanoseconds, stream_info
 from taskyard.eventlog.log import START, StreamMessage, original_time
 
-BATCH_MESSAGES_MAX = 1_024
-BATCH_BYTES_MAX = 1 << 20
-"""A batch ends with the message that reaches one of these: decoding it must not hold the event loop for long."""
-BUFFER_BYTES_MAX = 8 << 20
-"""Above this the server's flow control is left unanswered; it then sends at most its own window (32 MiB) more."""
-MESSAGE_OVERHEAD_BYTES = 512
-"""What a message takes in memory beside its data, so that many small ones count as well."""
 HEARTBEAT_SECONDS = 0.5
 SILENCE_SECONDS_MAX = 1.5
 """Nothing heard for this long, three heartbeats: the consumer is made again."""
@@ -91,10 +85,9 @@ class StreamFollower:
         self._original_times = original_times
         self._created = created
         self._unavailable_seconds_max = unavailable_seconds_max
-        self._buffer: deque[StreamMessage] = deque()
-        self._buffered_bytes = 0
+        self._backlog = Backlog()
         self._flow_reply = ""
-        self._arrived = asyncio.Event()
+        self._is_paused = False
         self._error: Exception | None = None
         self._subscription: Subscription | None = None
         self._consumer = ""
@@ -129,21 +122,15 @@ class StreamFollower:
             StreamMissing: it was deleted.
             LogUnavailable: it was out of reach for longer than the limit.
         """
-        buffer = self._buffer
-        while not buffer:
+        backlog = self._backlog
+        while not backlog:
             if self._error is not None:
                 raise self._error
-            self._arrived.clear()
-            await self._arrived.wait()
-        batch: list[StreamMessage] = []
-        size = 0
-        while buffer and size < BATCH_BYTES_MAX and len(batch) < BATCH_MESSAGES_MAX:
-            message = buffer.popleft()
-            size += len(message.data)
-            batch.append(message)
-        self._buffered_bytes -= size + len(batch) * MESSAGE_OVERHEAD_BYTES
-        if self._flow_reply and self._buffered_bytes < BUFFER_BYTES_MAX:
-            # The keeper answers: a network await here could lose the batch when the reader is cancelled.
+            backlog.arrived.clear()
+            await backlog.arrived.wait()
+        batch = backlog.take_batch()
+        if (self._flow_reply or self._is_paused) and backlog.is_easy:
+            # The keeper goes on: a network await here could lose the batch when the reader is cancelled.
             self._trouble.set()
         return batch
 
@@ -159,7 +146,7 @@ class StreamFollower:
         # The cancelled task holds the frames that it ended in, and so this object: it would keep what nobody reads any more,
         # which may be megabytes, until the garbage collector comes by.
         self._keeper = None
-        self._buffer.clear()
+        self._backlog.clear()
         await self._drop_consumer()
 
     async def _keep(self) -> None:
@@ -167,13 +154,26 @@ class StreamFollower:
             while True:
                 await self._make_consumer()
                 await self._watch()
-                _log.info("consumer was lost and is made again", extra={"stream": self._stream, "after": self._last})
+                if self._is_paused:
+                    await self._until_caught_up()
+                else:
+                    _log.info(
+                        "consumer was lost and is made again", extra={"stream": self._stream, "after": self._last}
+                    )
         except Exception as error:  # noqa: BLE001 - whatever it is, the reader must get it instead of silence
             self._fail(error)
 
     def _fail(self, error: Exception) -> None:
         self._error = self._error or error
-        self._arrived.set()
+        self._backlog.arrived.set()
+
+    async def _until_caught_up(self) -> None:
+        """Without a consumer, for as long as the reader takes: it may stand still for ever, and then nothing is sent to it."""
+        await self._drop_consumer()
+        while not self._backlog.is_easy:
+            self._trouble.clear()
+            await self._trouble.wait()
+        self._is_paused = False
 
     async def _watch(self) -> None:
         """Return when the consumer must be made again."""
@@ -195,7 +195,7 @@ class StreamFollower:
                 return
 
     async def _answer_flow_control(self) -> None:
-        if self._flow_reply and self._buffered_bytes < BUFFER_BYTES_MAX:
+        if self._flow_reply and self._backlog.is_easy:
             reply, self._flow_reply = self._flow_reply, ""
             with suppress(Error):  # A lost answer is asked for again by the next heartbeat.
                 await self._nc.publish(reply)
@@ -307,15 +307,12 @@ class StreamFollower:
             at = original_time(message.headers, at)
         at = max(at, self._floor)
         self._floor = at
-        data = message.data
-        self._buffer.append(
-            StreamMessage(
-                sequence=sequence, at=self._floor, subject=message.subject, data=data, headers=message.headers
-            )
+        self._backlog.add(
+            StreamMessage(sequence=sequence, at=at, subject=message.subject, data=message.data, headers=message.headers)
         )
-        self._buffered_bytes += len(data) + MESSAGE_OVERHEAD_BYTES
-        if not self._arrived.is_set():
-            self._arrived.set()
+        if self._backlog.is_full:
+            self._is_paused = True
+            self._lose()
 
     def _lose(self) -> None:
         """Mark the consumer as lost; a negative sequence refuses what it still delivers."""

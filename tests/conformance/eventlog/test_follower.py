@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from taskyard.eventlog import backlog as backlog_module
 from taskyard.eventlog import follower as follower_module
 from taskyard.eventlog.errors import LogGap, LogUnavailable, StreamMissing, StreamReplaced
 from taskyard.eventlog.follower import StreamFollower
@@ -69,7 +70,7 @@ async def test_following_goes_on_after_a_delivery_was_lost_on_the_way(nats_site,
 
 
 async def test_a_slow_reader_holds_the_server_back_and_gets_everything(nats_site, kit, monkeypatch):
-    monkeypatch.setattr(follower_module, "BUFFER_BYTES_MAX", 200_000)
+    monkeypatch.setattr(backlog_module, "EASY_BYTES", 200_000)
     js = nats_site.nc.jetstream()
     count = 300
     for _ in range(count):
@@ -78,7 +79,7 @@ async def test_a_slow_reader_holds_the_server_back_and_gets_everything(nats_site
         held: list[int] = []
 
         def is_held_back() -> bool:
-            held.append(len(follower._buffer))
+            held.append(len(follower._backlog))
             return bool(follower._flow_reply)
 
         await kit.until(is_held_back)
@@ -86,6 +87,25 @@ async def test_a_slow_reader_holds_the_server_back_and_gets_everything(nats_site
     assert held[-1] < count / 2
     assert [message.sequence for message in messages] == list(range(1, count + 1))
     assert not await js.consumers_info(nats_site.input_name)
+
+
+async def test_a_reader_that_stands_still_holds_no_more_than_the_bound_and_gets_everything_in_the_end(nats_site, kit):
+    """It read fast before, and so has earned a window that alone is more than the bound."""
+    size, count = 100_000, 700
+
+    async def publish() -> None:
+        for _ in range(count):
+            await nats_site.publish_input(b"x" * size)
+
+    await publish()
+    async with JetStreamInput(nats_site.nc, nats_site.input_name).follow(0) as follower:
+        messages = await kit.take(follower, count)
+        await publish()
+        await kit.until(lambda: follower._is_paused and follower._subscription is None)
+        held = len(follower._backlog) * size
+        messages += await kit.take(follower, count)
+    assert backlog_module.BACKLOG_BYTES_MAX - size < held <= backlog_module.BACKLOG_BYTES_MAX + size
+    assert [message.sequence for message in messages] == list(range(1, 2 * count + 1))
 
 
 async def test_a_narrowed_follower_sees_its_subject_only_and_no_gap(nats_site, kit):
@@ -195,7 +215,7 @@ async def test_a_follower_that_was_closed_keeps_nothing_of_what_it_had_read_ahea
         for number in range(3):
             expected = await log.append(kit.make_commit("w", kit.Opened(str(number))), writer="w", expected=expected)
         async with asyncio.timeout(10):
-            while len(follower._buffer) < 3:
+            while len(follower._backlog) < 3:
                 await asyncio.sleep(0.01)
 
-    assert not follower._buffer
+    assert not follower._backlog
