@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, TaskBatch, TaskSpec
 from taskyard.contracts.kinds import INPUT_BYTES_MAX, NOOP_INPUT_BYTES_MAX
+from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
 from taskyard.contracts.validation import (
     InvalidCommand,
     content_digest,
@@ -185,6 +186,11 @@ def test_an_id_is_no_content_and_a_pool_is_however_it_is_named() -> None:
     assert content_digest(spec(**NOOP), "default") != content_digest(spec(**NOOP), "other")
 
 
+def test_the_default_queue_is_the_same_content_whether_it_is_named_or_left_out() -> None:
+    assert content_digest(spec(**NOOP), "default") == content_digest(spec(**NOOP, queue="default"), "default")
+    assert content_digest(spec(**NOOP), "default") != content_digest(spec(**NOOP, queue="defaults"), "default")
+
+
 @pytest.mark.parametrize("when", ["9999-12-31T23:59:59-12:00", "0001-01-01T00:00:00+12:00"])
 def test_a_time_that_another_zone_could_not_hold_is_refused(when: str) -> None:
     body = json.dumps({"kind": "noop", "input": {}, "not_before": when}).encode()
@@ -214,3 +220,47 @@ def test_whatever_comes_is_read_or_refused(data: bytes, verb: str) -> None:
     if isinstance(body, TaskSpec):
         again = decode_spec(msgspec.json.encode(body), "default")
         assert content_digest(again, "default") == content_digest(body, "default")
+
+
+def plan_of_depth(levels: int, variable: str = "") -> bytes:
+    """A plan whose input nests so deeply: two levels are its own."""
+    inner = "[" * (levels - 2) + variable + "]" * (levels - 2)
+    return b'{"kind":"plan","queue":"net","input":{"directory":"/tf","variables":{"a":%s}}}' % inner.encode()
+
+
+@pytest.mark.parametrize("levels", [NESTING_MAX + 1, 500, 10_000])
+def test_an_input_that_another_program_might_be_too_deep_in_its_own_calls_to_read_is_refused(levels: int) -> None:
+    path, message = fault(lambda: decode_spec(plan_of_depth(levels), "default"))
+    assert path in {"input", ""}
+    assert message.startswith("nested too deeply")
+
+
+def test_what_nests_as_deeply_as_may_be_is_read_from_deep_within_calls() -> None:
+    """The log must be readable for everybody, so its events may not be just within the limit of who took them in."""
+
+    def at_depth(calls: int) -> Any:
+        return decode_spec(plan_of_depth(NESTING_MAX), "default") if calls == 0 else at_depth(calls - 1)
+
+    assert at_depth(500).kind == "plan"
+
+
+def test_brackets_within_texts_are_no_levels() -> None:
+    assert decode_spec(plan_of_depth(2, '"' + '[{\\"' * NESTING_MAX + '"'), "default").kind == "plan"
+
+
+@given(
+    st.recursive(
+        st.text() | st.none(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+        max_leaves=NESTING_MAX * 2,
+    ),
+    st.integers(0, NESTING_MAX + 5),
+)
+def test_levels_are_counted_as_they_are(value: Any, around: int) -> None:
+    def depth(value: Any) -> int:
+        children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+        return 1 + max(map(depth, children), default=0) if isinstance(value, dict | list) else 0
+
+    for number in range(around):
+        value = [value, "[{"] if number % 2 else {"]": value}
+    assert nests_too_deeply(msgspec.json.encode(value)) == (depth(value) > NESTING_MAX)

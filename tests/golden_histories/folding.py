@@ -44,13 +44,18 @@ def meaning(commits: Commits) -> dict[str, Any]:
 
 def machines(commits: Commits) -> dict[str, Any]:
     """The folded state of every machine."""
-    scheduler, allocator, dispatcher = Scheduler({}), SlotAllocator(10, 30), Dispatcher()
-    for machine in (scheduler, allocator, dispatcher):
+    folded = new_machines()
+    for machine in folded:
         machine.stand_by()
         for stored in commits:
             for index, event in enumerate(stored.commit.events):
                 machine.apply(event, stored.at, make_position(stored.sequence, index))
-    return {machine.writer: msgspec.json.decode(machine.snapshot()) for machine in (scheduler, allocator, dispatcher)}
+    return {machine.writer: msgspec.json.decode(machine.snapshot()) for machine in folded}
+
+
+def new_machines() -> tuple[Scheduler, SlotAllocator, Dispatcher]:
+    """The machines, which know nothing yet."""
+    return Scheduler({}), SlotAllocator(10, 30), Dispatcher()
 
 
 def _tasks(commits: Commits) -> dict[str, Any]:

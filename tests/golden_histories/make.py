@@ -18,10 +18,12 @@ import msgspec
 
 sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parent.parent / "scenarios"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from folding import meaning, read_history
+from host_processes import is_running
 from nats_doors import ask, command
-from system import FAILS, System, is_running, running
+from system import FAILS, System, running
 
 from taskyard.eventlog.commit import hash_commit
 from taskyard.eventlog.slices import SliceLine

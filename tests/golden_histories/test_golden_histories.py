@@ -10,7 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from folding import CODEC, meaning, read_history
+from folding import CODEC, meaning, new_machines, read_history
 
 from taskyard.cli.log_files import verify_slice
 from taskyard.contracts.events import AnyEvent, LogVersionActivated, UnknownEvent
@@ -28,6 +28,17 @@ def test_a_history_means_what_it_meant(history: Path) -> None:
         history.with_name(history.name.replace(".taskyard.jsonl", ".expected.json")).read_bytes()
     )
     assert list(differences(expected, meaning(read_history(history)))) == []
+
+
+@pytest.mark.parametrize("history", HISTORIES, ids=IDS)
+def test_snapshots_of_that_version_are_read_and_mean_the_same(history: Path) -> None:
+    """Who takes another form gives its snapshots another version; until then a new program begins from the old ones."""
+    kept = msgspec.json.decode(
+        history.with_name(history.name.replace(".taskyard.jsonl", ".expected.json")).read_bytes()
+    )["machines"]
+    for machine in new_machines():
+        machine.restore(msgspec.json.encode(kept[machine.writer]))
+        assert list(differences(kept[machine.writer], msgspec.json.decode(machine.snapshot()))) == []
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=IDS)

@@ -1,7 +1,8 @@
 """Given, when, then for one pure machine: events that the log has, inputs and time that pass, events that follow.
 
-`when` does what the loop does: decide, store, fold, until the machine is quiet. After every `when` two things are held
-that hold for all machines: deciding once more chooses nothing, and a new leader, made from a snapshot, neither.
+`when` does what the loop does: decide, store, fold, until the machine is quiet. Some things are held that hold for all
+machines: deciding changes nothing of what is folded, deciding once more chooses nothing, and a new leader, made from a
+snapshot, neither.
 """
 
 from collections.abc import Sequence
@@ -10,7 +11,14 @@ from typing import Any, Self
 import msgspec
 from msgspec import Raw
 
-from taskyard.contracts.events import AnyEvent, SlotAssigned, TaskSubmitted, WorkerJoined, decode_event
+from taskyard.contracts.events import (
+    AnyEvent,
+    SlotAssigned,
+    TaskSubmitted,
+    UnknownEvent,
+    WorkerJoined,
+    decode_event,
+)
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import SECOND, Instant, Position, TaskId, make_position, make_uuid7, seconds
@@ -73,7 +81,7 @@ class Like:
     def __eq__(self, other: object) -> bool:
         return type(other) is self._kind and all(getattr(other, name) == value for name, value in self._fields.items())
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment] - as Python has it for what is equal to more than itself
 
     def __repr__(self) -> str:
         return f"{self._kind.__name__}({', '.join(f'{name}={value!r}' for name, value in self._fields.items())}, …)"
@@ -86,7 +94,7 @@ class Story:
         self.machine: Machine[Any, Any] = machine
         self.now = START
         self.sequence = 0
-        self.log: list[tuple[AnyEvent, Instant, Position]] = []
+        self.log: list[tuple[AnyEvent | UnknownEvent, Instant, Position]] = []
         self.chosen: list[Any] = []
         machine.stand_by()
         if leads:
@@ -133,8 +141,11 @@ class Story:
     # -- asking --------------------------------------------------------------------------------------------------------
 
     def decide(self, *inputs: Any) -> Decision:
-        """One decision, without storing it."""
-        return self.machine.decide(self.now, inputs)
+        """One decision, without storing it: what is folded stays as it was."""
+        folded = self.machine.snapshot()
+        decision = self.machine.decide(self.now, inputs)
+        assert self.machine.snapshot() == folded, "deciding changes what is folded"
+        return decision
 
     def effects(self) -> Sequence[Any]:
         """What is to be done in the world now."""
@@ -170,7 +181,7 @@ class Story:
             # What is folded is what was stored: its JSON, read again.
             read, position = decode_event(Raw(msgspec.json.encode(event))), make_position(self.sequence, index)
             assert read == event
-            self.log.append((read, self.now, position))  # type: ignore[arg-type]
+            self.log.append((read, self.now, position))
             self.machine.apply(read, self.now, position)
 
 

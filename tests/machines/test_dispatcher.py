@@ -38,6 +38,8 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.nesting import NESTING_MAX
+from taskyard.contracts.values import Position
 from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
 from taskyard.dispatcher.delivery import RESEND_SECONDS, RESEND_STOP_SECONDS, SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
@@ -218,7 +220,7 @@ def test_an_answer_about_an_earlier_attempt_means_nothing() -> None:
 
 def test_an_answer_about_what_was_not_asked_means_nothing() -> None:
     story = Delivering().with_attempt()
-    strange = AssignAnswer(position=story.record().assigned + 1, outcome="lost")  # type: ignore[arg-type]
+    strange = AssignAnswer(position=Position(story.record().assigned + 1), outcome="lost")
 
     story.when(Answered(request=story.sends(), answers=(strange,))).then_nothing()
 
@@ -256,6 +258,22 @@ def test_an_end_is_an_end_though_earlier_reports_are_missing(report: Any, event:
 
     story.when(reported(report), reported(report)).then(event)
     story.when(reported(report)).then_nothing()
+
+
+def test_a_result_that_not_everybody_could_read_is_left_out_of_the_log() -> None:
+    """An agent that nests without end must not stop all who read the log."""
+    deep = Raw(b"[" * (NESTING_MAX + 1) + b"]" * (NESTING_MAX + 1))
+    just = Raw(b"[" * NESTING_MAX + b"]" * NESTING_MAX)
+
+    Delivering().with_attempt().when(reported(Succeeded(**WHEN, result=deep))).then(
+        AttemptSucceeded(task=A, attempt=1, result=Raw(b"null"))
+    )
+    Delivering().with_attempt().when(reported(Failed(**WHEN, error=ERROR, result=deep))).then(
+        AttemptFailed(task=A, attempt=1, error=ERROR, result=Raw(b"null"))
+    )
+    Delivering().with_attempt().when(reported(Succeeded(**WHEN, result=just))).then(
+        AttemptSucceeded(task=A, attempt=1, result=just)
+    )
 
 
 def test_repeated_reports_say_nothing_new() -> None:
@@ -325,7 +343,7 @@ def test_a_plan_is_reported_once() -> None:
 
 
 def running(timeout_seconds: float = 60) -> Delivering:
-    return Delivering().with_attempt(timeout_seconds=timeout_seconds).given(DISPATCHED, STARTED)  # type: ignore[return-value]
+    return Delivering().with_attempt(timeout_seconds=timeout_seconds).given(DISPATCHED, STARTED)
 
 
 def test_an_attempt_that_runs_too_long_is_stopped_a_little_after_its_agent_should_have() -> None:

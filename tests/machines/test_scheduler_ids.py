@@ -114,7 +114,7 @@ def test_the_outcome_of_a_command_with_an_impossible_id_is_not_kept() -> None:
     """An id of the far future would be the last to be forgotten, and nothing could be told from it."""
     known = KnownIds()
     for id in ("abc", "", "0" * 36, make_uuid7(later(ID_AHEAD_SECONDS_MAX + 1), 1)):
-        known.commands.remember(CommandId(id), Answer(code=422), START)
+        known.commands.remember_rejected(CommandId(id), Answer(code=422), START)
 
     assert len(known.commands) == 0
 

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from machine_story import A, B, C, Story, assigned, joined, submitted, task_id
@@ -12,7 +13,10 @@ from taskyard.contracts.events import (
     AttemptSucceeded,
     Changes,
     QueueConfigured,
+    QueueLocked,
     QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
     TaskError,
     TaskPlanned,
     TaskReprioritised,
@@ -40,7 +44,7 @@ def full() -> Commands:
     story.given(TaskPlanned(task=A, attempt=1, changes=Changes()))
     story.given(submitted(B), TaskScheduled(task=B), assigned(B, slot=1))
     story.given(AttemptFailed(task=B, attempt=1, error=TaskError(code="e", message="", retryable=True)))
-    return story  # type: ignore[return-value]
+    return story
 
 
 @pytest.mark.parametrize("succeed", SUCCESSORS)
@@ -83,6 +87,19 @@ def test_a_snapshot_of_a_snapshot_is_the_same() -> None:
 
     assert story.successor().machine.snapshot() == story.machine.snapshot()
     assert story.refolded().machine.snapshot() == story.machine.snapshot()
+
+
+def test_a_queue_is_known_for_as_long_as_there_is_something_to_know_about_it() -> None:
+    """Names of queues are people's to choose, and there is no end to them."""
+    here: dict[str, Any] = {"pool": "default", "queue": "x", "by": "r"}
+    story = Commands()
+    for begin, end in (
+        (QueueConfigured(**here, max_running=2), QueueConfigured(**here, max_running=0)),
+        (QueuePaused(**here), QueueResumed(**here)),
+        (QueueLocked(**here), QueueUnlocked(**here)),
+    ):
+        assert story.given(begin).machine.state.queues.keys() == {("default", "x")}
+        assert story.given(end).machine.state.queues == {}
 
 
 def test_a_leader_that_stood_by_in_between_decides_as_if_it_had_not() -> None:

@@ -247,7 +247,7 @@ PLAN = Changes(add=1)
 def workspace() -> Commands:
     """Two runs, A before B, of the workspace `network`, and a worker with room for both."""
     story = Commands().given(joined(**any_slots(4)))
-    return story.given(submitted(A, "plan_and_apply"), submitted(B, "plan_and_apply"))  # type: ignore[return-value]
+    return story.given(submitted(A, "plan_and_apply"), submitted(B, "plan_and_apply"))
 
 
 def test_two_runs_of_one_workspace_go_one_after_the_other() -> None:

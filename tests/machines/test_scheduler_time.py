@@ -135,7 +135,7 @@ def test_a_plan_that_nobody_answers_expires_after_a_day() -> None:
 def test_the_pool_says_how_long_a_plan_may_wait(before: bool) -> None:
     configured = PoolConfigured(pool="default", by="root", approval_timeout_seconds=60)
     story = Commands().given(configured) if before else Commands()
-    planned(story)  # type: ignore[arg-type]
+    planned(story)
     if not before:
         story.given(configured)
 

@@ -200,7 +200,7 @@ CONFIRMED = ApplyConfirmed(task=A, attempt=1, by="bob")
 
 def with_plan() -> Slots:
     story = Slots().given(joined("w0", slots=(("plan",),)), joined("w1"))
-    return story.scheduled(A, "plan_and_apply").when().given(PLANNED)  # type: ignore[attr-defined]
+    return story.scheduled(A, "plan_and_apply").when().given(PLANNED)
 
 
 def test_a_reserved_slot_is_nobody_elses() -> None:
@@ -222,7 +222,8 @@ def test_an_apply_that_was_not_delivered_waits_on_its_slot_until_it_is_due() -> 
     assert due == story.now + seconds(5)
 
     story.after(4).when(story.heard()).then_nothing()
-    assert story.machine.next_deadline() is not None and story.machine.next_deadline() <= due  # type: ignore[operator]
+    looks_again = story.machine.next_deadline()
+    assert looks_again is not None and looks_again <= due
     story.after(1).when(story.heard()).then(assigned(A, attempt=3))
 
 
@@ -315,6 +316,40 @@ def test_a_worker_that_leaves_with_work_and_is_not_heard_again_is_lost() -> None
     assert story.record().phase is Phase.PENDING
 
 
+def test_nothing_is_remembered_of_workers_that_are_gone() -> None:
+    """Each machine of a fleet that grows and shrinks by itself has a name of its own."""
+    story = Slots()
+    for number in range(20):
+        name = f"w{number}"
+        story.when(story.heard(name)).scheduled(task_id(number), "plan_and_apply").when()
+        story.given(NotDelivered(task=task_id(number), attempt=1, reason=NO_RESPONDERS))
+        story.given(ForceStopped(task=task_id(number), by="root", reason="")).when(story.heard(name, leaving=True))
+    story.after(2 * LOST_SECONDS).when()
+
+    liveness = story.machine._liveness
+    assert story.machine.state.fleet.workers == {}
+    assert (liveness._heard, liveness._leaving, liveness._unreachable) == ({}, {}, {})
+
+
+def test_a_worker_is_forgotten_with_the_last_slot_that_it_held_though_it_was_lost_before() -> None:
+    story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
+    assert story.machine.state.joined.keys() == {"w1"}
+
+    story.given(ForceStopped(task=A, by="root", reason=""))
+
+    assert (story.machine.state.fleet.workers, story.machine.state.joined) == ({}, {})
+
+
+def test_of_many_that_were_drained_and_lost_the_first_are_forgotten_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.contracts.fleet.DRAINED_GONE_MAX", 2)
+    story = Slots()
+    for name in ("w1", "w2", "w3"):
+        story.given(joined(name), WorkerDrainRequested(pool="default", worker=name, by="root"))
+        story.given(WorkerLost(worker=name, incarnation=1))
+
+    assert story.machine.state.fleet.workers.keys() == story.machine.state.joined.keys() == {"w2", "w3"}
+
+
 def test_a_worker_that_left_and_comes_again_joins_again() -> None:
     story = Slots().given(joined())
     story.when(story.heard(leaving=True)).then(Like(WorkerLost, reason="left"))
@@ -402,6 +437,15 @@ def test_two_heartbeats_after_nobody_listened_let_it_recover() -> None:
 
     story.when(story.heard()).then_nothing()
     story.when(story.heard()).then(Like(WorkerRecovered))
+
+
+def test_a_worker_that_comes_back_is_not_suspected_for_what_it_did_not_hear_before() -> None:
+    story = Slots().given(joined()).scheduled(A).when().given(NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
+    story.when().then(Like(WorkerSuspected))
+    story.after(LOST_SECONDS).when().then(Like(WorkerLost))
+
+    story.after(1).when(story.heard()).then(Like(WorkerJoined))
+    story.after(1).when().then_nothing()
 
 
 def test_what_nobody_listened_to_long_ago_says_nothing_to_a_new_leader() -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import importlib.util
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from real_servers import nats_running, postgres_running, service_settings
+from real_servers import give_cluster, nats_running, postgres_running, service_settings
 
 from taskyard.contracts.values import Instant
 from taskyard.embedded.nats_server import NatsServer
@@ -21,6 +22,8 @@ from taskyard.embedded.processes import free_port
 from taskyard.eventlog.leases import MemoryLease, MemoryLeases
 from taskyard.settings import Principal, Role, Settings
 from taskyard.state_projector.projector import Projector
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 WAIT_SECONDS_MAX = 20.0
 LEASE_SECONDS = 0.3
@@ -46,8 +49,10 @@ def story() -> Any:
 @pytest.fixture(scope="session")
 def server() -> Iterator[Postgres]:
     # Not in pytest's own folder: each pytest that starts closes that to other users, and as root PostgreSQL is one.
-    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory, postgres_running(Path(directory)) as server:
-        yield server
+    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory:
+        give_cluster(Path(directory))
+        with postgres_running(Path(directory)) as server:
+            yield server
 
 
 @pytest.fixture

@@ -9,9 +9,8 @@ import pytest
 from taskyard.state_projector import rebuild as rebuild_module
 from taskyard.state_projector import store as store_module
 from taskyard.state_projector.advance import advance
-from taskyard.state_projector.database import connect, migrate
+from taskyard.state_projector.database import DATABASE_ERRORS, connect, migrate
 from taskyard.state_projector.projection import Projection
-from taskyard.state_projector.projector import DATABASE_ERRORS
 from taskyard.state_projector.rebuild import rebuild
 from taskyard.state_projector.store import Store
 
@@ -47,7 +46,8 @@ async def project_with_deaths(story: Any, dsn: str, chance: random.Random) -> in
             return deaths
         often = CALLS_OF_A_WRITE if deaths == 0 else 4 * CALLS_OF_A_WRITE
         calls = chance.randint(1, often) if deaths < DEATHS_MAX else 0
-        store: Any = Store(DyingConnection(connection, calls))  # type: ignore[arg-type]
+        dying: Any = DyingConnection(connection, calls)
+        store = Store(dying)
         projection = Projection(state)
         try:
             while position.sequence < story.head:

@@ -7,36 +7,17 @@ from typing import Any
 
 import asyncpg
 import pytest
+from live_rows import live_digest, rows
 
 from taskyard.contracts.events import TaskScheduled
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.leases import MemoryLeases
 from taskyard.state_projector import projector as projector_module
-from taskyard.state_projector.database import SCHEMA, connect, migrate
-from taskyard.state_projector.digest import digest
+from taskyard.state_projector.database import SCHEMA, connect, connected, migrate
 from taskyard.state_projector.errors import LogMismatch, PositionMoved, SchemaTooNew
 from taskyard.state_projector.projection import Projection
 from taskyard.state_projector.rebuild import rebuild
 from taskyard.state_projector.store import Store
-
-
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(dsn)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def rows(dsn: str, statement: str) -> list[Any]:
-    async with connected(dsn) as connection:
-        return [tuple(row) for row in await connection.fetch(statement)]
-
-
-async def digest_of(dsn: str) -> dict[str, str]:
-    async with connected(dsn) as connection:
-        return await digest(connection, SCHEMA)
 
 
 def test_rows_and_position_are_where_the_log_is(story: Any, dsn: str, run: Any, project: Any) -> None:
@@ -146,16 +127,18 @@ def test_it_waits_for_postgresql_for_as_long_as_it_is_away(
     story: Any, dsn: str, run: Any, *, start_projector: Any, wait: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(projector_module, "RETRY_SECONDS", (0.01,))
-    is_away, real_connect, tries = False, projector_module.connect, 0
+    is_away, tries = False, 0
 
-    async def maybe_connect(dsn: str) -> asyncpg.Connection:
+    @asynccontextmanager
+    async def maybe_connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
         nonlocal tries
         tries += 1
         if is_away:
             raise ConnectionRefusedError
-        return await real_connect(dsn)
+        async with connected(dsn) as connection:
+            yield connection
 
-    monkeypatch.setattr(projector_module, "connect", maybe_connect)
+    monkeypatch.setattr(projector_module, "connected", maybe_connected)
 
     async def scenario() -> None:
         nonlocal is_away, tries
@@ -280,7 +263,7 @@ def test_another_log_is_not_folded_onto_this_read_model(
 
     async def scenario() -> None:
         await project(story)
-        before = await digest_of(dsn)
+        before = await live_digest(dsn)
         other = type(story)()
         for _ in range(4):
             other.submit(by="mallory")
@@ -288,7 +271,7 @@ def test_another_log_is_not_folded_onto_this_read_model(
             await projector_of(other.log, dsn).run_once(asyncio.Event())
         with pytest.raises(LogMismatch):
             await rebuild(other.log, dsn, verify_only=False)
-        assert await digest_of(dsn) == before
+        assert await live_digest(dsn) == before
 
     run(scenario())
 

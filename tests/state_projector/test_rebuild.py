@@ -15,18 +15,19 @@ import asyncpg
 import httpx
 import msgspec
 import pytest
+from live_rows import live_digest, rows
+from real_log import append
 
 from taskyard.api.app import run as run_api
-from taskyard.eventlog.commit import Commit
+from taskyard.eventlog.errors import LogUnavailable
 from taskyard.service import linked
 from taskyard.settings import Settings
 from taskyard.state_projector.app import run as run_projector
-from taskyard.state_projector.database import SCHEMA, connect
+from taskyard.state_projector.database import SCHEMA, connected
 from taskyard.state_projector.differences import DIFFERENCES_MAX, RowDifference
-from taskyard.state_projector.digest import digest
-from taskyard.state_projector.errors import LogMismatch, RebuildRunning
-from taskyard.state_projector.generations import REBUILD_SCHEMA, claim_rebuild
-from taskyard.state_projector.rebuild import Progress, rebuild
+from taskyard.state_projector.errors import LeftOverInUse, LogMismatch, RebuildRunning
+from taskyard.state_projector.generations import REBUILD_SCHEMA, RETIRED_SCHEMA, claim_rebuild
+from taskyard.state_projector.rebuild import SWITCH_COMMITS_MAX, Progress, rebuild
 
 SECONDS_MAX = 50.0
 READERS = 4
@@ -34,28 +35,16 @@ READS_BETWEEN_REBUILDS = 20
 PATHS = ("/tasks?limit=20", "/tasks?status=pending", "/stats", "/queues", "/pools", "/workers", "/tasks/{task}")
 REBUILDS = 3
 KILLS = 4
+CUT = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE datname = current_database() AND pid <> pg_backend_pid()
+"""
 DRIVER = Path(__file__).with_name("rebuilding.py")
 TOKEN = "admin-token"
 
 
-@asynccontextmanager
-async def connected(dsn: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(dsn)
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
 async def schemas(dsn: str) -> set[str]:
-    async with connected(dsn) as connection:
-        found = await connection.fetch("SELECT nspname FROM pg_namespace WHERE nspname LIKE 'taskyard%'")
-        return {row[0] for row in found}
-
-
-async def live_digest(dsn: str) -> dict[str, str]:
-    async with connected(dsn) as connection:
-        return await digest(connection, SCHEMA)
+    return {name for (name,) in await rows(dsn, "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'taskyard%'")}
 
 
 async def damage(dsn: str, statement: str) -> None:
@@ -63,26 +52,12 @@ async def damage(dsn: str, statement: str) -> None:
         await connection.execute(statement)
 
 
-async def append(story: Any, settings: Settings, after: int = 0) -> None:
-    """Append the story, from behind a sequence on, to the log of the real server."""
-    last: dict[str, int] = {}
-    async with linked("test", settings) as links:
-        while batch := story.stream.after(after):
-            for message in batch:
-                commit: Commit[Any] = story.codec.decode(message.data)
-                found = await links.log.last(commit.writer) if commit.writer not in last else None
-                expected = last.get(commit.writer, found.sequence if found else 0)
-                last[commit.writer] = await links.log.append(message.data, writer=commit.writer, expected=expected)
-            after = batch[-1].sequence
-
-
 async def project_it(settings: Settings, sequence: int) -> None:
     """Have the read model at a sequence of the real server's log."""
 
     async def is_there() -> bool:
         with suppress(asyncpg.PostgresError):
-            async with connected(settings.postgres_dsn) as connection:
-                return await connection.fetchval("SELECT sequence FROM log_position") == sequence
+            return await rows(settings.postgres_dsn, "SELECT sequence FROM log_position") == [(sequence,)]
         return False
 
     async with services(msgspec.structs.replace(settings, health_port=None), run_projector):
@@ -233,6 +208,58 @@ def test_what_a_killed_rebuild_left_is_dropped_by_the_next_start_of_a_projector(
             await claim_rebuild(other)
             await project(story)
             assert REBUILD_SCHEMA in await schemas(dsn)
+        await project(story)
+        assert await schemas(dsn) == {SCHEMA}
+
+    run(scenario())
+
+
+def test_who_reads_the_old_rows_for_long_keeps_neither_the_rebuild_nor_the_projector_waiting(
+    story: Any, dsn: str, run: Any, *, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a backup does: it has looked at every table, and ends when it ends."""
+    monkeypatch.setattr("taskyard.state_projector.generations.DROP_WAIT_SECONDS", 0.1)
+    story.submit()
+
+    async def scenario() -> None:
+        await project(story)
+        async with connected(dsn) as backup, backup.transaction():
+            before = await backup.fetch("SELECT id FROM tasks")
+            report = await rebuild(story.log, dsn, verify_only=False)
+            assert (report.switched, report.is_equal) == (True, True)
+            assert await schemas(dsn) == {SCHEMA, RETIRED_SCHEMA}
+            with pytest.raises(LeftOverInUse):
+                await rebuild(story.log, dsn, verify_only=False)
+            story.submit()
+            await project(story)
+            assert await schemas(dsn) == {SCHEMA, RETIRED_SCHEMA}
+            assert await backup.fetch("SELECT id FROM tasks") == before
+        await project(story)
+        assert await schemas(dsn) == {SCHEMA}
+        assert len(await rows(dsn, "SELECT id FROM tasks")) == 2
+
+    run(scenario())
+
+
+def test_a_rebuild_tells_its_own_failure_though_postgresql_is_gone_when_it_cleans_up(
+    story: Any, dsn: str, run: Any, project: Any
+) -> None:
+    story.tell_anything(1, commits=SWITCH_COMMITS_MAX + 1)
+
+    async def scenario() -> None:
+        await project(story)
+
+        class Gone:
+            """A log that goes away, and PostgreSQL with it."""
+
+            async def read(self, *_: Any, **__: Any) -> AsyncIterator[Any]:
+                await damage(dsn, CUT)
+                raise LogUnavailable("no broker")
+                yield
+
+        log: Any = Gone()
+        with pytest.raises(LogUnavailable):
+            await rebuild(log, dsn, verify_only=False)
         await project(story)
         assert await schemas(dsn) == {SCHEMA}
 

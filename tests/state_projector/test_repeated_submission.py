@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from taskyard.state_projector.database import connect
+from taskyard.state_projector.database import connected
 from taskyard.state_projector.rebuild import rebuild
 
 TO_RUNNING = ["TaskSubmitted", "TaskScheduled", "SlotAssigned", "TaskDispatched", "TaskStarted"]
@@ -25,8 +25,7 @@ def test_it_is_void_and_the_projector_goes_on(
         story.submit()
         await project(story)
 
-        connection = await connect(dsn)
-        try:
+        async with connected(dsn) as connection:
             tasks = await connection.fetch("SELECT kind, status, submitted_by FROM tasks ORDER BY submitted")
             assert [tuple(row) for row in tasks] == [("noop", "completed", "alice"), ("noop", "pending", "alice")]
             history = await connection.fetch("SELECT type, void FROM history WHERE task = $1 ORDER BY position", task)
@@ -34,8 +33,6 @@ def test_it_is_void_and_the_projector_goes_on(
             assert [row["type"] for row in history if row["void"]] == TO_RUNNING
             counts = await connection.fetch("SELECT status, tasks FROM counts WHERE tasks > 0 ORDER BY status")
             assert [tuple(row) for row in counts] == [("completed", 1), ("pending", 1)]
-        finally:
-            await connection.close()
         report = await rebuild(story.log, dsn, verify_only=True)
         assert report.differing == ()
 

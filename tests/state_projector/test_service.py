@@ -5,13 +5,13 @@ from typing import Any
 
 import asyncpg
 import httpx
+from real_log import append
 
 from taskyard.embedded.nats_server import NatsServer
-from taskyard.eventlog.commit import Commit
 from taskyard.service import linked
 from taskyard.settings import Settings
-from taskyard.state_projector import rebuild
 from taskyard.state_projector.app import run as run_service
+from taskyard.state_projector.rebuild import rebuild
 
 SECONDS_MAX = 20.0
 
@@ -20,16 +20,6 @@ def test_what_is_appended_is_read_and_rebuilt_the_same(
     story: Any, settings: Settings, dsn: str, run: Any, nats_server: NatsServer
 ) -> None:
     story.tell_anything(7, commits=60)
-
-    async def append(after: int) -> None:
-        last: dict[str, int] = {}
-        async with linked("test", settings) as links:
-            for message in story.stream.after(after):
-                commit: Commit[Any] = story.codec.decode(message.data)
-                found = await links.log.last(commit.writer) if commit.writer not in last else None
-                expected = last.get(commit.writer, found.sequence if found else 0)
-                sequence = await links.log.append(message.data, writer=commit.writer, expected=expected)
-                last[commit.writer] = sequence
 
     async def wait_for(sequence: int) -> None:
         connection = await asyncpg.connect(dsn)
@@ -53,7 +43,7 @@ def test_what_is_appended_is_read_and_rebuilt_the_same(
         service = asyncio.create_task(run_service(settings, stop))
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{settings.health_port}") as client:
             await wait_until_ready(client)
-            await append(0)
+            await append(story, settings)
             await wait_for(story.head)
             assert "taskyard_projected_events_total" in (await client.get("/metrics")).text
             port = nats_server.port
@@ -62,10 +52,11 @@ def test_what_is_appended_is_read_and_rebuilt_the_same(
             assert nats_server.port == port
             written = story.head
             story.tell_anything(8, commits=20)
-            await append(written)
+            await append(story, settings, written)
             await wait_for(story.head)
             await wait_until_ready(client)
-        report = await rebuild.run(settings, verify_only=True)
+        async with linked("rebuild", settings) as links:
+            report = await rebuild(links.log, dsn, verify_only=True)
         assert report.is_equal, report.differing
         assert report.sequence == story.head
         stop.set()

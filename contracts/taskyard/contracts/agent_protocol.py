@@ -31,6 +31,9 @@ HEADER_OFFSET = "Taskyard-Offset"
 
 ACCEPTED, DECLINED, LOST = "accepted", "declined", "lost"
 """Outcomes of an assignment."""
+REASON_NO_SLOT = "the worker has no such slot"
+REASON_NO_KIND = "the worker does not run this kind"
+"""Why an assignment is declined however often it comes to this incarnation: what was to be applied there is planned again."""
 REASON_INCARNATION = "incarnation"
 """Why a request for another incarnation is declined: the one reason that an agent does not remember, so that the same
 assignment may still be accepted when it comes for the right one."""

@@ -89,10 +89,16 @@ class TaskTable:
             if holds is not None:
                 self._index(holds[0], record.id)
         elif holds is None:
-            del self.on_worker[held[0]][record.id]
+            self._leave(held[0], record.id)
         if record.has_ended:
             del self.live[record.id]
         return Change(record, before, held, verdict, holds)
 
     def _index(self, worker: str, task: TaskId) -> None:
         self.on_worker.setdefault(worker, {})[task] = None
+
+    def _leave(self, worker: str, task: TaskId) -> None:
+        tasks = self.on_worker[worker]
+        del tasks[task]
+        if not tasks:
+            del self.on_worker[worker]

@@ -13,7 +13,8 @@ from msgspec import Raw, Struct
 from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Command, TaskBatch, TaskSpec
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
-from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_PATTERN, UUID7_PATTERN
+from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
+from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_DEFAULT, QUEUE_PATTERN, UUID7_PATTERN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
@@ -30,7 +31,10 @@ _FORMS = {
     repr(NO_NUL_PATTERN)[1:-1]: "must not hold a NUL character",
 }
 """What a pattern asks for, said for people."""
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_TOO_DEEP = "nested too deeply"
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes of strangers."""
 
 
 class InvalidCommand(Exception):
@@ -67,7 +71,7 @@ def decode_submission(data: bytes, pool: str) -> TaskSpec | TaskBatch:
         if _probe.decode(data).tasks is msgspec.UNSET:
             return decode_spec(data, pool)
         body = _batch.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "")) from error
     _check_pool(body, pool)
     return body
@@ -81,7 +85,7 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
     """
     try:
         spec = _spec.decode(data)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "")) from error
     _check_pool(spec, pool)
     kind = KINDS.get(spec.kind)
@@ -92,12 +96,15 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
     if spec.not_before is not None and not EPOCH <= spec.not_before <= NOT_BEFORE_MAX:
         message = f"must be from {EPOCH.year} to {NOT_BEFORE_MAX.year}"
         raise InvalidCommand(FieldError(path="not_before", message=message))
-    if len(bytes(spec.input)) > kind.input_bytes_max:
+    written = bytes(spec.input)
+    if len(written) > kind.input_bytes_max:
         raise InvalidCommand(FieldError(path="input", message=f"larger than {kind.input_bytes_max} bytes"))
+    if nests_too_deeply(written):
+        raise InvalidCommand(FieldError(path="input", message=f"{_TOO_DEEP}: at most {NESTING_MAX} levels"))
     try:
         decode_input(spec.kind, spec.input)
         canonical = msgspec.json.encode(msgspec.json.decode(spec.input), order="sorted")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "input")) from error
     return msgspec.structs.replace(spec, input=Raw(canonical))
 
@@ -114,7 +121,7 @@ def decode_body(verb: str, data: bytes, pool: str) -> Command:
     _check_size(data)
     try:
         body = _bodies[verb].decode(data or b"{}")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "")) from error
     _check_pool(body, pool)
     return body
@@ -122,7 +129,8 @@ def decode_body(verb: str, data: bytes, pool: str) -> Command:
 
 def content_digest(spec: TaskSpec, pool: str) -> str:
     """A digest of what a submission to `pool` asks for, whatever its id: 8 bytes in hex."""
-    content = msgspec.json.encode(msgspec.structs.replace(spec, id=None, pool=pool), order="sorted")
+    queue = None if spec.queue == QUEUE_DEFAULT else spec.queue
+    content = msgspec.json.encode(msgspec.structs.replace(spec, id=None, pool=pool, queue=queue), order="sorted")
     return blake2b(content, digest_size=8).hexdigest()
 
 
@@ -139,7 +147,7 @@ def _check_pool(body: Command, pool: str) -> None:
 def _fault(error: Exception, prefix: str) -> FieldError:
     """The fault that a decoder's error tells, with the path of the field below `prefix`."""
     if isinstance(error, RecursionError):
-        return FieldError(path=prefix, message="nested too deeply")
+        return FieldError(path=prefix, message=_TOO_DEEP)
     if not isinstance(error, msgspec.ValidationError):
         return FieldError(path=prefix, message=f"not valid JSON: {str(error)[:200]}")
     match = _PATH.match(str(error))

@@ -6,6 +6,7 @@ import msgspec
 
 from taskyard.contracts.agent_protocol import ReportBatch
 from taskyard.contracts.subjects import REPORTS
+from taskyard.contracts.validation import UNREADABLE
 from taskyard.dispatcher.decide import Input, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
@@ -44,6 +45,6 @@ async def read_reports(message: StreamMessage) -> ReportsRead:
     agent = message.subject.rpartition(".")[2]
     try:
         batch = _decode(message.data)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         batch = None
     return ReportsRead(agent=agent, batch=batch, size=len(message.data))

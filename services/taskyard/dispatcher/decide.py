@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
-from msgspec import Struct
+from msgspec import Raw, Struct
 
 from taskyard.contracts.agent_protocol import (
     DECLINED,
     REASON_INCARNATION,
+    REASON_NO_KIND,
+    REASON_NO_SLOT,
     REPORT_BATCH_MAX,
     AnyReport,
     AssignAnswer,
@@ -28,12 +30,14 @@ from taskyard.contracts.events import (
     Event,
     NotDelivered,
     TaskDispatched,
+    TaskError,
     TaskPlanned,
     TaskProgressed,
     TaskStarted,
     TaskStopRequested,
 )
-from taskyard.contracts.lifecycle import ATTEMPT_OPEN, CAUSE_TIMEOUT, Phase, TaskRecord
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN, CAUSE_TIMEOUT, PLAN_MISSING, Phase, TaskRecord
+from taskyard.contracts.nesting import nests_too_deeply
 from taskyard.contracts.values import Instant, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.state import DispatcherState
@@ -48,6 +52,8 @@ TIMEOUTS_PER_DECISION_MAX = 100
 
 SYSTEM = "dispatcher"
 _ENDS = (Succeeded, Failed, Lost)
+_NO_RESULT = Raw(b"null")
+_FOR_GOOD = frozenset((REASON_NO_SLOT, REASON_NO_KIND))
 
 
 class ReportsRead(Struct, frozen=True, kw_only=True):
@@ -203,6 +209,10 @@ class _Attempts:
 
     def _declined(self, record: TaskRecord, reason: str) -> None:
         match record.phase:
+            case Phase.ASSIGNED if record.confirmed and reason in _FOR_GOOD:
+                # Its worker came back without the slot that was reserved: what can never be applied there is planned again.
+                error = TaskError(code=PLAN_MISSING, message=reason, retryable=True)
+                self._end(record, AttemptFailed(task=record.id, attempt=record.attempt, error=error))
             case Phase.ASSIGNED | Phase.HELD:
                 self._not_delivered(record, reason)
             case Phase.STOPPING:
@@ -233,8 +243,14 @@ class _Attempts:
 def _end_event(report: Succeeded | Failed | Lost) -> Event:
     match report:
         case Succeeded():
-            return AttemptSucceeded(task=report.task, attempt=report.attempt, result=report.result)
+            return AttemptSucceeded(task=report.task, attempt=report.attempt, result=_readable(report.result))
         case Failed():
-            return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=report.result)
+            result = _readable(report.result)
+            return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=result)
         case Lost():
             return AttemptLost(task=report.task, attempt=report.attempt, message=report.message)
+
+
+def _readable(result: Raw) -> Raw:
+    """The result, unless it nests so deeply that somebody who reads the log might not be able to."""
+    return _NO_RESULT if nests_too_deeply(bytes(result)) else result

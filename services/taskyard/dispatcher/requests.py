@@ -13,6 +13,7 @@ from nats.errors import NoRespondersError
 
 from taskyard.contracts.agent_protocol import AssignReply, AssignRequest, CancelRequest
 from taskyard.contracts.subjects import assign_subject, cancel_subject
+from taskyard.contracts.validation import UNREADABLE
 from taskyard.dispatcher.decide import Answered, Input, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 
@@ -37,7 +38,7 @@ class Requests:
             answers = _decode(reply.data).answers
         except NoRespondersError:
             self._post(NobodyListened(request=effect))
-        except (NatsError, OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (NatsError, OSError, *UNREADABLE) as error:
             _logger.info("an agent did not answer", agent=effect.agent, reason=type(error).__name__)
         else:
             self._post(Answered(request=effect, answers=answers))

@@ -8,6 +8,7 @@ Invariants: a task id is accepted once; at most one `plan_and_apply` of a queue 
 end; in a queue tasks are scheduled by priority, then in order of submission; nothing is scheduled in a paused or locked
 queue; a pool gets little more scheduled tasks than it has idle slots, so that all this bites until the last moment.
 
-state.py folds, agenda.py keeps what waits for a decision, known.py remembers ids, intake.py and submissions.py decide on
-commands, decide.py chooses, answers.py collects outcomes for the doors, app.py wires.
+state.py folds (pools.py: pools and queues with their counts), agenda.py keeps what waits for a decision, known.py remembers
+ids. decide.py chooses: intake.py and submissions.py decide on commands, admission.py on what may run. answers.py collects
+outcomes for the doors, app.py wires.
 """

@@ -19,7 +19,8 @@ from taskyard.contracts.fleet import Accepts
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import Instant, TaskId
 from taskyard.scheduler.agenda import Agenda, Head
-from taskyard.scheduler.state import Pool, Queue, SchedulerState
+from taskyard.scheduler.pools import Pool, Queue
+from taskyard.scheduler.state import SchedulerState
 
 SCHEDULED_PER_DECISION_MAX = 250
 """With the tasks of the commands these stay within a commit."""
@@ -82,14 +83,14 @@ class Admission:
             if len(self._events) >= SCHEDULED_PER_DECISION_MAX or self._room(pool, event.kind, set()) <= 0:
                 clear[event.pool] = None
                 continue
-            queue = self._state.queues.get((event.pool, event.queue)) or Queue(pool=event.pool, name=event.queue)
+            queue = self._state.queue(event.pool, event.queue)
             if self._is_open(queue, event.task if event.exclusive else None):
                 self._schedule(event.task, event)
 
     def _clear(self, name: str) -> Pool | None:
         """The pool, if it runs and nothing waits in it that may run: only then may what is new be looked at."""
-        pool = self._state.pools.get(name)
-        if pool is None or pool.is_paused or name in self._closed or name in self._agenda.touched:
+        pool = self._state.pool(name)
+        if pool.is_paused or name in self._closed or name in self._agenda.touched:
             return None
         waits = any(self._open_head(name, kind) is not None for kind in self._agenda.kinds(name))
         return None if waits else pool

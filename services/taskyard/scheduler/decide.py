@@ -99,7 +99,7 @@ def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Inst
             return TaskStopRequested(task=record.id, cause=CAUSE_SCHEDULE_TO_START, by=SYSTEM)
         case "answer_by" if record.phase is Phase.APPLY_PENDING:
             assert record.planned_at is not None and record.plan_attempt is not None
-            expires = Instant(record.planned_at + seconds(state.pool(record.pool).approval_timeout_seconds))
+            expires = Instant(record.planned_at + seconds(state.pool(record.pool).approval_seconds))
             if expires <= now:
                 return ApprovalExpired(task=record.id, attempt=record.plan_attempt)
             state.agenda.set_timer(expires, ANSWER_BY, record.id)

@@ -44,15 +44,18 @@ class KnownCommands:
         return known[1] if known is not None else None
 
     def remember(self, command: CommandId, answer: Answer, at: Instant) -> None:
-        """A command was decided at log time `at`. One that was refused for an id that cannot be is refused again."""
-        if not is_uuid7(command) or is_ahead(command, at):
-            return
+        """A command was decided at log time `at`, which may be long before its own: the log's clock may have been set back."""
         id = id_bytes(command)
-        if id in self._answers:
+        if not id or id in self._answers:
             return
         self._answers[id] = (command, answer)
         for forgotten in self.window.add(id, at):
             del self._answers[forgotten]
+
+    def remember_rejected(self, command: CommandId, answer: Answer, at: Instant) -> None:
+        """A command was rejected at log time `at`. One whose id cannot be is rejected again whenever it comes."""
+        if is_uuid7(command) and not is_ahead(command, at):
+            self.remember(command, answer, at)
 
     def saved(self) -> SavedCommands:
         """The outcomes for a snapshot."""

@@ -7,7 +7,7 @@ from msgspec import Struct
 
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import CommandRejected, FieldError, TaskSubmitted
-from taskyard.contracts.validation import InvalidCommand
+from taskyard.contracts.validation import UNREADABLE, InvalidCommand
 from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
 
 TEXT_CHARACTERS_MAX = 200
@@ -86,7 +86,7 @@ def given_id(message: CommandMessage) -> CommandId:
     """The id that a refused command bears, as far as it can be read, so that who sent it finds the refusal."""
     try:
         given = msgspec.json.decode(message.data, type=_GivenId).id
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         given = None
     return CommandId(given if isinstance(given, str) and len(given) <= 64 else derived_id(message, -1))
 

@@ -4,68 +4,39 @@
 """
 
 from collections.abc import Sequence
-from typing import get_args
+from typing import cast, get_args
 
 from msgspec import Struct
 
-from taskyard.contracts.commands import Answer
+from taskyard.contracts.commands import SUBMIT, Answer
 from taskyard.contracts.events import (
     AnyEvent,
     ApplyConfirmed,
     CommandRejected,
     PoolConfigured,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    QueueResumed,
-    QueueUnlocked,
     TaskSubmitted,
     UnknownEvent,
 )
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord, Verdict
+from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, TaskId, seconds
+from taskyard.contracts.values import Instant, Position, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds
-
-APPROVAL_TIMEOUT_SECONDS = 24 * 3600.0
-WAITING_MAX = 1_000_000
+from taskyard.scheduler.pools import (
+    Pool,
+    Queue,
+    SavedPool,
+    SavedQueue,
+    restore_pool,
+    restore_queue,
+    save_pool,
+    save_queue,
+)
 
 _WITH_COMMAND = frozenset(event for event in get_args(AnyEvent) if "command" in event.__struct_fields__)
-_SETTINGS = frozenset((PoolConfigured, QueueConfigured, QueuePaused, QueueResumed, QueueLocked, QueueUnlocked))
-
-
-class Pool(Struct, kw_only=True):
-    """Settings of a pool, and counts of its live tasks.
-
-    `waiting` counts tasks without a slot; `scheduled` those of each kind among them that may already run.
-    """
-
-    name: str
-    max_waiting: int = WAITING_MAX
-    approval_timeout_seconds: float = APPROVAL_TIMEOUT_SECONDS
-    is_paused: bool = False
-    waiting: int = 0
-    scheduled: dict[str, int] = {}
-
-
-class Queue(Struct, kw_only=True):
-    """Settings of a queue; `admitted` counts its tasks between scheduled and end, `holder` is its exclusive task."""
-
-    pool: str
-    name: str
-    max_running: int = 0
-    is_paused: bool = False
-    is_locked: bool = False
-    admitted: int = 0
-    holder: TaskId | None = None
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether nothing would be lost by forgetting it."""
-        return not (self.max_running or self.is_paused or self.is_locked or self.admitted or self.holder)
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -73,8 +44,8 @@ class Saved(Struct, frozen=True, kw_only=True):
 
     tasks: list[TaskRecord]
     workers: list[Worker]
-    pools: list[Pool]
-    queues: list[Queue]
+    pools: list[SavedPool]
+    queues: list[SavedQueue]
     known: SavedIds
 
 
@@ -84,8 +55,7 @@ class SchedulerState:
     def __init__(self) -> None:
         self.tasks = TaskTable()
         self.fleet = Fleet()
-        self.pools: dict[str, Pool] = {}
-        self.queues: dict[tuple[str, str], Queue] = {}
+        self.settings = SettingsTable(Pool, Queue)
         self.known = KnownIds()
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
@@ -102,15 +72,16 @@ class SchedulerState:
         kind = type(event)
         if kind in _WITH_COMMAND:  # few of the events of a task
             self._remember(event, changes, at, position)
-            if kind in _SETTINGS:
-                self._configure(event)
+            if kind in SETTINGS_EVENTS:
+                self._configure(cast("SettingsEvent", event), at)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
     def _task_changed(self, change: Change, record: TaskRecord) -> None:
         if change.before in ON_WORKER and record.phase in ON_WORKER:
             return  # delivered or started: it changes nothing of what may run
-        pool, queue = self.pool(record.pool), self.queue(record.pool, record.queue)
+        settings = self.settings
+        pool, queue = settings.pool(record.pool), settings.queue(record.pool, record.queue)
         self._count(pool, queue, record, change)
         if change.before is None:
             self._must_start(record)
@@ -154,15 +125,14 @@ class SchedulerState:
         if record.auto_confirm:
             self.agenda.confirm_by_itself(record.id)
         elif record.planned_at is not None:
-            expires = Instant(record.planned_at + seconds(pool.approval_timeout_seconds))
+            expires = Instant(record.planned_at + seconds(pool.approval_seconds))
             self.agenda.set_timer(expires, ANSWER_BY, record.id)
 
     def _ended(self, record: TaskRecord, queue: Queue) -> None:
         if queue.holder == record.id:
             queue.holder = None
             self.agenda.reopen(queue.pool, queue.name)
-        if queue.is_plain:
-            self.queues.pop((queue.pool, queue.name), None)
+        self._forget_if_plain(queue)
         was_discarded = record.error is not None and record.error.code == DISCARDED
         self.known.tasks.ended(record.id, record.status, was_discarded=was_discarded)
 
@@ -182,34 +152,29 @@ class SchedulerState:
         if command is None:
             return
         answer = answer_of(event, changes, self.known.tasks, position)
-        # A refused submission may be sent again under its id when the reason is gone.
-        if not (isinstance(event, CommandRejected) and event.verb == "submit"):
-            self.known.commands.remember(command, answer, at)
-        if not isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
-            self.answers.settle(command, answer)
+        if isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
+            if event.verb != SUBMIT:  # a refused submission may be sent again under its id when the reason is gone
+                self.known.commands.remember_rejected(command, answer, at)
+            return
+        self.known.commands.remember(command, answer, at)
+        self.answers.settle(command, answer)
 
     # -- settings ------------------------------------------------------------------------------------------------------
 
-    def _configure(self, event: AnyEvent | UnknownEvent) -> None:
-        match event:
-            case PoolConfigured():
-                pool = self.pool(event.pool)
-                if event.max_waiting is not None:
-                    pool.max_waiting = event.max_waiting
-                if event.approval_timeout_seconds is not None:
-                    pool.approval_timeout_seconds = event.approval_timeout_seconds
-                    self._watch_approvals(pool)
-            case QueueConfigured():
-                if event.max_running is not None:
-                    self.queue(event.pool, event.queue).max_running = event.max_running
-                    self.agenda.reopen(event.pool, event.queue)
-            case QueuePaused() | QueueResumed():
-                self._pause(event.pool, event.queue, is_paused=isinstance(event, QueuePaused))
-            case QueueLocked() | QueueUnlocked():
-                self.queue(event.pool, event.queue).is_locked = isinstance(event, QueueLocked)
-                self.agenda.reopen(event.pool, event.queue)
-            case _:
-                pass
+    def _configure(self, event: SettingsEvent, at: Instant) -> None:
+        self.settings.apply(event, at)
+        if isinstance(event, PoolConfigured):
+            if event.approval_timeout_seconds is not None:
+                self._watch_approvals(self.settings.pool(event.pool))
+        elif event.queue is None:
+            self.agenda.touch(event.pool)
+        else:
+            self.agenda.reopen(event.pool, event.queue)
+            self._forget_if_plain(self.settings.queue(event.pool, event.queue))
+
+    def _forget_if_plain(self, queue: Queue) -> None:
+        if queue.is_plain:
+            self.settings.queues.pop((queue.pool, queue.name), None)
 
     def _watch_approvals(self, pool: Pool) -> None:
         """Plans that wait may now expire earlier than their timers say."""
@@ -217,29 +182,25 @@ class SchedulerState:
             if record.phase is Phase.APPLY_PENDING and record.pool == pool.name:
                 self._planned(record, pool)
 
-    def _pause(self, pool: str, queue: str | None, *, is_paused: bool) -> None:
-        if queue is None:
-            self.pool(pool).is_paused = is_paused
-            self.agenda.touch(pool)
-        else:
-            self.queue(pool, queue).is_paused = is_paused
-            self.agenda.reopen(pool, queue)
-
     # -- reading -------------------------------------------------------------------------------------------------------
 
+    @property
+    def pools(self) -> dict[str, Pool]:
+        """Every pool that an event has named."""
+        return self.settings.pools
+
+    @property
+    def queues(self) -> dict[tuple[str, str], Queue]:
+        """Queues by pool and name; one about which there is nothing to know is forgotten."""
+        return self.settings.queues
+
     def pool(self, name: str) -> Pool:
-        """The pool of this name; it comes to be when it is first named."""
-        pool = self.pools.get(name)
-        if pool is None:
-            pool = self.pools[name] = Pool(name=name)
-        return pool
+        """The pool of this name; as any that begins, if no event has named it."""
+        return self.settings.pools.get(name) or Pool(name=name)
 
     def queue(self, pool: str, name: str) -> Queue:
-        """The queue of this name in the pool; it comes to be when it is first named."""
-        queue = self.queues.get((pool, name))
-        if queue is None:
-            queue = self.queues[(pool, name)] = Queue(pool=pool, name=name)
-        return queue
+        """The queue of this name in the pool; as any that begins, if there is nothing to know about it."""
+        return self.settings.queues.get((pool, name)) or Queue(pool=pool, name=name)
 
     # -- leading and snapshots -----------------------------------------------------------------------------------------
 
@@ -266,8 +227,8 @@ class SchedulerState:
         return Saved(
             tasks=list(self.tasks.live.values()),
             workers=list(self.fleet.workers.values()),
-            pools=list(self.pools.values()),
-            queues=list(self.queues.values()),
+            pools=[save_pool(pool) for pool in self.pools.values()],
+            queues=[save_queue(queue) for queue in self.queues.values()],
             known=self.known.saved(),
         )
 
@@ -278,6 +239,6 @@ class SchedulerState:
         state.tasks = TaskTable(saved.tasks)
         state.fleet = Fleet(saved.workers)
         state.known = KnownIds.restored(saved.known)
-        state.pools = {pool.name: pool for pool in saved.pools}
-        state.queues = {(queue.pool, queue.name): queue for queue in saved.queues}
+        pools, queues = map(restore_pool, saved.pools), map(restore_queue, saved.queues)
+        state.settings = SettingsTable(Pool, Queue, pools, queues)
         return state

@@ -132,8 +132,8 @@ class Submissions:
 
     def _check_room(self, name: str) -> None:
         pool = self._state.pool(name)
-        if pool.waiting + self._waiting.get(name, 0) >= pool.max_waiting:
-            raise Refused(429, "pool_full", f"the pool {name} has {pool.max_waiting} waiting tasks, its limit")
+        if pool.waiting + self._waiting.get(name, 0) >= pool.waiting_max:
+            raise Refused(429, "pool_full", f"the pool {name} has {pool.waiting_max} waiting tasks, its limit")
 
 
 def check_age(window: Window, id: str, at: Instant) -> None:

@@ -8,6 +8,7 @@ from faststream.nats.annotations import NatsMessage
 
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
+from taskyard.contracts.validation import UNREADABLE
 from taskyard.machine.loop import MachineLoop
 from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.service import Links
@@ -57,7 +58,7 @@ class _Ears:
         raw = message.raw_message
         try:
             heartbeat = _decode(raw.data)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             return
         agent = raw.subject.rpartition(".")[2]
         now = self._loop.core.now(time.monotonic())

@@ -74,6 +74,7 @@ class Liveness:
             if len(fleet.workers) + len(joined) >= WORKERS_MAX:
                 return None
             joined[seen.agent] = heartbeat.incarnation
+            self._unreachable.pop(seen.agent, None)  # that was before
             return _joined(seen.agent, heartbeat)
         if worker is not None and worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
             return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
@@ -85,10 +86,16 @@ class Liveness:
             return []
         self.next_check = Instant(now + seconds(CHECK_SECONDS))
         events = [self._check(worker, now) for worker in fleet.workers.values() if not worker.is_lost]
-        for gone in self._heard.keys() - fleet.workers.keys():
-            if self._heard[gone] < now - self._lost:
-                del self._heard[gone]
+        self._forget_who_is_gone(now, fleet)
         return [event for event in events if event is not None]
+
+    def _forget_who_is_gone(self, now: Instant, fleet: Fleet) -> None:
+        for gone in self._unreachable.keys() - fleet.workers.keys():
+            del self._unreachable[gone]
+        for gone in self._heard.keys() - fleet.workers.keys():
+            if self._heard[gone] < now - self._lost:  # a heartbeat from before may still be on its way
+                del self._heard[gone]
+                self._leaving.pop(gone, None)
 
     def _check(self, worker: Worker, now: Instant) -> Event | None:
         name, incarnation = worker.name, worker.incarnation

@@ -70,11 +70,16 @@ class AllocatorState:
         if isinstance(event, WorkerJoined):
             self.joined[name] = position
         worker = self.fleet.workers.get(name)
+        if len(self.joined) > len(self.fleet.workers):
+            self._forget_who_is_gone()
         if worker is None:
-            self.joined.pop(name, None)
             return
         self.idle.add_worker(worker, self.joined[name])
         self.touched[worker.pool] = None
+
+    def _forget_who_is_gone(self) -> None:
+        """The fleet forgets workers by itself, and with one of them others too: those that were drained first."""
+        self.joined = {name: at for name, at in self.joined.items() if name in self.fleet.workers}
 
     def _task_changed(self, event: AnyEvent | UnknownEvent, change: Change, record: TaskRecord) -> None:
         if change.before in ON_WORKER and record.phase in ON_WORKER:
@@ -95,9 +100,11 @@ class AllocatorState:
 
     def _slot_freed(self, name: str, slot: int) -> None:
         worker = self.fleet.workers.get(name)
-        if worker is not None:
-            self.idle.add(worker, slot, self.joined[name])
-            self.touched[worker.pool] = None
+        if worker is None:  # it was lost before, and this was the last slot that it held
+            self._forget_who_is_gone()
+            return
+        self.idle.add(worker, slot, self.joined[name])
+        self.touched[worker.pool] = None
 
     def stand_by(self) -> None:
         """Remember nothing to decide."""

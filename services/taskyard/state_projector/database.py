@@ -1,6 +1,8 @@
 """Connections of the projector, and the forward-only migrations of its schema."""
 
 import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
 
 import asyncpg
@@ -12,9 +14,13 @@ NOTIFY_CHANNEL = "taskyard_position"
 
 CONNECT_SECONDS_MAX = 5
 STATEMENT_SECONDS_MAX = 60.0
+CLOSE_SECONDS_MAX = 2.0
 CLIENT_CHECK_SECONDS = 1
 KEEPALIVE_SECONDS = 10
 """How soon the server looks for a client that has gone without a word, and so frees its locks."""
+
+DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""What asyncpg raises when PostgreSQL is away, goes away, or refuses."""
 
 _MIGRATIONS_TABLE = "CREATE TABLE IF NOT EXISTS migrations (number integer PRIMARY KEY, name text NOT NULL)"
 _MIGRATION_LOCK = 0x7A5C_0001
@@ -47,6 +53,17 @@ async def connect(dsn: str, schema: str = SCHEMA) -> asyncpg.Connection:
             "enable_mergejoin": "off",
         },
     )
+
+
+@asynccontextmanager
+async def connected(dsn: str, schema: str = SCHEMA) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of `connect` that is closed at the end, also where PostgreSQL does not answer any more."""
+    connection = await connect(dsn, schema)
+    try:
+        yield connection
+    finally:
+        with suppress(*DATABASE_ERRORS):
+            await connection.close(timeout=CLOSE_SECONDS_MAX)
 
 
 async def migrate(connection: asyncpg.Connection, schema: str = SCHEMA) -> None:

@@ -23,16 +23,8 @@ FROM "{schema}".{table} r
 Digest = dict[str, str]
 
 
-async def digest(connection: asyncpg.Connection, schema: str) -> Digest:
-    """The digest of each table: the number of its rows and the sum of their hashes.
-
-    Call it in a transaction of isolation `repeatable_read`, so that all tables are seen at one position.
-    """
-    return {table: await digest_table(connection, schema, table) for table in KEYS}
-
-
 async def digest_table(connection: asyncpg.Connection, schema: str, table: str) -> str:
-    """The digest of one table."""
+    """The digest of one table: the number of its rows and the sum of their hashes."""
     return str(await connection.fetchval(_DIGEST.format(schema=schema, table=table), timeout=DIGEST_SECONDS_MAX))
 
 

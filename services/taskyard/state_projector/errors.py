@@ -20,6 +20,10 @@ class RebuildRunning(ProjectorError):
     """Another rebuild is at work; this one has touched nothing. Remedy: wait for it, or end it."""
 
 
+class LeftOverInUse(ProjectorError):
+    """What an earlier rebuild has left behind is still read, and cannot be dropped. Remedy: wait for who reads it, or end it."""
+
+
 class LogMismatch(ProjectorError):
     """The read model was folded from another log than the one that is followed now.
 

@@ -1,15 +1,20 @@
 """The read models that may be in PostgreSQL at once, each in its schema: the live one, one that is made, one retired."""
 
+import logging
+
 import asyncpg
 
 from taskyard.state_projector.database import NOTIFY_CHANNEL, SCHEMA
-from taskyard.state_projector.errors import RebuildRunning
+from taskyard.state_projector.errors import LeftOverInUse, RebuildRunning
 
 REBUILD_SCHEMA = "taskyard_rebuild"
 RETIRED_SCHEMA = "taskyard_retired"
 
 RETIRED_GENERATION = "retired"
 """No writer has read it as the generation of its rows, so none can write any more. The position stays for readers."""
+
+DROP_WAIT_SECONDS = 2.0
+"""How long to wait for who still reads what is to be dropped. A backup, say, may read it for hours."""
 
 _REBUILD_LOCK = 0x7A5C_0003
 
@@ -19,6 +24,9 @@ FROM pg_locks l JOIN pg_stat_activity a USING (pid)
 WHERE l.locktype = 'advisory' AND l.objid::bigint = $1 AND l.granted
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
+
+
+_log = logging.getLogger(__name__)
 
 
 async def claim_rebuild(connection: asyncpg.Connection) -> None:
@@ -35,7 +43,7 @@ async def claim_rebuild(connection: asyncpg.Connection) -> None:
 
 
 async def drop_left_over(connection: asyncpg.Connection) -> None:
-    """Drop what a rebuild that was killed has left behind, unless one is at work."""
+    """Drop what a rebuild has left behind, unless one is at work, or somebody still reads it."""
     left_over = await connection.fetchval(
         "SELECT count(*) FROM pg_namespace WHERE nspname = ANY ($1::text[])", [REBUILD_SCHEMA, RETIRED_SCHEMA]
     )
@@ -43,14 +51,28 @@ async def drop_left_over(connection: asyncpg.Connection) -> None:
         return
     try:
         await drop_others(connection)
+    except LeftOverInUse as error:
+        _log.warning("what a rebuild has left behind stays for now", extra={"reason": str(error)})
     finally:
         await connection.execute("SELECT pg_advisory_unlock($1)", _REBUILD_LOCK)
 
 
 async def drop_others(connection: asyncpg.Connection) -> None:
-    """Drop every read model but the live one."""
+    """Drop every read model but the live one.
+
+    Raises:
+        LeftOverInUse: somebody still reads one.
+    """
     for schema in (REBUILD_SCHEMA, RETIRED_SCHEMA):
-        await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{DROP_WAIT_SECONDS}s'")
+                await connection.execute(f'DROP SCHEMA IF EXISTS "{schema}" CASCADE')
+        except asyncpg.LockNotAvailableError as error:
+            message = (
+                f"the rows that an earlier rebuild left in the schema {schema} are still read; wait, or end who reads"
+            )
+            raise LeftOverInUse(message) from error
 
 
 async def put_in_place(live: asyncpg.Connection, sequence: int) -> None:

@@ -10,10 +10,7 @@ PostgreSQL again, and follow the log from there. Nothing can be lost or doubled,
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
 from typing import Any
-
-import asyncpg
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import StoredCommit
@@ -21,7 +18,7 @@ from taskyard.eventlog.errors import EventLogError, LeaseLost, LogVersionUnknown
 from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, work_with_lease
 from taskyard.eventlog.log import EventLog
 from taskyard.state_projector.advance import advance
-from taskyard.state_projector.database import connect, migrate
+from taskyard.state_projector.database import DATABASE_ERRORS, connected, migrate
 from taskyard.state_projector.errors import LogMismatch, NotLeading, PositionMoved
 from taskyard.state_projector.generations import drop_left_over
 from taskyard.state_projector.projection import Projection
@@ -37,10 +34,6 @@ have reached their bound."""
 WAIT_SECONDS_MAX = 0.2
 RETRY_SECONDS = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the next try; the last one repeats for ever."""
-CLOSE_SECONDS_MAX = 2.0
-
-DATABASE_ERRORS = (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises when PostgreSQL is away, goes away, or refuses."""
 
 _log = logging.getLogger(__name__)
 
@@ -116,8 +109,7 @@ class Projector:
 
     async def run_once(self, stop: asyncio.Event) -> None:
         """Read the state from PostgreSQL and project from there, until `stop` or the first trouble."""
-        connection = await connect(self._dsn)
-        try:
+        async with connected(self._dsn) as connection:
             await migrate(connection)
             store = Store(connection)
             await store.lead()
@@ -127,9 +119,6 @@ class Projector:
             self.folded = position.sequence
             _log.info("projection began", extra={"sequence": position.sequence, "live_tasks": projection.live_tasks})
             await self._follow(store, projection, position, stop)
-        finally:
-            with suppress(*DATABASE_ERRORS):
-                await connection.close(timeout=CLOSE_SECONDS_MAX)
 
     async def _follow(self, store: Store, projection: Projection, position: LogPosition, stop: asyncio.Event) -> None:
         ahead = self._ahead = ReadAhead()

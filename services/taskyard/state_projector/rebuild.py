@@ -11,14 +11,14 @@ right by definition, and a read model that is wrong does not mend itself. Who wa
 A live read model that was folded from another log (one that was restored, or made anew) cannot be compared at all. It is
 replaced only if that is asked for: it may as well be that the settings name the wrong log.
 
-A rebuild that dies leaves a schema that nobody reads. The next rebuild drops it, or the next start of a projector.
+A rebuild that dies leaves a schema that nobody reads, and one that ends may leave the old rows to who has begun to read
+them. The next rebuild drops it, or the next start of a projector.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import Any, Literal
 
 import asyncpg
@@ -26,13 +26,11 @@ from msgspec import Struct
 
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.log import EventLog
-from taskyard.service import linked
-from taskyard.settings import Settings
 from taskyard.state_projector.advance import advance
-from taskyard.state_projector.database import SCHEMA, connect, migrate
+from taskyard.state_projector.database import DATABASE_ERRORS, SCHEMA, connected, migrate
 from taskyard.state_projector.differences import RowDifference, find_differences
 from taskyard.state_projector.digest import KEYS, Digest, differing, digest_table
-from taskyard.state_projector.errors import LogMismatch
+from taskyard.state_projector.errors import LeftOverInUse, LogMismatch
 from taskyard.state_projector.generations import REBUILD_SCHEMA, claim_rebuild, drop_others, put_in_place
 from taskyard.state_projector.projection import Projection
 from taskyard.state_projector.store import LogPosition, Store
@@ -89,12 +87,6 @@ def _tell_nobody(_progress: Progress) -> None:
     """For who does not watch."""
 
 
-async def run(settings: Settings, *, verify_only: bool) -> RebuildReport:
-    """Rebuild as the settings tell where the log and the read model are: see `rebuild`."""
-    async with linked("rebuild", settings) as links:
-        return await rebuild(links.log, settings.postgres_dsn, verify_only=verify_only)
-
-
 async def rebuild(
     log: EventLog[Any],
     dsn: str,
@@ -110,10 +102,11 @@ async def rebuild(
 
     Raises:
         RebuildRunning: another rebuild is at work. Nothing was touched.
+        LeftOverInUse: somebody still reads what an earlier one left behind. Nothing was touched.
         LogMismatch: the live read model is of another log, or this log ends before it. Nothing was switched.
     """
     began = time.monotonic()
-    async with _connected(dsn, SCHEMA) as live, _connected(dsn, REBUILD_SCHEMA) as beside:
+    async with connected(dsn) as live, connected(dsn, REBUILD_SCHEMA) as beside:
         await claim_rebuild(live)
         await migrate(live)
         await drop_others(beside)
@@ -133,7 +126,7 @@ async def rebuild(
             if not verify_only:
                 await _switch(live, beside, again, is_same_log=found is not None)
         finally:
-            await drop_others(beside)
+            await _clean_up(beside)
     return RebuildReport(
         sequence=found.at.sequence if found else again.position.sequence,
         events=again.events,
@@ -145,6 +138,14 @@ async def rebuild(
         switched=not verify_only,
         compared=found is not None,
     )
+
+
+async def _clean_up(beside: asyncpg.Connection) -> None:
+    """Drop what nobody needs any more. What came of the rebuild counts more: whoever begins next tries again."""
+    try:
+        await drop_others(beside)
+    except (LeftOverInUse, *DATABASE_ERRORS) as error:
+        _log.warning("a read model that is not used any more was not dropped", extra={"reason": str(error)})
 
 
 class _Comparison(Struct, frozen=True, kw_only=True):
@@ -249,12 +250,3 @@ async def _switch(live: asyncpg.Connection, beside: asyncpg.Connection, again: _
             await again.fold_to(sequence)
         await put_in_place(live, again.position.sequence)
     _log.info("read model was switched", extra={"sequence": again.position.sequence})
-
-
-@asynccontextmanager
-async def _connected(dsn: str, schema: str) -> AsyncIterator[asyncpg.Connection]:
-    connection = await connect(dsn, schema)
-    try:
-        yield connection
-    finally:
-        await connection.close()

@@ -3,13 +3,15 @@
 Column names are those of `migrations/`. A row is a tuple in the order of its `*_COLUMNS`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 from msgspec import Raw
 
-from taskyard.contracts.lifecycle import Phase, TaskRecord
+from taskyard.contracts.lifecycle import STATUS_OF, Phase, TaskRecord
+from taskyard.contracts.queues import Hold, PoolSettings, QueueSettings
 from taskyard.contracts.values import Instant, Position, Status
 
 Row = tuple[Any, ...]
@@ -43,8 +45,7 @@ BIGINT_MAX = (1 << 63) - 1
 NULL = Raw(b"null")
 
 STATUSES = tuple(status.value for status in Status)
-_SHOWN_AS = {Phase.HELD: Status.RUNNING, Phase.STOPPING: Status.CANCELLING}
-SHOWN_STATUS = {phase: (_SHOWN_AS.get(phase) or Status(phase.value)).value for phase in Phase}
+SHOWN_STATUS = {phase: status.value for phase, status in STATUS_OF.items()}
 """What a phase is called in rows that people see."""
 _PHASE_NAME = {phase: phase.value for phase in Phase}
 
@@ -73,19 +74,9 @@ class AttemptRow:
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class QueueRow:
+class QueueRow(QueueSettings, kw_only=True):
     """A queue: its settings, and how many live tasks stand where (`active`: from a slot's assignment on)."""
 
-    pool: str
-    queue: str
-    max_running: int | None = None
-    paused_by: str | None = None
-    paused_reason: str | None = None
-    paused_at: Instant | None = None
-    locked_by: str | None = None
-    locked_reason: str | None = None
-    locked_at: Instant | None = None
     pending: int = 0
     scheduled: int = 0
     active: int = 0
@@ -93,28 +84,19 @@ class QueueRow:
     def row(self) -> Row:
         """The row as it is now."""
         return (
-            self.pool, self.queue, self.max_running, self.paused_by, self.paused_reason, self.paused_at,
-            self.locked_by, self.locked_reason, self.locked_at, self.pending, self.scheduled, self.active,
+            self.pool, self.name, plain_integer(self.max_running), *_hold_values(self.paused),
+            *_hold_values(self.locked), self.pending, self.scheduled, self.active,
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class PoolRow:
-    """A pool and its settings; None where nothing was set."""
-
-    pool: str
-    max_waiting: int | None = None
-    approval_timeout_seconds: float | None = None
-    placement: str | None = None
-    paused_by: str | None = None
-    paused_reason: str | None = None
-    paused_at: Instant | None = None
+class PoolRow(PoolSettings, kw_only=True):
+    """A pool and its settings."""
 
     def row(self) -> Row:
         """The row as it is now."""
         return (
-            self.pool, self.max_waiting, self.approval_timeout_seconds, self.placement, self.paused_by,
-            self.paused_reason, self.paused_at,
+            self.name, plain_integer(self.max_waiting), self.approval_timeout_seconds,
+            None if self.placement is None else plain_text(self.placement), *_hold_values(self.paused),
         )  # fmt: skip
 
 
@@ -170,6 +152,33 @@ def restore_record(text: str) -> TaskRecord:
     return _decode_record(text)
 
 
+def restore_queue(row: Sequence[Any]) -> QueueRow:
+    """The queue of a row."""
+    pool, queue, max_running, *holds, pending, scheduled, active = row
+    return QueueRow(
+        pool=pool,
+        name=queue,
+        max_running=max_running,
+        paused=_hold(*holds[:3]),
+        locked=_hold(*holds[3:]),
+        pending=pending,
+        scheduled=scheduled,
+        active=active,
+    )
+
+
+def restore_pool(row: Sequence[Any]) -> PoolRow:
+    """The pool of a row."""
+    pool, max_waiting, approval_timeout_seconds, placement, *paused = row
+    return PoolRow(
+        name=pool,
+        max_waiting=max_waiting,
+        approval_timeout_seconds=approval_timeout_seconds,
+        placement=placement,
+        paused=_hold(*paused),
+    )
+
+
 def json_text(value: Any) -> str:
     """The value as JSON."""
     return _encode(value).decode()
@@ -189,3 +198,11 @@ def _labels(labels: dict[str, str]) -> str:
     if not labels:
         return "{}"
     return json_text({plain_text(key): plain_text(value) for key, value in labels.items()})
+
+
+def _hold_values(hold: Hold | None) -> tuple[str | None, str | None, Instant | None]:
+    return (None, None, None) if hold is None else (hold.by, plain_text(hold.reason), hold.at)
+
+
+def _hold(by: str | None, reason: str | None, at: Instant | None) -> Hold | None:
+    return None if by is None or reason is None or at is None else Hold(by=by, reason=reason, at=at)

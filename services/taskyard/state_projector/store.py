@@ -22,10 +22,10 @@ from taskyard.state_projector.rows import (
     TASK_COLUMNS,
     WORKER_COLUMNS,
     AttemptRow,
-    PoolRow,
-    QueueRow,
     Row,
     WorkerRow,
+    restore_pool,
+    restore_queue,
     restore_record,
 )
 
@@ -168,8 +168,8 @@ class Store:
             state = ReadState(
                 records=records,
                 attempts=[AttemptRow(*row) for row in await fetch(_OPEN_ATTEMPTS)],
-                queues=[QueueRow(*row) for row in await fetch(_select("queues", QUEUE_COLUMNS))],
-                pools=[PoolRow(*row) for row in await fetch(_select("pools", POOL_COLUMNS))],
+                queues=[restore_queue(row) for row in await fetch(_select("queues", QUEUE_COLUMNS))],
+                pools=[restore_pool(row) for row in await fetch(_select("pools", POOL_COLUMNS))],
                 workers=[WorkerRow(*row) for row in await fetch(_select("workers", WORKER_COLUMNS))],
                 counts={(row[0], row[1]): row[2] for row in await fetch(_select("counts", COUNT_COLUMNS))},
             )

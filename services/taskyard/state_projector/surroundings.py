@@ -7,11 +7,6 @@ from taskyard.contracts.events import (
     AnyEvent,
     CommandRejected,
     PoolConfigured,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    QueueResumed,
-    QueueUnlocked,
     UnknownEvent,
     WorkerDrainRequested,
     WorkerJoined,
@@ -20,6 +15,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.fleet import join_counts
+from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
     PoolRow,
@@ -27,25 +23,11 @@ from taskyard.state_projector.rows import (
     Row,
     WorkerRow,
     json_text,
-    plain_integer,
     plain_text,
 )
 
-_Folded = (
-    CommandRejected
-    | PoolConfigured
-    | QueueConfigured
-    | QueuePaused
-    | QueueResumed
-    | QueueLocked
-    | QueueUnlocked
-    | WorkerJoined
-    | WorkerSuspected
-    | WorkerRecovered
-    | WorkerLost
-    | WorkerDrainRequested
-)
-SURROUNDING_EVENTS: frozenset[type] = frozenset(get_args(_Folded))
+_WorkerEvent = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
+SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset((CommandRejected, *get_args(_WorkerEvent)))
 """The events that mean something here."""
 
 
@@ -53,14 +35,18 @@ class Surroundings:
     """Queues, pools and workers as the log tells them, and which of them changed since `forget_changes`."""
 
     def __init__(self, queues: Iterable[QueueRow], pools: Iterable[PoolRow], workers: Iterable[WorkerRow]) -> None:
-        self._queues = {(queue.pool, queue.queue): queue for queue in queues}
-        self._pools = {pool.pool: pool for pool in pools}
+        self._settings = SettingsTable(PoolRow, QueueRow, pools, queues)
         self._workers = {worker.worker: worker for worker in workers}
         self.forget_changes()
 
     def fold(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event of SURROUNDING_EVENTS."""
-        self._fold(cast("_Folded", event), at, position)
+        if type(event) in SETTINGS_EVENTS:
+            self._configure(cast("SettingsEvent", event), at)
+        elif isinstance(event, CommandRejected):
+            self._rejected(event, at, position)
+        else:
+            self._change_of_worker(cast("_WorkerEvent", event), at)
 
     def forget_changes(self) -> None:
         """Begin to gather changes anew."""
@@ -72,44 +58,22 @@ class Surroundings:
 
     def queue_rows(self) -> list[Row]:
         """Queues that changed."""
-        return [self._queues[key].row() for key in self._touched_queues]
+        return [self._settings.queues[key].row() for key in self._touched_queues]
 
     def pool_rows(self) -> list[Row]:
         """Pools that changed."""
-        return [self._pools[key].row() for key in self._touched_pools]
+        return [self._settings.pools[key].row() for key in self._touched_pools]
 
     def worker_rows(self) -> list[Row]:
         """Workers that changed."""
         return [self._workers[key].row() for key in self._touched_workers]
 
-    def _fold(self, event: _Folded, at: Instant, position: Position) -> None:
-        match event:
-            case CommandRejected():
-                self._rejected(event, at, position)
-            case PoolConfigured():
-                self._pool_configured(event)
-            case QueueConfigured():
-                self._queue_configured(event)
-            case QueuePaused():
-                self._paused(event, at)
-            case QueueResumed():
-                self._resumed(event)
-            case QueueLocked():
-                self._locked(event, at)
-            case QueueUnlocked():
-                self._unlocked(event)
-            case WorkerJoined():
-                self._joined(event, at)
-            case WorkerSuspected():
-                self._suspected(event, at)
-            case WorkerRecovered():
-                self._recovered(event, at)
-            case WorkerLost():
-                self._lost(event, at)
-            case WorkerDrainRequested():
-                self._drain_requested(event, at)
-            case _:
-                assert_never(event)
+    def _configure(self, event: SettingsEvent, at: Instant) -> None:
+        if isinstance(event, PoolConfigured) or event.queue is None:
+            self._change_pool(event.pool)
+        else:
+            self.change_queue(event.pool, event.queue)
+        self._settings.apply(event, at)
 
     def _rejected(self, event: CommandRejected, at: Instant, position: Position) -> None:
         texts = (event.by, event.pool, event.verb, event.command)
@@ -126,35 +90,22 @@ class Surroundings:
             )
         )
 
-    def _pool_configured(self, event: PoolConfigured) -> None:
-        pool = self._change_pool(event.pool)
-        if event.max_waiting is not None:
-            pool.max_waiting = plain_integer(event.max_waiting)
-        if event.approval_timeout_seconds is not None:
-            pool.approval_timeout_seconds = event.approval_timeout_seconds
-        if event.placement is not None:
-            pool.placement = plain_text(event.placement)
+    # -- workers -------------------------------------------------------------------------------------------------------
 
-    def _queue_configured(self, event: QueueConfigured) -> None:
-        queue = self.change_queue(event.pool, event.queue)
-        if event.max_running is not None:
-            queue.max_running = plain_integer(event.max_running) or None
-
-    def _paused(self, event: QueuePaused, at: Instant) -> None:
-        paused = self._pausable(event)
-        paused.paused_by, paused.paused_reason, paused.paused_at = event.by, plain_text(event.reason), at
-
-    def _resumed(self, event: QueueResumed) -> None:
-        paused = self._pausable(event)
-        paused.paused_by = paused.paused_reason = paused.paused_at = None
-
-    def _locked(self, event: QueueLocked, at: Instant) -> None:
-        queue = self.change_queue(event.pool, event.queue)
-        queue.locked_by, queue.locked_reason, queue.locked_at = event.by, plain_text(event.reason), at
-
-    def _unlocked(self, event: QueueUnlocked) -> None:
-        queue = self.change_queue(event.pool, event.queue)
-        queue.locked_by = queue.locked_reason = queue.locked_at = None
+    def _change_of_worker(self, event: _WorkerEvent, at: Instant) -> None:
+        match event:
+            case WorkerJoined():
+                self._joined(event, at)
+            case WorkerSuspected():
+                self._suspected(event, at)
+            case WorkerRecovered():
+                self._recovered(event, at)
+            case WorkerLost():
+                self._lost(event, at)
+            case WorkerDrainRequested():
+                self._drain_requested(event, at)
+            case _:
+                assert_never(event)
 
     def _joined(self, event: WorkerJoined, at: Instant) -> None:
         self._change_pool(event.pool)
@@ -200,18 +151,13 @@ class Surroundings:
         """The queue, to be changed; naming one makes it."""
         key = (pool, queue)
         self._touched_queues[key] = None
-        row = self._queues.get(key)
-        if row is None:
-            row = self._queues[key] = QueueRow(pool, queue)
-            self._change_pool(pool)
-        return row
+        if key not in self._settings.queues:
+            self._touched_pools[pool] = None  # it may come to be with its first queue
+        return self._settings.queue(pool, queue)
 
-    def _change_pool(self, pool: str) -> PoolRow:
+    def _change_pool(self, pool: str) -> None:
         self._touched_pools[pool] = None
-        return self._pools.setdefault(pool, PoolRow(pool))
-
-    def _pausable(self, event: QueuePaused | QueueResumed) -> QueueRow | PoolRow:
-        return self._change_pool(event.pool) if event.queue is None else self.change_queue(event.pool, event.queue)
+        self._settings.pool(pool)
 
     def _change_worker(self, worker: str, incarnation: int, at: Instant) -> WorkerRow | None:
         """The worker, unless it has joined again under a later incarnation."""

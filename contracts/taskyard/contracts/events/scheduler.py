@@ -1,0 +1,205 @@
+"""What the scheduler appends: tasks that come and may run, what people ask of them, settings of pools and queues."""
+
+from msgspec import Raw
+
+from taskyard.contracts.events.event import Event, FieldError
+from taskyard.contracts.kinds import RETRY_DELAYS_SECONDS_DEFAULT, OnLost
+from taskyard.contracts.values import CommandId, Instant, TaskId
+
+SCHEDULER = "scheduler"
+
+
+class TaskSubmitted(Event):
+    """A task was accepted, with the policy that holds for it for ever.
+
+    `digest` is of its content (an id that comes again must bring the same); `command` is the id of the command when it
+    is not the task's own; `traceparent` carries the W3C trace context of the submitter.
+    """
+
+    task: TaskId
+    kind: str
+    pool: str
+    queue: str
+    by: str
+    input: Raw
+    digest: str
+    timeout_seconds: float
+    priority: int = 5
+    max_attempts: int = 1
+    retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS_DEFAULT
+    exclusive: bool = False
+    on_lost: OnLost = OnLost.RETRY
+    auto_confirm: bool = False
+    labels: dict[str, str] = {}  # noqa: RUF012 - a Struct gives each its own
+    not_before: Instant | None = None
+    schedule_to_start_timeout_seconds: float | None = None
+    retry_of: TaskId | None = None
+    command: CommandId | None = None
+    traceparent: str | None = None
+
+
+class CommandRejected(Event):
+    """A stored command was refused; nothing else came of it. `status` is the HTTP status that tells it."""
+
+    command: CommandId
+    verb: str
+    by: str
+    pool: str
+    status: int
+    code: str
+    message: str
+    errors: tuple[FieldError, ...] = ()
+    task: TaskId | None = None
+
+
+class TaskScheduled(Event):
+    """The task may run now; it waits for a slot."""
+
+    task: TaskId
+
+
+class TaskStopRequested(Event):
+    """A task is to stop: `cause` is `cancel` (a person), `timeout` (of `attempt`), or `schedule_to_start`."""
+
+    task: TaskId
+    cause: str
+    by: str
+    reason: str = ""
+    attempt: int | None = None
+    command: CommandId | None = None
+
+
+class ApplyConfirmed(Event):
+    """The plan of `attempt` may be applied. `by` is `auto` where the task asked for no question."""
+
+    task: TaskId
+    attempt: int
+    by: str
+    comment: str = ""
+    command: CommandId | None = None
+
+
+class ApplyDiscarded(Event):
+    """The plan of `attempt` will not be applied."""
+
+    task: TaskId
+    attempt: int
+    by: str
+    comment: str = ""
+    command: CommandId | None = None
+
+
+class ApprovalExpired(Event):
+    """Nobody answered for the plan of `attempt` in time."""
+
+    task: TaskId
+    attempt: int
+
+
+class ForceStopped(Event):
+    """An admin ended the task at once, whatever its process does; slot and workspace are free on their word."""
+
+    task: TaskId
+    by: str
+    reason: str
+    command: CommandId | None = None
+
+
+class TaskReprioritised(Event):
+    """A waiting task got another priority."""
+
+    task: TaskId
+    priority: int
+    by: str
+    command: CommandId | None = None
+
+
+class PoolConfigured(Event):
+    """Settings of a pool changed; None leaves a setting as it was."""
+
+    pool: str
+    by: str
+    max_waiting: int | None = None
+    approval_timeout_seconds: float | None = None
+    placement: str | None = None
+    command: CommandId | None = None
+
+
+class QueueConfigured(Event):
+    """Settings of a queue changed. `max_running` 0 lifts the limit."""
+
+    pool: str
+    queue: str
+    by: str
+    max_running: int | None = None
+    command: CommandId | None = None
+
+
+class QueuePaused(Event):
+    """Nothing of the queue (of the whole pool when `queue` is None) is scheduled until it is resumed."""
+
+    pool: str
+    by: str
+    queue: str | None = None
+    reason: str = ""
+    command: CommandId | None = None
+
+
+class QueueResumed(Event):
+    """The pause of the queue (of the pool itself when `queue` is None) ended."""
+
+    pool: str
+    by: str
+    queue: str | None = None
+    reason: str = ""
+    command: CommandId | None = None
+
+
+class QueueLocked(Event):
+    """A person locked the queue, with a reason."""
+
+    pool: str
+    queue: str
+    by: str
+    reason: str = ""
+    command: CommandId | None = None
+
+
+class QueueUnlocked(Event):
+    """The person's lock of the queue ended."""
+
+    pool: str
+    queue: str
+    by: str
+    reason: str = ""
+    command: CommandId | None = None
+
+
+class WorkerDrainRequested(Event):
+    """A worker is to finish what it has and get nothing new."""
+
+    pool: str
+    worker: str
+    by: str
+    reason: str = ""
+    command: CommandId | None = None
+
+
+SchedulerEvent = (
+    TaskSubmitted
+    | CommandRejected
+    | TaskScheduled
+    | TaskStopRequested
+    | ApplyConfirmed
+    | ApplyDiscarded
+    | ApprovalExpired
+    | ForceStopped
+    | TaskReprioritised
+    | PoolConfigured
+    | QueueConfigured
+    | QueuePaused
+    | QueueResumed
+    | QueueLocked
+    | QueueUnlocked
+    | WorkerDrainRequested
+)

@@ -1,0 +1,124 @@
+"""What the dispatcher's events do to a task."""
+
+from taskyard.contracts.events import (
+    AttemptFailed,
+    AttemptLost,
+    AttemptSucceeded,
+    NotDelivered,
+    TaskDispatched,
+    TaskError,
+    TaskPlanned,
+    TaskProgressed,
+    TaskStarted,
+)
+from taskyard.contracts.lifecycle.endings import end, leave_worker, plan_again, stopped, try_again_or_fail
+from taskyard.contracts.lifecycle.phases import ATTEMPT_OPEN, NOT_STARTED, Phase, Verdict
+from taskyard.contracts.lifecycle.record import TaskRecord
+from taskyard.contracts.values import Instant, seconds
+
+DELIVERY_DELAYS_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
+"""Waits after a delivery that failed; after as many failures in a row as there are waits, the next one ends the task."""
+
+PLAN_MISSING = "plan_missing"
+"""The error code of an apply that did not begin, since its worker no longer has the plan."""
+
+
+def dispatched(record: TaskRecord, event: TaskDispatched) -> Verdict:
+    """The worker has the attempt."""
+    if record.phase is not Phase.ASSIGNED or event.attempt != record.attempt:
+        return Verdict.VOID
+    # An attempt that was held and is found again had started before.
+    record.phase = Phase.DISPATCHED if record.started_at is None else Phase.RUNNING
+    record.deliveries_failed = 0
+    return Verdict.EFFECTIVE
+
+
+def started(record: TaskRecord, event: TaskStarted, at: Instant) -> Verdict:
+    """The attempt runs. A message before it may be missing after a crash, so an assigned one is legal too."""
+    if event.attempt != record.attempt or record.phase not in NOT_STARTED:
+        return Verdict.VOID
+    record.phase = Phase.RUNNING
+    record.deliveries_failed = 0
+    record.started_at = at
+    return Verdict.EFFECTIVE
+
+
+def progressed(record: TaskRecord, event: TaskProgressed) -> Verdict:
+    """Progress only rises."""
+    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN:
+        return Verdict.VOID
+    record.progress = max(record.progress, min(event.progress, 100))
+    return Verdict.EFFECTIVE
+
+
+def planned(record: TaskRecord, event: TaskPlanned, at: Instant) -> Verdict:
+    """The task waits for an answer, and its slot is reserved."""
+    # Only a kind that applies has a plan to show: a worker that says so of another would leave it waiting for nothing.
+    is_asked_for = record.exclusive and not record.confirmed
+    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN or not is_asked_for:
+        return Verdict.VOID
+    if record.phase is Phase.STOPPING:
+        return stopped(record, at)
+    if record.phase is Phase.HELD:  # its worker is lost, and the plan with it
+        return plan_again(record)
+    record.phase = Phase.APPLY_PENDING
+    record.plan_attempt = event.attempt
+    record.planned_at = at
+    record.changes = event.changes
+    return Verdict.EFFECTIVE
+
+
+def succeeded(record: TaskRecord, event: AttemptSucceeded, at: Instant) -> Verdict:
+    """The task is completed, also one that was to stop: it was faster."""
+    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN:
+        return Verdict.VOID
+    record.result = event.result.copy()
+    record.progress = 100
+    return end(record, Phase.COMPLETED, at, None)
+
+
+def failed(record: TaskRecord, event: AttemptFailed | AttemptLost, at: Instant) -> Verdict:
+    """The task is tried again or has failed; a stopping one ends as what stopped it."""
+    if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN:
+        return Verdict.VOID
+    if isinstance(event, AttemptLost):
+        error = TaskError(code="worker_lost", message=event.message or "the worker lost the attempt", retryable=True)
+    else:
+        error = event.error
+        record.result = event.result.copy()
+    if record.phase is Phase.STOPPING:
+        return stopped(record, at)
+    if error.code == "timeout":
+        return end(record, Phase.TIMEOUT, at, error)
+    if error.code == PLAN_MISSING and record.confirmed:  # nothing was applied
+        return plan_again(record)
+    return try_again_or_fail(record, at, error, delay_seconds=_retry_delay_seconds(record))
+
+
+def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdict:
+    """The attempt did not begin, so it spends no try: it is sent again after a while, so many times in a row."""
+    if event.attempt != record.attempt:
+        return Verdict.VOID
+    if record.phase is Phase.STOPPING:
+        return stopped(record, at)
+    if record.phase is Phase.HELD:
+        return plan_again(record)
+    if record.phase not in NOT_STARTED:
+        return Verdict.VOID
+    record.deliveries_failed += 1
+    delays = DELIVERY_DELAYS_SECONDS
+    if record.deliveries_failed > len(delays) and not record.confirmed:
+        return end(record, Phase.FAILED, at, TaskError(code="dispatch_failed", message=event.reason))
+    record.due = Instant(at + seconds(delays[min(record.deliveries_failed, len(delays)) - 1]))
+    record.error = TaskError(code="dispatch_failed", message=event.reason, retryable=True)
+    if record.confirmed:  # the apply waits on its reserved slot
+        record.phase = Phase.SCHEDULED
+        return Verdict.EFFECTIVE
+    record.tries -= 1
+    leave_worker(record)
+    return Verdict.EFFECTIVE
+
+
+def _retry_delay_seconds(record: TaskRecord) -> float:
+    delays = record.retry_delays_seconds
+    return delays[min(record.tries, len(delays)) - 1] if delays else 0.0

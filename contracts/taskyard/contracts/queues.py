@@ -1,0 +1,134 @@
+"""Pools and queues with their settings, folded from the log: limits, and who paused or locked what, why and since when.
+
+Every fold of settings is this one. Who counts something of each pool or queue beside it does so in a Struct of its own
+that inherits the settings.
+"""
+
+from collections.abc import Iterable
+from typing import Generic, TypeVar, assert_never, get_args
+
+from msgspec import Struct
+
+from taskyard.contracts.events import (
+    PoolConfigured,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
+)
+from taskyard.contracts.values import Instant
+
+SettingsEvent = PoolConfigured | QueueConfigured | QueuePaused | QueueResumed | QueueLocked | QueueUnlocked
+SETTINGS_EVENTS: frozenset[type] = frozenset(get_args(SettingsEvent))
+"""The events that `SettingsTable` folds."""
+
+
+class Hold(Struct, frozen=True, kw_only=True, gc=False):
+    """A pause or a lock: by whom, why, and since when."""
+
+    by: str
+    reason: str
+    at: Instant
+
+
+class PoolSettings(Struct, kw_only=True):
+    """Settings of a pool; None where nobody has set one."""
+
+    name: str
+    max_waiting: int | None = None
+    approval_timeout_seconds: float | None = None
+    placement: str | None = None
+    paused: Hold | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether nothing of the pool is scheduled."""
+        return self.paused is not None
+
+
+class QueueSettings(Struct, kw_only=True):
+    """Settings of a queue. `max_running` None is no limit."""
+
+    pool: str
+    name: str
+    max_running: int | None = None
+    paused: Hold | None = None
+    locked: Hold | None = None
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether somebody paused the queue itself."""
+        return self.paused is not None
+
+    @property
+    def is_locked(self) -> bool:
+        """Whether somebody locked it."""
+        return self.locked is not None
+
+
+PoolT = TypeVar("PoolT", bound=PoolSettings)
+QueueT = TypeVar("QueueT", bound=QueueSettings)
+
+
+class SettingsTable(Generic[PoolT, QueueT]):
+    """Pools and queues by name. One comes to be when it is first named, and a queue's pool with its queue."""
+
+    def __init__(
+        self,
+        make_pool: type[PoolT],
+        make_queue: type[QueueT],
+        pools: Iterable[PoolT] = (),
+        queues: Iterable[QueueT] = (),
+    ) -> None:
+        self.pools = {pool.name: pool for pool in pools}
+        self.queues = {(queue.pool, queue.name): queue for queue in queues}
+        self._make_pool = make_pool
+        self._make_queue = make_queue
+
+    def apply(self, event: SettingsEvent, at: Instant) -> None:
+        """Fold one event that was stored at `at`."""
+        match event:
+            case PoolConfigured():
+                self._configure_pool(event)
+            case QueueConfigured():
+                queue = self.queue(event.pool, event.queue)
+                if event.max_running is not None:
+                    queue.max_running = event.max_running or None
+            case QueuePaused():
+                self._pausable(event).paused = Hold(by=event.by, reason=event.reason, at=at)
+            case QueueResumed():
+                self._pausable(event).paused = None
+            case QueueLocked():
+                self.queue(event.pool, event.queue).locked = Hold(by=event.by, reason=event.reason, at=at)
+            case QueueUnlocked():
+                self.queue(event.pool, event.queue).locked = None
+            case _:
+                assert_never(event)
+
+    def pool(self, name: str) -> PoolT:
+        """The pool of this name."""
+        pool = self.pools.get(name)
+        if pool is None:
+            pool = self.pools[name] = self._make_pool(name=name)
+        return pool
+
+    def queue(self, pool: str, name: str) -> QueueT:
+        """The queue of this name in the pool."""
+        queue = self.queues.get((pool, name))
+        if queue is None:
+            self.pool(pool)
+            queue = self.queues[pool, name] = self._make_queue(pool=pool, name=name)
+        return queue
+
+    def _configure_pool(self, event: PoolConfigured) -> None:
+        pool = self.pool(event.pool)
+        if event.max_waiting is not None:
+            pool.max_waiting = event.max_waiting
+        if event.approval_timeout_seconds is not None:
+            pool.approval_timeout_seconds = event.approval_timeout_seconds
+        if event.placement is not None:
+            pool.placement = event.placement
+
+    def _pausable(self, event: QueuePaused | QueueResumed) -> PoolT | QueueT:
+        return self.pool(event.pool) if event.queue is None else self.queue(event.pool, event.queue)
