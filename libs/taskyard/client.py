@@ -14,12 +14,11 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
 from nats.aio.client import Client as NatsClient
-from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
@@ -37,6 +36,8 @@ STORE_TRIES_MAX = 6
 STORES_IN_FLIGHT_MAX = 8
 ENVELOPE_BYTES = 128
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +53,10 @@ class CommandRefused(Exception):
 
 
 class NotAnswered(Exception):
-    """Nobody answered, or storing was not acknowledged; the effect is unknown. Remedy: send it again with its id."""
+    """Nobody answered, or nothing that is an answer, or storing was not acknowledged; the effect is unknown.
+
+    Remedy: send it again with its id.
+    """
 
 
 class Connection(Struct, frozen=True, kw_only=True):
@@ -91,7 +95,7 @@ async def connect(connection_file: str | Path) -> AsyncIterator["Client"]:
 
     Raises:
         NotAnswered: nobody listens there, or does not let this principal in.
-        OSError: the file cannot be read.
+        OSError, msgspec.DecodeError: the file cannot be read, or is none.
     """
     connection = msgspec.json.decode(Path(connection_file).read_bytes(), type=Connection)
     nc = NatsClient()
@@ -197,9 +201,7 @@ class Client:
         """
         body = {"id": make_id(), **body}
         subject = request_subject(self._principal, pool or self._pool, verb)
-        reply = msgspec.json.decode(
-            (await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX)).data, type=_Reply
-        )
+        reply = await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX, _Reply)
         if reply.code >= 300:
             raise CommandRefused(reply.code, str(reply.error), reply.detail, reply.errors)
         return Accepted(id=reply.id, position=reply.position)
@@ -208,7 +210,7 @@ class Client:
         """Store one command, trying again while nothing is acknowledged: its id makes it be decided once."""
         for attempt in range(1, STORE_TRIES_MAX + 1):
             try:
-                ack = msgspec.json.decode((await self._ask(subject, data, STORE_SECONDS_MAX)).data, type=_StoreAck)
+                ack = await self._ask(subject, data, STORE_SECONDS_MAX, _StoreAck)
                 if ack.stream and ack.error is None:
                     return
                 cause = NotAnswered(f"{subject}: {ack.error}")
@@ -218,10 +220,11 @@ class Client:
                 raise cause
             await asyncio.sleep(0.1 * 2**attempt)
 
-    async def _ask(self, subject: str, data: bytes, seconds_max: float) -> Msg:
+    async def _ask(self, subject: str, data: bytes, seconds_max: float, kind: type[T]) -> T:
         try:
-            return await self._nc.request(subject, data, timeout=seconds_max)
-        except (NatsError, TimeoutError, OSError) as error:
+            answer = await self._nc.request(subject, data, timeout=seconds_max)
+            return msgspec.json.decode(answer.data, type=kind)
+        except (NatsError, TimeoutError, OSError, msgspec.DecodeError) as error:
             raise NotAnswered(f"{subject}: {_text(error)}") from error
 
 

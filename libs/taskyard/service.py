@@ -12,7 +12,7 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -38,7 +38,7 @@ from taskyard.contracts.subjects import (
 from taskyard.eventlog.any_message import survive_any_message
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.durability import is_sync_always
-from taskyard.eventlog.errors import EventLogError, LogVersionUnknown
+from taskyard.eventlog.errors import EventLogError, LogUnavailable, LogVersionUnknown
 from taskyard.eventlog.generation import require_finished
 from taskyard.eventlog.jetstream import JetStreamLog
 from taskyard.eventlog.leases import ensure_leases
@@ -106,6 +106,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
 
     Raises:
         NotDurable: the server is not safe and the settings demand that it is.
+        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX.
         LogMissing: the log was deleted.
         LogVersionUnknown: the log means what only a newer version of this program knows.
     """
@@ -114,7 +115,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
     fleet = _broker(name, settings, settings.fleet_user, settings.fleet_password)
     try:
         for broker in (control, fleet):
-            await _connect(broker)
+            await _connect(broker, settings.nats_urls)
             survive_any_message(broker.connection)
         await _prepare(control.connection, fleet.connection, settings)
         partition = settings.partition
@@ -264,17 +265,22 @@ def _broker(name: str, settings: Settings, user: str, password: str) -> NatsBrok
     )
 
 
-async def _connect(broker: NatsBroker) -> None:
-    """Connect; the server may be starting beside us."""
-    async with asyncio.timeout(CONNECT_SECONDS_MAX):
-        while True:
-            try:
-                await broker.connect()
-            except (nats.errors.Error, OSError) as error:
-                _logger.info("waits for NATS", reason=str(error))
-                await asyncio.sleep(CONNECT_RETRY_SECONDS)
-            else:
-                return
+async def _connect(broker: NatsBroker, urls: Sequence[str]) -> None:
+    """Connect; the server may be starting beside us. Raises `LogUnavailable`."""
+    reason = "no answer"
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS_MAX):
+            while True:
+                try:
+                    await broker.connect()
+                except (nats.errors.Error, OSError) as error:
+                    reason = str(error) or type(error).__name__
+                    _logger.info("waits for NATS", reason=reason)
+                    await asyncio.sleep(CONNECT_RETRY_SECONDS)
+                else:
+                    return
+    except TimeoutError as error:
+        raise LogUnavailable(f"NATS at {', '.join(urls)} is not reachable: {reason}") from error
 
 
 async def _prepare(control: Client, fleet: Client, settings: Settings) -> None:

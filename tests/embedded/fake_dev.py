@@ -4,7 +4,8 @@ import os
 import sys
 from pathlib import Path
 
-from taskyard.dev.app import SERVICES, Options, run_to_end
+from taskyard.dev.app import run_to_end
+from taskyard.dev.options import SERVICES, Options
 
 API = os.environ.get("FAKE_API", "fake_api")
 MODULES = {**dict.fromkeys((*SERVICES, "worker"), "fake_program"), "api": API, "services": API}

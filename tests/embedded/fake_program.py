@@ -33,7 +33,8 @@ class Api(BaseHTTPRequestHandler):
         """The log holds only what the program itself says."""
 
     def do_GET(self) -> None:
-        workers = [{"id": f"worker-{number}", "status": "ready"} for number in range(1, 10)]
+        joined = {"status": "active", "incarnation": 2**62}
+        workers = [{"id": f"worker-{number}", **joined} for number in range(1, 10)]
         leaders = dict.fromkeys(("scheduler", "slot_allocator", "dispatcher"), "fake-1")
         body = json.dumps({"items": workers, "leaders": leaders}).encode()
         self.send_response(200)

@@ -14,13 +14,16 @@ from typing import Any
 
 import httpx
 import pytest
+from real_servers import give_cluster
 
 from taskyard.agent import app as agent
+from taskyard.agent.stopping import DRAIN_GRACE_SECONDS
 from taskyard.dev.app import WORKERS_STOP_SECONDS
 from taskyard.dev.errors import PortInUse
 from taskyard.dev.layout import Ports
 from taskyard.dev.ports import choose_ports
 from taskyard.embedded import processes
+from taskyard.embedded.postgres import SYSTEM_USER
 from taskyard.embedded.processes import ProcessIdentity
 
 SECONDS_MAX = 30.0
@@ -53,9 +56,12 @@ class Dev:
         return child
 
     def start(self, *, workers: int = 1, separate: str = "together") -> None:
+        if not self.folder.exists():
+            give_cluster(self.folder / "postgres")
         self.child = self.begin(workers=workers, separate=separate)
         assert self.child.stdout
-        assert self.child.stdout.readline() == "ready\n"
+        if self.child.stdout.readline() != "ready\n":
+            pytest.fail(self.child.communicate(timeout=SECONDS_MAX)[1])
         self.note()
 
     def fails(self, **options: Any) -> str:
@@ -123,9 +129,10 @@ def test_it_tells_how_to_connect_and_stops_everything(dev: Dev) -> None:
         assert (dev.folder / "logs" / f"{name}.log").read_text() == "ended in order\n"
 
 
-def test_an_interrupt_stops_it_too(dev: Dev) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_an_interrupt_and_a_terminal_that_is_closed_stop_it_too(dev: Dev, number: int) -> None:
     dev.start()
-    assert dev.stop(signal.SIGINT) == 0
+    assert dev.stop(number) == 0
     assert dev.alive() == []
 
 
@@ -218,6 +225,33 @@ def test_it_starts_after_everything_was_killed(dev: Dev) -> None:
     assert dev.alive() == []
 
 
+def test_it_starts_although_strangers_have_the_pids_of_what_was_killed(dev: Dev) -> None:
+    """As in a container whose pids begin anew: PostgreSQL itself would not start beside one of its own user."""
+    dev.start()
+    dev.stop(signal.SIGKILL)
+    for identity in dev.alive():
+        os.kill(identity.pid, signal.SIGKILL)
+    strangers = [subprocess.Popen(["sleep", "300"], user=SYSTEM_USER if os.geteuid() == 0 else None) for _ in "12"]
+    try:
+        for file in ("postgres/data/postmaster.pid", "nats/nats-server.pid"):
+            path = dev.folder / file
+            path.write_text("\n".join([str(strangers[0].pid), *path.read_text().splitlines()[1:], ""]))
+        for path in (dev.folder / "postgres").rglob(".s.PGSQL.*.lock"):
+            path.write_text("\n".join([str(strangers[0].pid), *path.read_text().splitlines()[1:], ""]))
+        recorded = json.loads((dev.folder / "processes.json").read_text())
+        for running in recorded.values():
+            running["identity"]["pid"] = strangers[1].pid
+        (dev.folder / "processes.json").write_text(json.dumps(recorded))
+        dev.start()
+        assert [stranger.poll() for stranger in strangers] == [None, None]
+        assert dev.stop() == 0
+        assert dev.alive() == []
+    finally:
+        for stranger in strangers:
+            stranger.kill()
+            stranger.wait()
+
+
 def test_it_can_be_stopped_before_it_is_ready(dev: Dev) -> None:
     dev.child = dev.begin()
     dev.wait_until((dev.folder / "processes.json").exists)
@@ -239,7 +273,7 @@ def test_it_can_be_stopped_at_any_moment_of_its_start(dev: Dev, sign: str) -> No
     dev.child = dev.begin()
     dev.wait_until((dev.folder / sign).exists)
     assert dev.stop() == 0
-    assert json.loads((dev.folder / "processes.json").read_text()) == {}
+    assert not (dev.folder / "processes.json").exists()
     dev.start()
     assert dev.stop() == 0
 
@@ -264,7 +298,7 @@ def test_services_that_cannot_start_are_given_up_with_their_reason(dev: Dev) -> 
     errors = dev.fails(api="fake_failing")
     assert "services does not start (the fuse is blown)" in errors
     assert "services ended with 1: the fuse is blown; it starts again in 0.2 s" in errors
-    assert json.loads((dev.folder / "processes.json").read_text()) == {}
+    assert not (dev.folder / "processes.json").exists()
 
 
 @pytest.mark.parametrize("data", ["/proc/nowhere", "file/data", "file"])
@@ -282,7 +316,7 @@ def test_a_damaged_file_is_named(dev: Dev, name: str) -> None:
 
 
 def test_a_worker_gets_as_long_to_leave_as_it_may_need() -> None:
-    leaving_seconds = agent.DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + agent.DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
+    leaving_seconds = agent.DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
     assert leaving_seconds < WORKERS_STOP_SECONDS
 
 
@@ -298,3 +332,39 @@ def test_it_tells_what_it_does_and_where_to_go(dev: Dev) -> None:
     assert f"{dev.connection['http_url']}/docs" in errors
     assert str(dev.folder / "connection.json") in errors
     assert "stops" in errors.splitlines()[-1]
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_lets_go_of_nothing_that_runs(dev: Dev) -> None:
+    """What is killed meanwhile comes back when there is room again, and a stop is as clean as any."""
+    dev.folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "taskyard-test", str(dev.folder)]
+    if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
+        pytest.skip("mounting is not permitted here")
+    try:
+        dev.start()
+        before = dev.pids
+        ballast = dev.folder / "ballast"
+        fill(ballast)
+        for name in ("worker-1", "scheduler"):
+            os.kill(before[name], signal.SIGKILL)
+        assert dev.child and dev.child.stderr
+        told = iter(dev.child.stderr.readline, "")
+        assert any("nobody could record that it runs: No space left on device" in line for line in told)
+        ballast.unlink()
+        dev.wait_until(lambda: all(dev.pids[name] != before[name] for name in ("worker-1", "scheduler")))
+        dev.note()
+        fill(ballast)
+        assert dev.stop() == 0
+        assert dev.alive() == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(dev.folder)], check=True)
+
+
+def fill(file: Path) -> None:
+    """Take all room that the disk has left."""
+    with file.open("wb", buffering=0) as taken, suppress(OSError):
+        for size in (1 << 16, 1 << 9):
+            with suppress(OSError):
+                while taken.write(b"x" * size) == size:
+                    pass

@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from taskyard.embedded import processes
-from taskyard.embedded.errors import NotOurs
+from taskyard.embedded.errors import NotOurs, StartFailed
 from taskyard.embedded.postgres import Postgres
 
 
@@ -114,3 +114,11 @@ def test_folders_above_are_opened_for_walking_through_only(tmp_path: Path) -> No
     opened = 0o701 if os.geteuid() == 0 else 0o700
     assert stat.S_IMODE(above.stat().st_mode) == opened
     assert stat.S_IMODE((above / "postgres" / "data").stat().st_mode) == 0o700
+
+
+def test_an_initdb_that_takes_too_long_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.embedded.postgres.INIT_SECONDS_MAX", 0.001)
+    server = Postgres(tmp_path / "postgres")
+    with pytest.raises(StartFailed, match=r"initdb was not done after 0\.001 s"):
+        server.prepare()
+    assert not (tmp_path / "postgres" / "data").exists()

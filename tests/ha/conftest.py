@@ -17,7 +17,7 @@ from taskyard.embedded.nats_cluster import NatsCluster
 from taskyard.embedded.nats_server import NatsServer
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(request: pytest.FixtureRequest) -> Iterator[Watched]:
     """One nats-server; each instance is a process of its own behind a proxy of its own."""
     with _watched(lambda folder: NatsServer(folder, agents=AGENTS), proxied=True, combined=False) as watched:

@@ -19,10 +19,11 @@ from tempfile import TemporaryDirectory
 import httpx
 import msgspec
 from proxy import Proxy
+from real_servers import give_cluster, service_settings
 
 from taskyard.embedded import processes
 from taskyard.embedded.nats_cluster import NatsCluster
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.postgres import Postgres
 from taskyard.embedded.processes import Program
 from taskyard.embedded.terraform import find_terraform
@@ -37,7 +38,8 @@ DRAIN_SECONDS = 0.5
 TOKEN = "token-of-admin"
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 20.0
-POLL_SECONDS = 0.02
+POLL_SECONDS = (0.02, 0.1)
+"""How soon a condition is looked at again, at first and in the end: each look costs what is waited for some work."""
 
 
 class Instance:
@@ -83,9 +85,14 @@ class Instance:
         self.start()
         until(self.is_ready, lambda: f"{self.name} is ready\n{self.log[-3000:]}", START_SECONDS_MAX)
 
-    def stop(self) -> None:
+    def tell_to_stop(self) -> None:
         if self._child is not None and self._child.poll() is None:
             self.signal(signal.SIGCONT)
+            self.signal(signal.SIGTERM)
+
+    def stop(self) -> None:
+        self.tell_to_stop()
+        if self._child is not None:
             processes.stop_child(self._child, STOP_SECONDS_MAX)
 
 
@@ -114,6 +121,7 @@ class Installation:
 
     def start(self) -> None:
         self.nats.start()
+        give_cluster(self.folder / "postgres")
         self.postgres.start()
         for instance in self.instances.values():
             instance.start()
@@ -127,10 +135,13 @@ class Installation:
 
     def stop(self) -> None:
         self.http.close()
-        for instance in (*self.agents.values(), *self.instances.values()):
-            instance.stop()
-            if instance.proxy is not None:
-                instance.proxy.close()
+        for together in (self.agents.values(), self.instances.values()):
+            for instance in together:
+                instance.tell_to_stop()
+            for instance in together:
+                instance.stop()
+                if instance.proxy is not None:
+                    instance.proxy.close()
         self.postgres.stop()
         self.nats.stop()
 
@@ -176,15 +187,10 @@ class Installation:
         return Instance(name, self._program(name, "taskyard.agent", settings), "", "", None)
 
     def _settings(self, urls: Sequence[str], http_port: int, health_port: int) -> Settings:
-        clustered = isinstance(self.nats, NatsCluster)
-        return Settings(
+        return service_settings(
+            self.nats,
             nats_urls=list(urls),
-            nats_monitoring_urls=self.nats.monitor_urls if clustered else [self.nats.monitor_url],
             production=True,
-            control_user=SERVICE_USER,
-            control_password=self.nats.password(SERVICE_USER),
-            fleet_user=FLEET_USER,
-            fleet_password=self.nats.password(FLEET_USER),
             postgres_dsn=self.postgres.dsn,
             http_port=http_port,
             health_port=health_port or None,
@@ -222,6 +228,7 @@ def installed(
 def until(condition: Callable[[], bool], what: str | Callable[[], str], seconds_max: float = 30.0) -> float:
     """Wait until a condition holds; how long it took."""
     began = time.monotonic()
+    pause, longest = POLL_SECONDS
     while True:
         try:
             if condition():
@@ -230,7 +237,8 @@ def until(condition: Callable[[], bool], what: str | Callable[[], str], seconds_
             pass
         if time.monotonic() - began > seconds_max:
             raise AssertionError(f"it did not come about that {what if isinstance(what, str) else what()}")
-        time.sleep(POLL_SECONDS)
+        time.sleep(pause)
+        pause = min(pause * 1.5, longest)
 
 
 def is_open(url: str) -> bool:

@@ -1,5 +1,7 @@
 """Real nats-servers, a log in one of them, and what a log means."""
 
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,15 +11,19 @@ import msgspec
 import nats
 from folding import CODEC, machines, read_history, rows
 from nats.aio.client import Client
+from real_servers import service_settings
 
 from taskyard.contracts.subjects import StreamSpec, log_stream, log_subject, streams
 from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.eventlog.archive import Archive
+from taskyard.eventlog.archive_stores import FolderStore
+from taskyard.eventlog.archiving import Archived, Restored, archive_log, restore_log
 from taskyard.eventlog.commit import hash_commit
+from taskyard.eventlog.copying import LogCopy
 from taskyard.eventlog.jetstream import JetStreamLog
 from taskyard.eventlog.jetstream_api import api_request, publish
 from taskyard.eventlog.slices import SliceReader
 from taskyard.eventlog.streams import stream_config
-from taskyard.settings import Settings
 
 HISTORY = Path(__file__).parent.parent / "golden_histories" / "golden" / "0.1" / "approvals.taskyard.jsonl"
 STREAM = log_stream("0")
@@ -38,16 +44,8 @@ class Server:
 
     def settings_file(self, folder: Path) -> Path:
         """A file of services' settings by which the command line reaches it."""
-        settings = Settings(
-            nats_urls=[self.nats.url],
-            control_user=SERVICE_USER,
-            control_password=self.nats.password(SERVICE_USER),
-            fleet_user="",
-            fleet_password="",
-            postgres_dsn="",
-        )
         file = folder / "services.json"
-        file.write_bytes(msgspec.json.encode(settings))
+        file.write_bytes(msgspec.json.encode(service_settings(self.nats, postgres_dsn="")))
         return file
 
     @asynccontextmanager
@@ -83,11 +81,32 @@ def raw_commits(history: Path = HISTORY) -> Sequence[bytes]:
         return [bytes(line.data) for line in SliceReader(file).lines()]
 
 
+async def archived(server: Server, folder: Path) -> Archived:
+    """Archive the log of a server in a folder."""
+    async with server.connected() as nc:
+        return await archive_log(nc, STREAM, await Archive.open(FolderStore(folder), "0"), no_progress)
+
+
+async def restored(server: Server, folder: Path) -> Restored:
+    """Restore the log of that archive in a server."""
+    async with server.connected() as nc:
+        return await restore_log(await Archive.open(FolderStore(folder)), LogCopy(nc, SPEC), no_progress)
+
+
 async def folded(nc: Client) -> dict[str, Any]:
     """What a log means: the state of every machine, the rows of the read model, and the times of all commits."""
     log = open_log(nc)
     commits = [stored async for stored in log.read(1, await log.head())]
     return {"machines": machines(commits), "rows": rows(commits), "times": [stored.at for stored in commits]}
+
+
+COMMITS = len(raw_commits())
+"""How many commits HISTORY has."""
+
+
+def start_program(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start this Python in a process of its own."""
+    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)
 
 
 def no_progress(_sequence: int, _last: int) -> None:

@@ -13,6 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scenarios"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "support"))
 
 from nats_doors import command
 from system import System

@@ -2,59 +2,50 @@
 
 import asyncio
 import gzip
-import subprocess
-import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
+import log_servers as logs
 import msgspec
 import pytest
 from log_servers import (
+    COMMITS,
     HISTORY,
     SPEC,
     STREAM,
     Server,
     append,
+    archived,
     folded,
     make_log,
-    next_commit,
     no_progress,
-    open_log,
-    raw_commits,
+    restored,
 )
 
-from taskyard.cli import log_files
+from taskyard.cli import log_files, log_reading
 from taskyard.cli.errors import Broken, WrongUsage
 from taskyard.contracts.subjects import log_subject
 from taskyard.contracts.values import Instant
-from taskyard.eventlog import archiving
+from taskyard.eventlog import archiving, copying
 from taskyard.eventlog.archive import MANIFEST, Archive
 from taskyard.eventlog.archive_stores import FolderStore
-from taskyard.eventlog.archiving import Archived, Restored, archive_log, restore_log
+from taskyard.eventlog.archiving import Archived, archive_log
 from taskyard.eventlog.commit import Commit
 from taskyard.eventlog.copying import LogCopy
-from taskyard.eventlog.errors import ArchiveDamaged, ArchiveMismatch, ArchiveUnreachable, CopyRefused
-from taskyard.eventlog.jetstream_api import publish, stream_info
+from taskyard.eventlog.errors import ArchiveDamaged, ArchiveMismatch, ArchiveUnreachable, LogGap
+from taskyard.eventlog.jetstream_api import api_request, publish
+from taskyard.eventlog.log import StreamMessage
+from taskyard.eventlog.streams import stream_config
 
 pytestmark = pytest.mark.anyio
 
-COMMITS = len(raw_commits())
 SEGMENT_COMMITS = 7
+DEADLINE_SECONDS = 60.0
 
 
 @pytest.fixture(autouse=True)
 def _short_segments(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archiving, "SEGMENT_COMMITS_MAX", SEGMENT_COMMITS)
-
-
-async def archived(server: Server, folder: Path) -> Archived:
-    async with server.connected() as nc:
-        return await archive_log(nc, STREAM, await Archive.open(FolderStore(folder), "0"), no_progress)
-
-
-async def restored(server: Server, folder: Path) -> Restored:
-    async with server.connected() as nc:
-        return await restore_log(await Archive.open(FolderStore(folder)), LogCopy(nc, SPEC), no_progress)
 
 
 async def test_a_restored_log_means_what_the_original_means_and_goes_on(
@@ -70,7 +61,7 @@ async def test_a_restored_log_means_what_the_original_means_and_goes_on(
     async with other.connected() as nc:
         # State, rows and times are the same, although the other server stored it all later.
         assert await folded(nc) == original
-        log = open_log(nc)
+        log = logs.open_log(nc)
         last = await log.last("scheduler")
         assert last is not None and last.at == original["times"][last.sequence - 1]
         # The fence and the hash chain go on where they were.
@@ -88,7 +79,7 @@ async def test_the_next_run_adds_only_what_is_new(server: Server, tmp_path: Path
         await archived(server, folder)
         before = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != MANIFEST}
         assert (await archived(server, folder)).commits == 0
-        await publish(nc, log_subject("0", "dispatcher"), next_commit("dispatcher"))
+        await publish(nc, log_subject("0", "dispatcher"), logs.next_commit("dispatcher"))
     assert await archived(server, folder) == Archived(
         commits=1, segments=1, bytes=_size_of_last(folder), last=COMMITS + 1
     )
@@ -139,12 +130,14 @@ async def test_kill_9_of_the_command_leaves_an_archive_that_is_gone_on_with(serv
         "import sys; import taskyard.eventlog.archiving as a; from taskyard.cli.app import main; "
         "a.SEGMENT_COMMITS_MAX = 1; main(sys.argv[1:])"
     )
-    process = _start("-c", program, "log", "archive", "--to", str(folder), "--config", str(settings))
-    async with asyncio.timeout(30):
-        while not (folder / MANIFEST).exists() and process.poll() is None:
-            await asyncio.sleep(0.005)
-    process.kill()
-    process.wait()
+    process = logs.start_program("-c", program, "log", "archive", "--to", str(folder), "--config", str(settings))
+    try:
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not (folder / MANIFEST).exists() and process.poll() is None:
+                await asyncio.sleep(0.005)
+    finally:
+        process.kill()
+        process.wait()
     known = (await Archive.open(FolderStore(folder))).last
     assert known >= 1
     assert (await archived(server, folder)).commits == COMMITS - known
@@ -166,6 +159,14 @@ async def test_what_is_no_json_is_archived_and_restored_byte_by_byte(
     assert tuple(message.data for batch in batches for message in batch) == odd
     found = await log_files.verify(str(tmp_path / "archive"), no_progress)
     assert found.breaks[0].sequence == COMMITS + 1
+
+
+async def test_a_segment_that_is_not_read_back_as_it_was_is_never_named_by_the_manifest(tmp_path: Path) -> None:
+    archive = await Archive.open(FolderStore(tmp_path), "0")
+    foreign = StreamMessage(sequence=1, at=Instant(1), subject=log_subject("1", "scheduler"), data=b"{}")
+    with pytest.raises(ArchiveDamaged, match="does not say what was written"):
+        await archive.add([foreign])
+    assert archive.last == 0 and not (tmp_path / MANIFEST).exists()
 
 
 def _alter(path: Path) -> None:
@@ -219,62 +220,19 @@ async def test_the_archive_of_another_log_is_not_gone_on_with(server: Server, ot
         await Archive.open(FolderStore(tmp_path / "archive"), "1")
 
 
-async def test_a_restore_refuses_a_log_that_lives(server: Server, tmp_path: Path) -> None:
+async def test_a_log_that_lost_its_end_is_told_and_not_archived_as_if_it_were_whole(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying, "SILENCE_SECONDS_MAX", 0.5)
     async with server.connected() as nc:
-        await make_log(nc)
-    await archived(server, tmp_path / "archive")
-    with pytest.raises(CopyRefused, match="is not empty"):
-        await restored(server, tmp_path / "archive")
-    async with server.connected() as nc:
-        await publish(nc, log_subject("0", "dispatcher"), next_commit("dispatcher"))
-        with pytest.raises(CopyRefused, match="is not empty"):
-            await restored(server, tmp_path / "archive")
-        assert (await stream_info(nc, STREAM)).state.last_seq == COMMITS + 1
-
-
-async def test_a_restore_that_was_stopped_goes_on(server: Server, other: Server, tmp_path: Path) -> None:
-    async with server.connected() as nc:
-        await make_log(nc)
-    await archived(server, tmp_path / "archive")
-    stopped_at = 3 * SEGMENT_COMMITS
-
-    def stop(sequence: int, _last: int) -> None:
-        if sequence >= stopped_at:
-            raise KeyboardInterrupt
-
-    async with other.connected() as nc:
-        source = await Archive.open(FolderStore(tmp_path / "archive"))
-        with pytest.raises(KeyboardInterrupt):
-            await restore_log(source, LogCopy(nc, SPEC), stop)
-        assert (await stream_info(nc, STREAM)).state.last_seq == stopped_at
-    done = await restored(other, tmp_path / "archive")
-    assert (done.commits, done.last) == (COMMITS - stopped_at, COMMITS)
-    # Once more, and there is nothing to do.
-    assert await restored(other, tmp_path / "archive") == Restored(first=1, last=COMMITS, commits=0, digest=done.digest)
-
-
-async def test_an_archive_is_restored_while_the_server_restarts(server: Server, other: Server, tmp_path: Path) -> None:
-    async with server.connected() as nc:
-        await make_log(nc)
-        original = await folded(nc)
-    await archived(server, tmp_path / "archive")
-    restarts: list[Awaitable[None]] = []
-
-    def restart(sequence: int, _last: int) -> None:
-        if sequence == 2 * SEGMENT_COMMITS:
-            other.nats.kill()
-            restarts.append(asyncio.create_task(asyncio.to_thread(other.nats.start)))
-
-    async with other.connected() as nc:
-        source = await Archive.open(FolderStore(tmp_path / "archive"))
-        await restore_log(source, LogCopy(nc, SPEC), restart)
-        await asyncio.gather(*restarts)
-        assert len(restarts) == 1 and await folded(nc) == original
+        await api_request(nc, f"STREAM.CREATE.{STREAM}", {**stream_config(SPEC, 1), "deny_delete": False})
+        await append(nc, HISTORY)
+        await api_request(nc, f"STREAM.MSG.DELETE.{STREAM}", {"seq": COMMITS})
+        with pytest.raises(LogGap, match=f"went on at {COMMITS + 1} where {COMMITS} was expected"):
+            await archived(server, tmp_path / "archive")
+        found = await log_reading.verify(nc, "0", no_progress)
+        assert [b.what for b in found.breaks] == [f"commits {COMMITS} to {COMMITS} are missing at the end"]
 
 
 def _size_of_last(folder: Path) -> int:
     return max(folder.glob("*.gz")).stat().st_size
-
-
-def _start(*arguments: str) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL)

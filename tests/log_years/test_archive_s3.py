@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from log_servers import SPEC, STREAM, Server, folded, make_log, no_progress, raw_commits
+from log_servers import COMMITS, SPEC, STREAM, Server, folded, make_log, no_progress
 
 from taskyard.cli import log_files
 from taskyard.cli.errors import Unreachable, WrongUsage
@@ -22,7 +22,6 @@ from taskyard.eventlog.errors import ArchiveUnreachable
 
 pytestmark = pytest.mark.anyio
 
-COMMITS = len(raw_commits())
 START_SECONDS_MAX = 60.0
 
 

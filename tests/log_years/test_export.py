@@ -5,25 +5,22 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import pytest
 from folding import CODEC, Commits, machines, read_history, rows
-from log_servers import HISTORY, Server, append, make_log, raw_commits
+from log_servers import COMMITS, HISTORY, Server, append, make_log, raw_commits
+from shapes import shape, structure
 
 from taskyard.cli.app import main
 from taskyard.cli.errors import WrongUsage
 from taskyard.cli.export import parse_range
 from taskyard.cli.log_files import verify_slice
-from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import make_position
 from taskyard.eventlog.anonymising import KEY_BYTES, Anonymiser
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.errors import CommitUnreadable
 from taskyard.eventlog.slices import SliceReader
 
-COMMITS = len(raw_commits())
 HISTORIES = sorted(HISTORY.parent.glob("*.taskyard.jsonl"))
 DEEP = {"acme": [1, 2.5, True, None, "acme"]}
 KEY = bytes(range(KEY_BYTES))
@@ -139,38 +136,6 @@ def anonymised(history: Path) -> tuple[Commits, Commits]:
         StoredCommit(sequence=stored.sequence, at=stored.at, commit=CODEC.decode(each), hash=stored.hash)
         for stored, each in zip(original, data, strict=True)
     ]
-
-
-def shape(commits: Commits) -> list[tuple[Any, ...]]:
-    """What happened to whom, without names: what every event did to every task, and what was free and taken then."""
-    table, seen = TaskTable(), list[tuple[Any, ...]]()
-    for stored in commits:
-        for index, event in enumerate(stored.commit.events):
-            for change in table.apply(event, stored.at, make_position(stored.sequence, index)):
-                record = change.record
-                told = () if record is None else (
-                    record.id, record.kind, record.phase, record.attempt, record.tries, record.due, record.slot,
-                    record.priority, record.progress, record.confirmed, record.scheduled_at, record.started_at,
-                    record.finished_at, record.changes, record.timeout_seconds, record.error and record.error.code,
-                    len(record.input), len(record.labels),
-                )  # fmt: skip
-                seen.append((type(event).__name__, change.verdict, change.before, told))
-    return seen
-
-
-def structure(value: Any) -> Any:
-    """A JSON value without what it says."""
-    match value:
-        case dict():
-            return sorted(str(structure(each)) for each in value.values())
-        case list():
-            return [structure(each) for each in value]
-        case str():
-            return "text"
-        case bool() | None:
-            return value
-        case _:
-            return "number"
 
 
 @pytest.mark.parametrize("history", HISTORIES, ids=lambda path: path.name.partition(".")[0])

@@ -1,14 +1,27 @@
 """The next generation of a log: the server keeps its end, the archive has the rest, and nothing means anything else."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
 import pytest
 from folding import CODEC, machines, rows
-from log_servers import HISTORY, SPEC, STREAM, Server, append, make_log, next_commit, no_progress, open_log, raw_commits
+from log_servers import (
+    COMMITS,
+    HISTORY,
+    SPEC,
+    STREAM,
+    Server,
+    append,
+    make_log,
+    next_commit,
+    no_progress,
+    open_log,
+)
 
 from taskyard.cli import log_files
+from taskyard.cli.app import main
 from taskyard.cli.log_reading import verify
 from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import LEASES_BUCKET
@@ -31,10 +44,10 @@ from taskyard.eventlog.generation import (
 )
 from taskyard.eventlog.jetstream_api import stream_info
 from taskyard.eventlog.leases import JetStreamLease, ensure_leases
+from taskyard.eventlog.slices import SliceReader
 
 pytestmark = pytest.mark.anyio
 
-COMMITS = len(raw_commits())
 CLOSED = COMMITS + len(DECIDERS)
 
 
@@ -148,6 +161,32 @@ async def test_a_mirror_goes_on_over_a_new_generation_and_one_that_fell_behind_i
             await mirror_log(nc, STREAM, LogCopy(behind, SPEC), no_progress, last=CLOSED)
 
 
+async def test_a_slice_knows_what_stood_before_a_generation_where_the_archive_is_known_and_else_says_that_it_does_not(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        await exchanged(nc, tmp_path / "archive")
+    file = tmp_path / "end.taskyard.jsonl"
+    arguments = ("log", "export", "..", str(file), "--config", str(server.settings_file(tmp_path)))
+
+    async def exported() -> bool:
+        """Export what the server has; whether the slice knows what stood before it."""
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main, arguments)
+        assert not ended.value.code
+        with file.open("rb") as opened:
+            header = SliceReader(opened).header
+        assert header.first == COMMITS + 1
+        return header.has_snapshot
+
+    assert not await exported()
+    assert "it does not tell what stood before" in capfd.readouterr().err
+    monkeypatch.setenv("TASKYARD_LOG_ARCHIVE", str(tmp_path / "archive"))
+    assert await exported()
+    assert "it does not tell" not in capfd.readouterr().err
+
+
 class Died(Exception):
     """The command was killed here."""
 
@@ -181,22 +220,49 @@ async def test_an_exchange_that_dies_at_any_step_is_finished_by_the_next_run(
         assert (await folded(nc, tmp_path))["rows"] == original["rows"]
 
 
-def _die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
-    call = generation._call
-    calls = 0
+async def test_what_a_service_wrote_after_all_is_never_deleted(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had looked for the marker before that was there, and appends behind what is archived."""
+    async with server.connected() as nc:
+        await make_log(nc)
+        archive, first = await closed_and_archived(nc, tmp_path)
+        _die_at(monkeypatch, 1)
+        with pytest.raises(Died):
+            await exchange(nc, SPEC, archive, first, no_progress, replicas=1)
+        monkeypatch.undo()
+        begun = await read_marker(nc, STREAM)
+        assert begun is not None
+        await append(nc, HISTORY, first=COMMITS)
+        with pytest.raises(
+            CopyRefused, match=f"ends with commit {CLOSED + 1} and the archive with {CLOSED}: a service"
+        ):
+            await finish_exchange(nc, SPEC, archive, begun, no_progress, replicas=1)
+        state = (await stream_info(nc, STREAM)).state
+        assert (state.first_seq, state.last_seq) == (1, CLOSED + 1)
+        # It is begun again, and leaves nothing out.
+        assert await read_marker(nc, STREAM) is None
+        done = await exchanged(nc, tmp_path)
+        assert (done.first, done.last) == (CLOSED + 2, CLOSED + 1 + len(DECIDERS))
 
-    async def dying_call(*arguments: Any) -> None:
-        nonlocal calls
-        if calls == {0: 0, 1: 1, 3: 2}.get(step):
+
+def _die_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    change = generation._change
+    changes = 0
+
+    async def dying_change(made: Coroutine[Any, Any, object]) -> None:
+        nonlocal changes
+        if changes == {0: 0, 1: 1, 3: 2}.get(step):
+            made.close()
             raise Died
-        calls += 1
-        await call(*arguments)
+        changes += 1
+        await change(made)
 
     async def dying_store(self: LogCopy, messages: Any) -> None:
         await LogCopy._store_all(self, messages[:1])
         raise Died
 
-    monkeypatch.setattr(generation, "_call", dying_call)
+    monkeypatch.setattr(generation, "_change", dying_change)
     if step == 2:
         monkeypatch.setattr(LogCopy, "store", dying_store)
 

@@ -51,18 +51,13 @@ async def test_what_gives_no_answer_is_left_out(server: Server, tmp_path: Path) 
 
 
 @pytest.fixture
-def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def small(tmp_path: Path) -> Iterator[Server]:
     """A server whose account of the log may hold 2 MiB."""
     server = Server(tmp_path / "small")
-    made = server.nats._configuration
-
-    def with_limit() -> dict[str, object]:
-        configuration = json.loads(json.dumps(made()))
-        configuration["accounts"]["CONTROL"]["jetstream"] = {"max_store": 2 * MEBIBYTE, "max_mem": MEBIBYTE}
-        return configuration
-
-    monkeypatch.setattr(server.nats, "_configuration", with_limit)
-    server.nats._write()
+    file = tmp_path / "small" / "nats-server.conf"
+    configuration = json.loads(file.read_text())
+    configuration["accounts"]["CONTROL"]["jetstream"] = {"max_store": 2 * MEBIBYTE, "max_mem": MEBIBYTE}
+    file.write_text(json.dumps(configuration))
     server.nats.start()
     yield server
     server.nats.stop()

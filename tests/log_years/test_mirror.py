@@ -2,24 +2,11 @@
 
 import asyncio
 import signal
-import subprocess
-import sys
 from pathlib import Path
 
+import log_servers as logs
 import pytest
-from log_servers import (
-    HISTORY,
-    SPEC,
-    STREAM,
-    Server,
-    append,
-    folded,
-    make_log,
-    next_commit,
-    no_progress,
-    open_log,
-    raw_commits,
-)
+from log_servers import COMMITS, HISTORY, SPEC, STREAM, Server, append, folded, make_log, no_progress
 
 from taskyard.contracts.subjects import log_subject
 from taskyard.eventlog.archiving import mirror_log
@@ -29,7 +16,6 @@ from taskyard.eventlog.jetstream_api import publish, stream_info
 
 pytestmark = pytest.mark.anyio
 
-COMMITS = len(raw_commits())
 RETRIES = HISTORY.with_name("retries.taskyard.jsonl")
 DEADLINE_SECONDS = 30.0
 
@@ -58,9 +44,9 @@ async def test_a_mirror_means_what_the_log_means_and_goes_on_where_it_ended(serv
         assert await mirrored(server, other) == COMMITS
         assert await folded(nc2) == await folded(nc)
         await append(nc, RETRIES)
-        assert await mirrored(server, other) == COMMITS + len(raw_commits(RETRIES))
+        assert await mirrored(server, other) == COMMITS + len(logs.raw_commits(RETRIES))
         assert (await folded(nc2))["times"] == (await folded(nc))["times"]
-        assert await mirrored(server, other) == COMMITS + len(raw_commits(RETRIES))
+        assert await mirrored(server, other) == COMMITS + len(logs.raw_commits(RETRIES))
 
 
 async def test_the_mirror_of_a_mirror_bears_the_times_of_the_first_log(
@@ -95,22 +81,22 @@ async def test_the_command_follows_the_log_and_goes_on_after_kill_9(
     )
     async with server.connected() as nc, other.connected() as nc2:
         await make_log(nc)
-        first = _start(arguments)
+        first = logs.start_program(*arguments)
         try:
             await reaches(other, COMMITS)
-            await publish(nc, log_subject("0", "dispatcher"), next_commit("dispatcher"))
+            await publish(nc, log_subject("0", "dispatcher"), logs.next_commit("dispatcher"))
             await reaches(other, COMMITS + 1)
         finally:
             first.kill()
             first.wait()
         await append(nc, RETRIES)
-        second = _start(arguments)
+        second = logs.start_program(*arguments)
         try:
-            await reaches(other, COMMITS + 1 + len(raw_commits(RETRIES)))
+            await reaches(other, COMMITS + 1 + len(logs.raw_commits(RETRIES)))
         finally:
             second.send_signal(signal.SIGINT)
         assert second.wait(DEADLINE_SECONDS) == 0
-        log, copy = open_log(nc), open_log(nc2)
+        log, copy = logs.open_log(nc), logs.open_log(nc2)
         assert [c async for c in copy.read(1, await copy.head())] == [c async for c in log.read(1, await log.head())]
 
 
@@ -118,7 +104,7 @@ async def test_a_mirror_that_is_another_log_or_was_written_to_is_refused(server:
     async with server.connected() as nc, other.connected() as nc2:
         await make_log(nc)
         await make_log(nc2, RETRIES)
-        with pytest.raises(CopyRefused, match=f"its commit {len(raw_commits(RETRIES))} is another one"):
+        with pytest.raises(CopyRefused, match=f"its commit {len(logs.raw_commits(RETRIES))} is another one"):
             await mirrored(server, other)
         # And one that holds the same, but not as a copy: services may live on it.
         with pytest.raises(CopyRefused, match="it is no copy"):
@@ -129,11 +115,7 @@ async def test_a_mirror_is_refused_once_services_live_on_it(server: Server, othe
     async with server.connected() as nc, other.connected() as nc2:
         await make_log(nc)
         await mirrored(server, other)
-        await publish(nc2, log_subject("0", "dispatcher"), next_commit("dispatcher"))
+        await publish(nc2, log_subject("0", "dispatcher"), logs.next_commit("dispatcher"))
         await append(nc, RETRIES)
         with pytest.raises(CopyRefused, match=f"its commit {COMMITS + 1} is another one"):
             await mirrored(server, other)
-
-
-def _start(arguments: tuple[str, ...]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen([sys.executable, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

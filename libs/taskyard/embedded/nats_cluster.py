@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from taskyard.embedded import processes
-from taskyard.embedded.nats_server import ClusterMember, NatsServer
+from taskyard.embedded.nats_configuration import ClusterMember
+from taskyard.embedded.nats_server import NatsServer
 
 SERVERS = 3
 

@@ -1,13 +1,6 @@
-"""A real nats-server on loopback, with the accounts that keep services, agents and clients apart.
+"""A real nats-server on loopback, with the accounts, users and permissions of `nats_configuration`.
 
-- `CONTROL` holds the log, the commands and everything that services say; the user `service` may do all of it.
-- `AGENTS` holds what agents send in. The user `fleet` stands for the services there; each agent has a user of its own
-  that reaches its own subjects only, by allow-lists (deny rules have had bypasses).
-- `CLIENTS` holds no stream. Each principal may publish commands and requests under its own name; they reach `CONTROL`
-  as service imports, so a reply subject of a client means its own inbox and never a subject of `CONTROL`.
-- `SYS` is the server's own.
-
-Nobody connects without a password. Passwords are made once and kept in the folder.
+Passwords are made once and kept in the folder.
 """
 
 import secrets
@@ -18,7 +11,7 @@ import sysconfig
 import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
@@ -27,36 +20,27 @@ import msgspec
 
 from taskyard.embedded import processes
 from taskyard.embedded.errors import ProgramMissing, StartFailed
+from taskyard.embedded.nats_configuration import (
+    FLEET_USER,
+    ROUTE_USER,
+    SERVICE_USER,
+    SYSTEM_USER,
+    ClusterMember,
+    Place,
+    Users,
+    make_configuration,
+)
 from taskyard.embedded.processes import Program
 
-SERVICE_USER = "service"
-FLEET_USER = "fleet"
-SYSTEM_USER = "system"
-ROUTE_USER = "route"
-MAX_PAYLOAD_BYTES = 1 << 20
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0
 READY_CHECK_SECONDS = 1.0
 READY_POLL_SECONDS = 0.02
 PASSWORD_BYTES = 24
 
-# An agent answers a request once, on whatever subject the services named, and soon.
-REPLIES_PER_REQUEST_MAX = 1
-REPLY_SECONDS_MAX = 60
-
 WRITE_ERROR = "write error"
 """What the server's health says of a stream whose file it could not write."""
 ROOM_BYTES_MIN = 16 << 20
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClusterMember:
-    """What makes a server one of several: its own name and route port, those of all, and the passwords of all."""
-
-    server_name: str
-    route_port: int
-    route_ports: tuple[int, ...]
-    passwords_file: Path
 
 
 class _Health(msgspec.Struct):
@@ -83,9 +67,9 @@ class NatsServer:
     ) -> None:
         self._directory = directory
         self._member = member
-        self._clients = sorted(clients)
-        self._viewers = sorted(viewers)
-        self._agents = sorted(agents)
+        self._users = Users(
+            clients=tuple(sorted(clients)), viewers=tuple(sorted(viewers)), agents=tuple(sorted(agents))
+        )
         self._port = port or processes.free_port()
         self._monitor_port = processes.free_port()
         while self._monitor_port == self._port:  # nothing listens on it yet, so it counts as free
@@ -131,7 +115,7 @@ class NatsServer:
 
     def add_agent(self, agent: str) -> None:
         """Make a user for one more agent; a running server takes it over without dropping a connection."""
-        self._agents = sorted([*self._agents, agent])
+        self._users = replace(self._users, agents=tuple(sorted([*self._users.agents, agent])))
         self._write()
         if self._process is not None:
             self._process.send_signal(signal.SIGHUP)
@@ -171,10 +155,7 @@ class NatsServer:
 
     def stop_left_over(self) -> None:
         """Stop a server that an earlier run has left on this folder: two on one store would destroy it."""
-        pid_file = self._directory / "nats-server.pid"
-        if not pid_file.exists():
-            return
-        identity = processes.identify(int(pid_file.read_text(encoding="ascii").strip() or 0))
+        identity = processes.identify(processes.pid_in(self._directory / "nats-server.pid"))
         if identity and processes.has_argument(identity, str(self._configuration_file)):
             processes.stop(identity, STOP_SECONDS_MAX)
 
@@ -219,7 +200,8 @@ class NatsServer:
         return msgspec.json.decode(self._passwords_file.read_bytes(), type=dict[str, str])
 
     def _write(self) -> None:
-        users = [SERVICE_USER, FLEET_USER, SYSTEM_USER, *self._clients, *self._viewers, *self._agents]
+        found = self._users
+        users = [SERVICE_USER, FLEET_USER, SYSTEM_USER, *found.clients, *found.viewers, *found.agents]
         users += [ROUTE_USER] if self._member else []
         if twice := sorted(name for name, count in Counter(users).items() if count > 1):
             message = f"more than one NATS user would be called {', '.join(twice)}"
@@ -227,9 +209,9 @@ class NatsServer:
         for user in users:
             self._passwords.setdefault(user, secrets.token_urlsafe(PASSWORD_BYTES))
         processes.write_private(self._passwords_file, msgspec.json.encode(self._passwords))
-        processes.write_private(
-            self._configuration_file, msgspec.json.format(msgspec.json.encode(self._configuration()))
-        )
+        place = Place(directory=self._directory, port=self._port, monitor_port=self._monitor_port, member=self._member)
+        configuration = make_configuration(place, found, self._passwords)
+        processes.write_private(self._configuration_file, msgspec.json.format(msgspec.json.encode(configuration)))
 
     @property
     def _passwords_file(self) -> Path:
@@ -238,87 +220,6 @@ class NatsServer:
     @property
     def _configuration_file(self) -> Path:
         return self._directory / "nats-server.conf"
-
-    def _configuration(self) -> dict[str, object]:
-        """The server's configuration; JSON is a subset of its own notation."""
-        return {
-            "host": "127.0.0.1",
-            "port": self._port,
-            "http": f"127.0.0.1:{self._monitor_port}",
-            "server_name": self._member.server_name if self._member else "taskyard",
-            "pid_file": str(self._directory / "nats-server.pid"),
-            "max_payload": MAX_PAYLOAD_BYTES,
-            # A frozen connection is dropped, and so noticed, after three seconds rather than four minutes.
-            "ping_interval": "1s",
-            "ping_max": 2,
-            # An acknowledged write must survive a power failure; by default it is flushed every two minutes.
-            "jetstream": {"store_dir": str(self._directory / "store"), "sync_interval": "always"},
-            **self._cluster(),
-            "system_account": "SYS",
-            "accounts": {
-                "SYS": {"users": [self._almighty(SYSTEM_USER)]},
-                "CONTROL": {
-                    "jetstream": "enabled",
-                    "users": [self._almighty(SERVICE_USER)],
-                    "exports": [
-                        {"service": "taskyard.command.>", "accounts": ["CLIENTS"]},
-                        {"service": "taskyard.request.>", "accounts": ["CLIENTS"]},
-                    ],
-                },
-                "AGENTS": {
-                    "jetstream": "enabled",
-                    "users": [self._almighty(FLEET_USER), *(self._agent(name) for name in self._agents)],
-                },
-                "CLIENTS": {
-                    "users": [
-                        *(self._client(name) for name in self._clients),
-                        *(self._viewer(name) for name in self._viewers),
-                    ],
-                    "imports": [
-                        {"service": {"account": "CONTROL", "subject": "taskyard.command.>"}},
-                        {"service": {"account": "CONTROL", "subject": "taskyard.request.>"}},
-                    ],
-                },
-            },
-        }
-
-    def _cluster(self) -> dict[str, object]:
-        """What a server among several is told besides. Whoever connects as a route is let in everywhere: see the password."""
-        if self._member is None:
-            return {}
-        password = self._passwords[ROUTE_USER]
-        return {
-            "cluster": {
-                "name": "taskyard",
-                "listen": f"127.0.0.1:{self._member.route_port}",
-                "authorization": {"user": ROUTE_USER, "password": password},
-                "routes": [f"nats://{ROUTE_USER}:{password}@127.0.0.1:{port}" for port in self._member.route_ports],
-                # Clients are told all addresses; what a server believes to be its own may not be reachable from them.
-                "no_advertise": True,
-            }
-        }
-
-    def _user(self, name: str, **permissions: object) -> dict[str, object]:
-        return {"user": name, "password": self._passwords[name], "permissions": permissions}
-
-    def _almighty(self, name: str) -> dict[str, object]:
-        """A user who may do everything in its account."""
-        return {"user": name, "password": self._passwords[name]}
-
-    def _agent(self, name: str) -> dict[str, object]:
-        return self._user(
-            name,
-            publish=[f"taskyard.report.{name}", f"taskyard.heartbeat.{name}", f"taskyard.output.{name}.>"],
-            subscribe=[f"taskyard.agent.{name}.>", f"_INBOX_{name}.>"],
-            allow_responses={"max": REPLIES_PER_REQUEST_MAX, "expires": f"{REPLY_SECONDS_MAX}s"},
-        )
-
-    def _client(self, name: str) -> dict[str, object]:
-        publish = [f"taskyard.request.{name}.>", f"taskyard.command.{name}.>"]
-        return self._user(name, publish=publish, subscribe=[f"_INBOX_{name}.>"])
-
-    def _viewer(self, name: str) -> dict[str, object]:
-        return self._user(name, publish=[f"taskyard.request.{name}.>"], subscribe=[f"_INBOX_{name}.>"])
 
 
 def _binary() -> str:

@@ -29,6 +29,7 @@ SYSTEM_USER = "pgserver"
 DATABASE_USER = "postgres"
 DATABASE = "postgres"
 INIT_SECONDS_MAX = 60.0
+USER_SECONDS_MAX = 30.0
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 10.0
 READY_POLL_SECONDS = 0.02
@@ -93,23 +94,28 @@ class Postgres:
     def is_ready(self) -> bool:
         """Whether the server accepts connections: it says so in the last line of its lock file."""
         try:
-            lines = (self._data / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+            lines = self._lock_files[0].read_text(encoding="utf-8").splitlines()
         except OSError:
             return False
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
-        identity = processes.identify(int(lines[0]))
+        identity = processes.identify(processes.pid_in(self._lock_files[0]))
         return identity is not None and processes.has_argument(identity, str(self._data))
 
     def stop_left_over(self) -> None:
-        """Stop a server that an earlier run has left on this folder."""
-        try:
-            first_line = (self._data / "postmaster.pid").read_text(encoding="utf-8").partition("\n")[0]
-        except OSError:
-            return
-        identity = processes.identify(abs(int(first_line or 0)))
-        if identity and processes.has_argument(identity, str(self._data)):
-            processes.stop(identity, STOP_SECONDS_MAX, STOP_SIGNAL)
+        """Stop a server that an earlier run has left on this folder, and remove locks that only seem to be held.
+
+        The pid in a lock that a killed server has left may be another program's by now. PostgreSQL takes that one for
+        the server, if it belongs to the same user, and would not start for as long as it lives.
+        """
+        for lock in self._lock_files:
+            identity = processes.identify(processes.pid_in(lock))
+            if identity is None:
+                continue
+            if processes.has_argument(identity, str(self._data)):
+                processes.stop(identity, STOP_SECONDS_MAX, STOP_SIGNAL)
+            elif not processes.works_in(identity, self._data):  # as every process of the server does
+                lock.unlink(missing_ok=True)
 
     def start(self) -> None:
         """Start the server and return when it accepts connections. Raises `StartFailed`, `NotOurs`."""
@@ -134,6 +140,10 @@ class Postgres:
     @property
     def _data(self) -> Path:
         return self._directory / "data"
+
+    @property
+    def _lock_files(self) -> tuple[Path, Path]:
+        return self._data / "postmaster.pid", self._socket_directory / ".s.PGSQL.5432.lock"
 
     @property
     def _socket_directory(self) -> Path:
@@ -172,8 +182,10 @@ class Postgres:
         child = processes.spawn(program)
         try:
             status = child.wait(INIT_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            status = processes.stop_child(child, 0)
+        except subprocess.TimeoutExpired as error:
+            processes.stop_child(child, 0)
+            message = f"initdb was not done after {INIT_SECONDS_MAX:g} s, see {program.log_file}"
+            raise StartFailed(message) from error
         if status != 0:
             message = f"initdb ended with {status}, see {program.log_file}"
             raise StartFailed(message)
@@ -202,7 +214,13 @@ def _ensure_user(name: str) -> None:
     try:
         pwd.getpwnam(name)
     except KeyError:
-        subprocess.run(["useradd", "--system", "--no-create-home", name], check=True, capture_output=True)
+        command = ["useradd", "--system", "--no-create-home", name]
+        try:
+            subprocess.run(command, check=True, capture_output=True, timeout=USER_SECONDS_MAX)
+        except (OSError, subprocess.SubprocessError) as error:
+            raise StartFailed(
+                f"the system user {name}, as whom PostgreSQL is to run, cannot be made: {error}"
+            ) from error
 
 
 def _add_mode(path: Path, mode: int) -> None:

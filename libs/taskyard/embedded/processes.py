@@ -90,11 +90,40 @@ def stop_all(stop_signals: Mapping[ProcessIdentity, int], grace_seconds: float) 
 
 def has_argument(identity: ProcessIdentity, argument: str) -> bool:
     """Whether the process was started with this very argument: a file of ours there tells that it is ours."""
+    return argument in command_line(identity)
+
+
+def command_line(identity: ProcessIdentity) -> list[str]:
+    """What the process was started with, the program first; empty for one that is gone."""
     try:
-        command_line = Path(f"/proc/{identity.pid}/cmdline").read_bytes()
+        arguments = Path(f"/proc/{identity.pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return os.fsdecode(arguments).split("\0")[:-1]
+
+
+def all_running() -> Iterator[ProcessIdentity]:
+    """Every process of this machine that we can see."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (identity := identify(int(entry.name))):
+            yield identity
+
+
+def works_in(identity: ProcessIdentity, folder: Path) -> bool:
+    """Whether the working directory of the process is this folder, as far as we may know it."""
+    try:
+        return Path(f"/proc/{identity.pid}/cwd").readlink() == folder
     except OSError:
         return False
-    return os.fsencode(argument) in command_line.split(b"\0")
+
+
+def pid_in(file: Path) -> int:
+    """The pid in the first line of a file in which a server tells it, 0 if there is none (or only half a file)."""
+    try:
+        first_line = file.read_text(encoding="ascii", errors="replace").partition("\n")[0].strip()
+    except OSError:
+        return 0
+    return abs(int(first_line)) if first_line.lstrip("-").isdecimal() else 0
 
 
 def stop_child(child: subprocess.Popen[bytes], grace_seconds: float, stop_signal: int = signal.SIGTERM) -> int:
@@ -175,11 +204,16 @@ def write_private(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        error.filename = error.filename or str(path)  # of a full disk the kernel does not say for which file
+        raise
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""Anonymises commits: what people and machines are called, and what they wrote, becomes pseudonyms; what happened stays.
+"""Anonymises commits, and the state before them: names and what somebody wrote become pseudonyms; what happened stays.
 
 Kept: kinds of events, ids of tasks and commands, times, numbers of attempts and slots, policies, sizes and structure of
 what was written. Replaced, the same by the same: names of queues, pools, workers and principals, labels, inputs,
@@ -17,7 +17,7 @@ import msgspec
 from taskyard.contracts.commands import VERBS
 from taskyard.contracts.events import NO_RESPONDERS
 from taskyard.contracts.values import POOL_DEFAULT, QUEUE_DEFAULT, is_uuid7
-from taskyard.eventlog.commit import hash_commit
+from taskyard.eventlog.commit import HASH_BYTES, hash_commit
 from taskyard.eventlog.errors import CommitUnreadable
 
 KEY_BYTES = 32
@@ -31,6 +31,19 @@ _HARMLESS = frozenset(
     )
 )  # fmt: skip
 """Fields of events that say nothing of whose they are."""
+_HARMLESS_IN_STATE = _HARMLESS | frozenset(
+    (
+        "submitted", "submitted_at", "phase", "due", "tries", "deliveries_failed", "assigned_incarnation", "assigned",
+        "plan_attempt", "planned_at", "confirmed", "stop", "scheduled_at", "started_at", "finished_at",
+        "schedule_to_start_timeout_seconds", "changed_at", "is_suspect", "is_draining", "is_lost",
+    )
+)  # fmt: skip
+"""Fields of what stands in a state that say nothing of whose it is."""
+_AS_IN_EVENTS = {"id": "task", "submitted_by": "by"}
+"""Fields of what stands in a state that events call otherwise."""
+_NAMED_IN_STATE = {"pools": "pool", "queues": "queue", "workers": "worker"}
+"""Lists of a state whose elements bear a `name`, and what that is called in events."""
+_COUNTED_IN_STATE = frozenset(("reached", "at", "last_event", "events", "positions"))
 _OF_INPUT = frozenset(("directory", "variables", "argv", "script", "env", "auto_confirm"))
 """Keys of inputs that the kinds name, not people."""
 _NAMES = {"queue": "queue", "pool": "pool", "worker": "worker", "by": "principal"}
@@ -51,7 +64,7 @@ class Anonymiser:
             "labels": self._labels,
             "input": lambda value: self._written(value, _OF_INPUT),
             "digest": lambda value: self._hash(str(value), len(str(value)) // 2 or 1),
-            "error": self._event,
+            **dict.fromkeys(("error", "stop_error", "paused", "locked"), self._event),
             "errors": lambda value: self._written(value, frozenset(("path", "message"))),
             "code": self._code,
             "verb": lambda value: value if value in VERBS else self._name("verb", value),
@@ -77,12 +90,46 @@ class Anonymiser:
         self._before[writer] = hash_commit(stored)
         return stored
 
+    def state(self, data: bytes) -> bytes:
+        """The state before the commits, anonymised with the names that they get.
+
+        That is a JSON object of numbers, and of lists of objects: tasks, and pools, queues and workers with their names.
+
+        Raises:
+            msgspec.DecodeError: the bytes are no JSON object.
+        """
+        state = msgspec.json.decode(data, type=dict[str, Any])
+        return msgspec.json.encode({name: self._of_state(name, value) for name, value in state.items()})
+
+    def _of_state(self, name: str, value: Any) -> Any:
+        if name in _COUNTED_IN_STATE:
+            return value
+        if name == "hash":  # of a commit that is not in the slice
+            return self._hash_before(value)
+        if not isinstance(value, list):
+            return self._written(value)
+        found: list[Any] = value
+        return [self._standing(each, _NAMED_IN_STATE.get(name, "")) for each in found]
+
+    def _standing(self, one: Any, named: str) -> Any:
+        """One task, pool, queue or worker of a state; its `name` is what events call `named`."""
+        if not isinstance(one, dict):
+            return self._written(one)
+        fields: dict[str, Any] = one
+        replaced: dict[str, Any] = {}
+        for name, value in fields.items():
+            if name in _HARMLESS_IN_STATE:
+                replaced[name] = value
+            elif name != "traceparent":
+                replaced[name] = self._field(named if name == "name" else _AS_IN_EVENTS.get(name, name), value)
+        return replaced
+
     def _of_commit(self, name: str, value: Any) -> Any:
         match name:
             case "writer" | "epoch" | "at" | "cursors" | "events":
                 return value
             case "previous":  # of a commit that is not in the slice
-                return self._hash(value, 16) if value else ""
+                return self._hash_before(value)
             case "instance":
                 return self._name("instance", value)
             case _:
@@ -166,6 +213,9 @@ class Anonymiser:
             noise += blake2b(f"{block}/{text}".encode("utf-8", "surrogatepass"), key=self._key).digest()
             block += 1
         return noise[:length]
+
+    def _hash_before(self, value: Any) -> str:
+        return self._hash(str(value), HASH_BYTES) if value else ""
 
     def _hash(self, text: str, size: int) -> str:
         return self._noise(f"name/{text}", size).hex()

@@ -18,8 +18,10 @@ Stored form: read by later versions. Fields may be added with a default, never r
 
 import asyncio
 import gzip
+import zlib
 from collections.abc import AsyncIterator, Sequence
 from hashlib import sha256
+from io import BytesIO
 from typing import Protocol
 
 import msgspec
@@ -156,7 +158,8 @@ class Archive:
             bytes=len(data),
             digest=_digest(data),
         )
-        await self.read(segment)
+        if await self.read(segment) != list(commits):
+            raise ArchiveDamaged(name, "does not say what was written into it")
         segments = (*self.manifest.segments, segment)
         manifest = msgspec.structs.replace(self.manifest, segments=segments, last_hash=hash_commit(commits[-1].data))
         await self._store.write(MANIFEST, msgspec.json.format(_encode(manifest), indent=1) + b"\n")
@@ -190,8 +193,11 @@ def segment_name(first: int, last: int) -> str:
 
 def encode_segment(commits: Sequence[StreamMessage]) -> bytes:
     """The file of a segment; the same commits always give the same bytes."""
-    lines = b"".join(_encode(_line(message)) + b"\n" for message in commits)
-    return gzip.compress(lines, COMPRESSION_LEVEL, mtime=0)
+    file = BytesIO()
+    with gzip.GzipFile(filename="", mode="wb", compresslevel=COMPRESSION_LEVEL, fileobj=file, mtime=0) as lines:
+        for message in commits:  # one by one: the text of all would take as much memory again
+            lines.write(_encode(_line(message)) + b"\n")
+    return file.getvalue()
 
 
 def _line(message: StreamMessage) -> _Line:
@@ -215,14 +221,15 @@ def _is_one_line(data: bytes) -> bool:
 def _decode_segment(segment: Segment, data: bytes, partition: str) -> list[StreamMessage]:
     commits: list[StreamMessage] = []
     try:
-        for text in gzip.decompress(data).splitlines():
-            line = _decode_line(text)
-            stored = line.base64 if line.data is UNSET else bytes(line.data)
-            if stored is UNSET or line.sequence != segment.first + len(commits):
-                raise ArchiveDamaged(segment.name, f"commit {line.sequence} stands at the wrong place or is empty")
-            subject = log_subject(partition, line.writer)
-            commits.append(StreamMessage(sequence=line.sequence, at=line.at, subject=subject, data=stored))
-    except (OSError, EOFError, msgspec.DecodeError) as error:
+        with gzip.GzipFile(fileobj=BytesIO(data)) as lines:
+            for text in lines:
+                line = _decode_line(text)
+                stored = line.base64 if line.data is UNSET else bytes(line.data)
+                if stored is UNSET or line.sequence != segment.first + len(commits):
+                    raise ArchiveDamaged(segment.name, f"commit {line.sequence} stands at the wrong place or is empty")
+                subject = log_subject(partition, line.writer)
+                commits.append(StreamMessage(sequence=line.sequence, at=line.at, subject=subject, data=stored))
+    except (OSError, EOFError, zlib.error, msgspec.DecodeError) as error:
         raise ArchiveDamaged(segment.name, f"is no segment: {error}") from error
     if segment.first + len(commits) != segment.last + 1:
         raise ArchiveDamaged(segment.name, f"ends with commit {segment.first + len(commits) - 1}")

@@ -6,12 +6,13 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from taskyard.contracts.values import Instant
+from taskyard.eventlog.answers import state_of, until_answered
 from taskyard.eventlog.archive import SEGMENT_BYTES_MAX, SEGMENT_COMMITS_MAX, Archive
 from taskyard.eventlog.commit import hash_commit
 from taskyard.eventlog.copying import LogCopy, LogDigest, read_messages
 from taskyard.eventlog.errors import ArchiveMismatch, CopyRefused, LogGap
 from taskyard.eventlog.follower import StreamFollower
-from taskyard.eventlog.jetstream_api import StreamState, message_at, stream_info
+from taskyard.eventlog.jetstream_api import StreamState, message_at
 from taskyard.eventlog.log import START, StreamMessage
 
 Progress = Callable[[int, int], None]
@@ -42,10 +43,11 @@ async def archive_log(nc: Client, stream: str, archive: Archive, progress: Progr
     Raises:
         ArchiveMismatch: the archive is not the beginning of this log.
         LogGap: the log lost commits.
+        StreamMissing: there is no log.
         LogUnavailable: the log gave no answer within the limit; what was added stays.
         ArchiveUnreachable, ArchiveDamaged: see `Archive.add`.
     """
-    state = (await stream_info(nc, stream)).state
+    state = await state_of(nc, stream)
     await _require_beginning(nc, stream, state, archive)
     first = archive.last + 1 if archive.last else state.first_seq
     commits = segments = size = 0
@@ -61,6 +63,9 @@ async def archive_log(nc: Client, stream: str, archive: Archive, progress: Progr
                 commits, segments, size = commits + len(waiting.messages), segments + 1, size + segment.bytes
                 waiting = _Waiting(segment.last_at)
                 progress(segment.last, state.last_seq)
+    if first + commits <= state.last_seq:
+        missing = first + commits + len(waiting.messages)
+        raise LogGap(stream=stream, expected=missing, actual=state.last_seq + 1)
     return Archived(commits=commits, segments=segments, bytes=size, last=archive.last)
 
 
@@ -93,7 +98,7 @@ async def _require_beginning(nc: Client, stream: str, state: StreamState, archiv
         raise ArchiveMismatch(f"the archive ends with commit {archive.last}, the log with {state.last_seq}")
     if archive.last + 1 < state.first_seq:
         raise ArchiveMismatch(f"the archive ends with commit {archive.last}, the log begins with {state.first_seq}")
-    found = await message_at(nc, stream, archive.last)
+    found = await until_answered(lambda: message_at(nc, stream, archive.last))
     if found is not None and hash_commit(found.data) != archive.manifest.last_hash:
         raise ArchiveMismatch(f"commit {archive.last} is another one in the archive: it is of another log")
 
@@ -123,6 +128,7 @@ async def restore_log(archive: Archive, copy: LogCopy, progress: Progress) -> Re
     found = LogDigest()
     async for batch in copy.read(max(archive.first, 1), archive.last):
         found.add(batch)
+        progress(batch[-1].sequence, archive.last)
     if str(found) != str(expected):
         raise CopyRefused("the restored log is not the same as the archive: it must not be used")
     return Restored(first=archive.first, last=archive.last, commits=restored, digest=str(found))
@@ -135,13 +141,14 @@ async def mirror_log(nc: Client, stream: str, copy: LogCopy, progress: Progress,
 
     Raises:
         CopyRefused: what stands in the mirror is not the beginning of this log, or somebody writes there.
+        StreamMissing: there is no log.
         LogUnavailable: one of the servers gave no answer within the limit; what was copied stays.
     """
-    state = (await stream_info(nc, stream)).state
+    state = await state_of(nc, stream)
     end = await copy.prepare(state.first_seq or 1)
     floor = START
     if end >= (state.first_seq or 1):
-        original = await message_at(nc, stream, end)
+        original = await until_answered(lambda: message_at(nc, stream, end))
         if original is None:
             raise CopyRefused(f"the mirror ends with commit {end}, which the log does not have")
         floor = await copy.require_copy(end, original.subject, original.data)

@@ -6,29 +6,29 @@ are sent twice, or by two programs, can neither double nor reorder anything; wha
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Sequence
 from hashlib import blake2b
+from typing import Any, TypeVar
 
 from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.contracts.values import Instant
+from taskyard.eventlog.answers import delete_stream, find_stream, until_answered
 from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import ApiRefused, CopyRefused, EventLogError, LogUnavailable, Unanswered
+from taskyard.eventlog.errors import ApiRefused, CopyRefused, EventLogError, LogUnavailable
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream_api import (
     EXPECTED_LAST_SEQUENCE,
-    STREAM_NOT_FOUND,
     StoredMessage,
     StreamInfo,
     api_request,
     message_at,
     parse_headers,
     publish,
-    stream_info,
 )
 from taskyard.eventlog.log import ORIGINAL_TIME, StreamMessage
-from taskyard.eventlog.streams import find_dangers, stream_config
+from taskyard.eventlog.streams import NO_SUITABLE_PEERS, find_dangers, stream_config
 
 COPY_SECONDS_MAX = 60.0
 """How long the next commits are tried, over restarts and elections of the server that takes them."""
@@ -38,6 +38,10 @@ AT_ONCE_COMMITS_MAX = 256
 AT_ONCE_BYTES_MAX = 4 << 20
 SILENCE_SECONDS_MAX = 30.0
 """How long reading what is stored may stand still; a restart of the server passes unnoticed."""
+BEHIND_SECONDS_MAX = 10.0
+"""How long the copy may end before what was stored in it."""
+
+T = TypeVar("T")
 
 
 class LogDigest:
@@ -60,12 +64,17 @@ class LogDigest:
 
 
 class LogCopy:
-    """The log that is copied into: the stream of `spec` in the server and account of `nc`."""
+    """The log that is copied into: the stream of `spec` in the server and account of `nc`.
 
-    def __init__(self, nc: Client, spec: StreamSpec, *, replicas: int = 1) -> None:
+    `snapshots` is the bucket of states that were folded from the log there. Where a copy begins they are of another log,
+    that was there before, and whoever began with one would go on from what never happened: they are deleted.
+    """
+
+    def __init__(self, nc: Client, spec: StreamSpec, *, replicas: int = 1, snapshots: str = "") -> None:
         self._nc = nc
         self._spec = spec
         self._replicas = replicas
+        self._snapshots = snapshots
 
     async def prepare(self, first: int) -> int:
         """Make the stream that begins with the sequence `first`, or find the one that a former copy left; its end.
@@ -78,8 +87,15 @@ class LogCopy:
         """
         found = await self._find()
         if found is None:
+            if self._snapshots:
+                await _copied(delete_stream(self._nc, self._snapshots, COPY_SECONDS_MAX))
             config = {**stream_config(self._spec, self._replicas), "first_seq": first}
-            await self._call(f"STREAM.CREATE.{self._spec.name}", config)
+            call = f"STREAM.CREATE.{self._spec.name}"
+            # Servers that have just met may not all be there yet.
+            passing = (NO_SUITABLE_PEERS,)
+            await _copied(
+                until_answered(lambda: api_request(self._nc, call, config), COPY_SECONDS_MAX, passing=passing)
+            )
             return first - 1
         for setting, wanted, value in find_dangers(self._spec, found.config):
             raise CopyRefused(f"{self._spec.name} has {setting} = {value!r}, which must be {wanted!r}")
@@ -128,13 +144,11 @@ class LogCopy:
             failed = next((outcome for outcome in outcomes if outcome is not None), None)
             if failed is None:
                 return
-            if not isinstance(failed, EventLogError):
+            if isinstance(failed, CopyRefused) or not isinstance(failed, EventLogError):
                 raise failed
             await patience.pause(failed)
             # A try without an answer may have been stored: what counts is what stands there.
-            end = (await self._info()).state.last_seq
-            if end < left[0].sequence - 1:
-                raise CopyRefused(f"{self._spec.name} ends with commit {end}, before what was copied already")
+            end = await self._end(left[0].sequence - 1)
             stored = [message for message in left if message.sequence <= end]
             if stored:
                 await self.require_copy(stored[-1].sequence, stored[-1].subject, stored[-1].data)
@@ -147,60 +161,57 @@ class LogCopy:
             raise CopyRefused(f"commit {message.sequence} was stored in {ack.stream} at {ack.seq}")
 
     async def _find(self) -> StreamInfo | None:
-        patience = Patience(COPY_SECONDS_MAX)
-        while True:
-            try:
-                return await stream_info(self._nc, self._spec.name)
-            except ApiRefused as refused:
-                if refused.error_code == STREAM_NOT_FOUND:
-                    return None
-                raise CopyRefused(str(refused)) from refused
-            except Unanswered as error:
-                await patience.pause(error)
+        return await _copied(find_stream(self._nc, self._spec.name, COPY_SECONDS_MAX))
 
-    async def _info(self) -> StreamInfo:
-        found = await self._find()
-        if found is None:
-            raise CopyRefused(f"{self._spec.name} was deleted")
-        return found
+    async def _end(self, known: int) -> int:
+        """Where the copy ends: at `known` at least, though a leader just elected may still be applying what it has."""
+        patience = Patience(BEHIND_SECONDS_MAX)
+        while True:
+            found = await self._find()
+            if found is None:
+                raise CopyRefused(f"{self._spec.name} was deleted")
+            if (end := found.state.last_seq) >= known:
+                return end
+            refused = CopyRefused(f"{self._spec.name} ends with commit {end}, before what was copied already")
+            try:
+                await patience.pause(refused)
+            except LogUnavailable:
+                raise refused from None
 
     async def _at(self, sequence: int) -> StoredMessage | None:
-        patience = Patience(COPY_SECONDS_MAX)
-        while True:
-            try:
-                return await message_at(self._nc, self._spec.name, sequence)
-            except Unanswered as error:
-                await patience.pause(error)
-
-    async def _call(self, call: str, body: Mapping[str, object]) -> None:
-        patience = Patience(COPY_SECONDS_MAX)
-        while True:
-            try:
-                await api_request(self._nc, call, body)
-            except ApiRefused as refused:
-                raise CopyRefused(str(refused)) from refused
-            except Unanswered as error:
-                await patience.pause(error)
-            else:
-                return
+        return await _copied(until_answered(lambda: message_at(self._nc, self._spec.name, sequence), COPY_SECONDS_MAX))
 
 
-async def read_messages(nc: Client, stream: str, first: int, last: int) -> AsyncIterator[list[StreamMessage]]:
-    """The bare commits of a log from `first` to `last`, with their log times, whether they can be understood or not.
+async def _copied(answer: Coroutine[Any, Any, T]) -> T:
+    """An answer about the copy. What JetStream refuses for good is no log that this copy could go on with."""
+    try:
+        return await answer
+    except ApiRefused as refused:
+        raise CopyRefused(str(refused)) from refused
 
-    A sequence that is missing is passed over; it shows in the next one. Ends early where the log ends.
+
+async def read_messages(
+    nc: Client, stream: str, first: int, last: int, *, original_times: bool = True
+) -> AsyncIterator[list[StreamMessage]]:
+    """The bare messages of a stream from `first` to `last`, whether they can be understood or not.
+
+    Those of a log have their log times; of a stream that others may write to `original_times` must be False. A sequence
+    that is missing is passed over: it shows in the next one, or in that the last one does not come.
 
     Raises:
-        LogUnavailable: nothing came for SILENCE_SECONDS_MAX.
+        LogUnavailable: nothing came for SILENCE_SECONDS_MAX, though there is more.
     """
+    first = max(first, 1)  # an empty stream may say that it begins with 0
     if last < first:
         return
-    async with StreamFollower(nc, stream, after=first - 1, original_times=True) as follower:
+    async with StreamFollower(nc, stream, after=first - 1, original_times=original_times) as follower:
         while True:
             try:
                 async with asyncio.timeout(SILENCE_SECONDS_MAX):
                     batch = await follower.next_batch()
             except TimeoutError as error:
+                if await until_answered(lambda: message_at(nc, stream, last)) is None:
+                    return
                 raise LogUnavailable(f"{stream} gave nothing more before commit {last}") from error
             if wanted := [message for message in batch if first <= message.sequence <= last]:
                 yield wanted

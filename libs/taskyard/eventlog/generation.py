@@ -8,7 +8,9 @@ While the streams are exchanged there is for a moment no log, and a service that
 marker is set before and removed afterwards; services refuse to start while it is there, and the command goes on from it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Coroutine
+from functools import partial
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,15 +19,16 @@ from nats.aio.client import Client
 from taskyard.contracts.events import DECIDERS, LOG_KEEPER, OWNERS, LogVersionActivated
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.contracts.values import Instant
-from taskyard.eventlog.append import Patience
+from taskyard.eventlog.answers import delete_stream, find_stream, until_answered
 from taskyard.eventlog.archive import Archive
 from taskyard.eventlog.archiving import Progress
 from taskyard.eventlog.commit import Commit, CommitCodec
 from taskyard.eventlog.copying import LogCopy
-from taskyard.eventlog.errors import ApiRefused, CopyRefused, GenerationUnfinished, LeaseHeld, Unanswered
-from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, last_message, publish, stream_info
+from taskyard.eventlog.errors import ApiRefused, CopyRefused, GenerationUnfinished, LeaseHeld, StreamMissing
+from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, last_message, publish
 from taskyard.eventlog.leases import read_holder
 from taskyard.eventlog.log import EventLog
+from taskyard.eventlog.streams import replicas_of
 from taskyard.eventlog.versions import KEEPER_INSTANCE, active_version
 
 EXCHANGE_SECONDS_MAX = 60.0
@@ -35,10 +38,14 @@ CLOSING_INSTANCE = "generation"
 
 
 class Exchange(Struct, frozen=True, kw_only=True):
-    """The marker: the new stream holds the commits from `first` to `last`, which the archive has, as all before."""
+    """The marker: the new stream holds the commits from `first` to `last`, which the archive has, as all before.
+
+    `replicas` is how often the old one was kept.
+    """
 
     first: int
     last: int
+    replicas: int = 1
 
 
 class Generation(Struct, frozen=True, kw_only=True):
@@ -60,19 +67,14 @@ async def read_marker(nc: Client, stream: str) -> Exchange | None:
     Raises:
         LogUnavailable: the server gave no answer within the limit.
     """
-    patience = Patience(EXCHANGE_SECONDS_MAX)
     name = marker_stream(stream)
-    while True:
-        try:
-            found = await last_message(nc, name, name)
-        except ApiRefused as refused:
-            if refused.error_code == STREAM_NOT_FOUND:
-                return None
-            await patience.pause(refused)
-        except Unanswered as error:
-            await patience.pause(error)
-        else:
-            return None if found is None else msgspec.json.decode(found.data, type=Exchange)
+    try:
+        found = await until_answered(lambda: last_message(nc, name, name), EXCHANGE_SECONDS_MAX)
+    except ApiRefused as refused:
+        if refused.error_code == STREAM_NOT_FOUND:
+            return None
+        raise
+    return None if found is None else msgspec.json.decode(found.data, type=Exchange)
 
 
 async def require_finished(nc: Client, stream: str) -> None:
@@ -94,7 +96,7 @@ async def require_nobody_leads(nc: Client, bucket: str) -> None:
     """
     for writer in DECIDERS:
         try:
-            holder = await read_holder(nc, bucket, writer)
+            holder = await until_answered(partial(read_holder, nc, bucket, writer), EXCHANGE_SECONDS_MAX)
         except ApiRefused as refused:
             if refused.error_code == STREAM_NOT_FOUND:
                 return  # no service has ever run here
@@ -138,21 +140,23 @@ async def exchange(
     """Put a stream that begins with the commit `first` in the place of the log, whose archive is complete.
 
     Raises:
-        CopyRefused: the archive does not end where the log does; nothing was changed.
+        CopyRefused: the archive does not end where the log does, or a service writes; nothing was changed.
+        StreamMissing: there is no log.
         LogUnavailable: the server gave no answer within the limit. Call `finish_exchange` later.
     """
-    state = (await stream_info(nc, spec.name)).state
+    found = await find_stream(nc, spec.name, EXCHANGE_SECONDS_MAX)
+    if found is None:
+        raise StreamMissing(spec.name)
+    state = found.state
     if first <= state.first_seq:
         raise CopyRefused(f"the log begins with commit {state.first_seq}: there is nothing to leave out")
     if archive.last != state.last_seq or archive.first > state.first_seq:
         raise CopyRefused(f"the archive holds {archive.first} to {archive.last}, the log goes to {state.last_seq}")
-    begun = Exchange(first=first, last=state.last_seq)
+    begun = Exchange(first=first, last=state.last_seq, replicas=max(replicas, replicas_of(found.config)))
     name = marker_stream(spec.name)
-    await _call(
-        nc, f"STREAM.CREATE.{name}", {"name": name, "subjects": [name], "storage": "file", "num_replicas": replicas}
-    )
-    await publish(nc, name, msgspec.json.encode(begun))
-    await _call(nc, f"STREAM.DELETE.{spec.name}")
+    config = {"name": name, "subjects": [name], "storage": "file", "num_replicas": begun.replicas}
+    await _change(until_answered(lambda: api_request(nc, f"STREAM.CREATE.{name}", config), EXCHANGE_SECONDS_MAX))
+    await until_answered(lambda: publish(nc, name, msgspec.json.encode(begun)), EXCHANGE_SECONDS_MAX)
     return await finish_exchange(nc, spec, archive, begun, progress, replicas=replicas, before=state.first_seq)
 
 
@@ -169,45 +173,42 @@ async def finish_exchange(
     """Fill the new stream from the archive, and remove the marker. What was interrupted goes on.
 
     Raises:
-        CopyRefused: the archive does not hold what the marker names.
+        CopyRefused: the archive does not hold what the marker names; or a service has written after all, and nothing was
+            changed: begin again.
         ArchiveDamaged, ArchiveUnreachable: see `Archive.read`.
         LogUnavailable: the server gave no answer within the limit. Call it again.
     """
     if archive.first > begun.first or archive.last < begun.last:
         raise CopyRefused(f"the archive holds {archive.first} to {archive.last}, not {begun.first} to {begun.last}")
-    copy = LogCopy(nc, spec, replicas=replicas)
-    if await _is_old(nc, spec.name, begun):  # the marker was set, and the old stream not yet deleted
-        await _call(nc, f"STREAM.DELETE.{spec.name}")
+    await _delete_old(nc, spec.name, begun)
+    copy = LogCopy(nc, spec, replicas=max(replicas, begun.replicas))
     end = await copy.prepare(begun.first)
     for segment in archive.manifest.segments:
         if segment.last > end:
             messages = await archive.read(segment)
             await copy.store([m for m in messages if max(end + 1, begun.first) <= m.sequence <= begun.last])
             progress(min(segment.last, begun.last), begun.last)
-    await _call(nc, f"STREAM.DELETE.{marker_stream(spec.name)}")
+    await _change(delete_stream(nc, marker_stream(spec.name), EXCHANGE_SECONDS_MAX))
     return Generation(before=before, first=begun.first, last=begun.last)
 
 
-async def _is_old(nc: Client, stream: str, begun: Exchange) -> bool:
+async def _delete_old(nc: Client, stream: str, begun: Exchange) -> None:
+    """Delete the old stream, unless an earlier run has. What is in no archive is never deleted."""
+    found = await find_stream(nc, stream, EXCHANGE_SECONDS_MAX)
+    if found is None or found.state.first_seq >= begun.first:
+        return
+    if found.state.last_seq != begun.last:  # by a service that started before the marker was there
+        await _change(delete_stream(nc, marker_stream(stream), EXCHANGE_SECONDS_MAX))
+        raise CopyRefused(
+            f"the log ends with commit {found.state.last_seq} and the archive with {begun.last}: "
+            "a service has written, stop it and begin again; nothing was changed"
+        )
+    await _change(delete_stream(nc, stream, EXCHANGE_SECONDS_MAX))
+
+
+async def _change(change: Coroutine[Any, Any, object]) -> None:
+    """Make a step of the exchange."""
     try:
-        state = (await stream_info(nc, stream)).state
+        await change
     except ApiRefused as refused:
-        if refused.error_code == STREAM_NOT_FOUND:
-            return False
-        raise
-    return state.first_seq < begun.first
-
-
-async def _call(nc: Client, call: str, body: Mapping[str, object] | None = None) -> None:
-    patience = Patience(EXCHANGE_SECONDS_MAX)
-    while True:
-        try:
-            await api_request(nc, call, body)
-        except ApiRefused as refused:
-            if refused.error_code == STREAM_NOT_FOUND and call.startswith("STREAM.DELETE."):
-                return  # an earlier try was heard
-            raise CopyRefused(str(refused)) from refused
-        except Unanswered as error:
-            await patience.pause(error)
-        else:
-            return
+        raise CopyRefused(str(refused)) from refused

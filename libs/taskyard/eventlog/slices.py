@@ -7,7 +7,8 @@ The first line is a header; then follows one line for each stored commit, in log
 
 `from` and `to` are sequences of commits, both included; `at` is the stream's timestamp in microseconds; `data` is the
 commit with exactly the bytes that the log stores (so that hashes still hold), unless the header says `anonymised`.
-`snapshot` in the header, where it is given, is a JSON object: the state before `from`, in the form of whoever reads it.
+`snapshot` in the header, where it is given, is a JSON object: the state before `from`, in the form of whoever reads it, and
+anonymised where the commits are.
 
 Wire format: read by later versions. Fields may be added with a default, never renamed, removed or given another meaning.
 """
@@ -25,8 +26,10 @@ from taskyard.eventlog.log import START
 
 SLICE_SUFFIX = ".taskyard.jsonl"
 SLICE_FORMAT = 1
-HEADER_BYTES_MAX = 256 * 1024 * 1024
-"""The longest first line: a snapshot holds every live task."""
+SNAPSHOT_BYTES_MAX = 255 * 1024 * 1024
+"""The longest state before a slice: it holds every live task."""
+HEADER_BYTES_MAX = SNAPSHOT_BYTES_MAX + 1024 * 1024
+"""The longest first line."""
 LINE_BYTES_MAX = 2 * COMMIT_BYTES_MAX
 """The longest other line: names that are made up for real ones may be longer than these."""
 

@@ -5,18 +5,19 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
-from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import ApiRefused, LogMissing, StreamMismatch, Unanswered
-from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, StreamInfo, api_request, nanoseconds, stream_info
+from taskyard.eventlog.answers import find_stream, try_find_stream, until_answered
+from taskyard.eventlog.errors import LogMissing, StreamMismatch
+from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, nanoseconds
 
 ENSURE_SECONDS_MAX = 30.0
 """How long one stream is tried: a cluster that has just started elects its leaders first."""
 UNLIMITED = -1
 
+NO_SUITABLE_PEERS = 10005
+"""There are not as many servers as replicas are asked for, or not yet."""
 _STREAM_NAME_IN_USE = 10058
-_NO_SUITABLE_PEERS = 10005
-_UNAVAILABLE = 503
-"""The status of what a server cannot do now: no leader is elected yet, it has not joined the cluster, no space."""
+_PASSING = frozenset((_STREAM_NAME_IN_USE, NO_SUITABLE_PEERS, STREAM_NOT_FOUND))
+"""Refusals of a cluster that is just starting, or whose stream another instance has made or deleted meanwhile."""
 
 _NEVER: Mapping[str, object] = {
     "storage": "file",
@@ -95,19 +96,12 @@ async def refuse_lost_log(nc: Client, log: str, inputs: str) -> None:
     Raises:
         LogMissing: the stream `log` is not there, and the stream `inputs` holds messages.
         LogUnavailable: JetStream did not answer for ENSURE_SECONDS_MAX.
+        ApiRefused: JetStream refuses to tell.
     """
-    patience = Patience(ENSURE_SECONDS_MAX)
-    while True:
-        try:
-            if await _find_stream(nc, log) is not None:
-                return
-            stored = await _find_stream(nc, inputs)
-        except (ApiRefused, Unanswered) as error:
-            await patience.pause(error)
-        else:
-            if stored is not None and stored.state.messages:
-                raise LogMissing(log, inputs)
-            return
+    if await find_stream(nc, log, ENSURE_SECONDS_MAX) is None:
+        stored = await find_stream(nc, inputs, ENSURE_SECONDS_MAX)
+        if stored is not None and stored.state.messages:
+            raise LogMissing(log, inputs)
 
 
 async def ensure_made(
@@ -124,26 +118,25 @@ async def ensure_made(
         ApiRefused: JetStream refuses what is asked for.
     """
     name = str(config["name"])
-    patience = Patience(ENSURE_SECONDS_MAX)
-    while True:
-        try:
-            found = await _find_stream(nc, name)
-            if found is None:
-                await api_request(nc, f"STREAM.CREATE.{name}", config)
-            elif changes := find_changes(found.config):
-                await api_request(nc, f"STREAM.UPDATE.{name}", {**found.config, **changes})
-            return
-        except Unanswered as error:
-            await patience.pause(error)
-        except ApiRefused as refused:
-            if not _may_pass(refused):
-                raise
-            await patience.pause(refused)
+
+    async def ensure() -> None:
+        found = await try_find_stream(nc, name)
+        if found is None:
+            await api_request(nc, f"STREAM.CREATE.{name}", config)
+        elif changes := find_changes(found.config):
+            await api_request(nc, f"STREAM.UPDATE.{name}", {**found.config, **changes})
+
+    await until_answered(ensure, ENSURE_SECONDS_MAX, passing=_PASSING)
 
 
 def more_replicas(found: Mapping[str, object], replicas: int) -> dict[str, object]:
     """The change that gives a stream so many replicas, if it has fewer."""
-    return {"num_replicas": replicas} if _number(found.get("num_replicas")) < replicas else {}
+    return {"num_replicas": replicas} if replicas_of(found) < replicas else {}
+
+
+def replicas_of(found: Mapping[str, object]) -> int:
+    """How often the stream of this configuration is kept."""
+    return max(_number(found.get("num_replicas")), 1)
 
 
 async def _ensure_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
@@ -153,21 +146,6 @@ async def _ensure_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
         return find_raises(spec, found, replicas)
 
     await ensure_made(nc, stream_config(spec, replicas), find_changes)
-
-
-def _may_pass(refused: ApiRefused) -> bool:
-    """Whether the same request may be granted later. Another instance may have made or deleted the stream meanwhile."""
-    passing = {_STREAM_NAME_IN_USE, _NO_SUITABLE_PEERS, STREAM_NOT_FOUND}
-    return refused.code == _UNAVAILABLE or refused.error_code in passing
-
-
-async def _find_stream(nc: Client, name: str) -> StreamInfo | None:
-    try:
-        return await stream_info(nc, name)
-    except ApiRefused as refused:
-        if refused.error_code == STREAM_NOT_FOUND:
-            return None
-        raise
 
 
 def find_dangers(spec: StreamSpec, config: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:

@@ -5,24 +5,22 @@ under the same sequences. Who has folded so far, or has a snapshot, follows the 
 from the beginning reads the archive first.
 """
 
-from collections import deque
 from types import TracebackType
 from typing import Self
 
 from nats.aio.client import Client
 
 from taskyard.contracts.values import Instant
-from taskyard.eventlog.append import Patience
+from taskyard.eventlog.answers import find_stream
 from taskyard.eventlog.archive import Archive
 from taskyard.eventlog.archive_stores import open_store
-from taskyard.eventlog.errors import ApiRefused, LogBegins, Unanswered
+from taskyard.eventlog.backlog import Backlog
+from taskyard.eventlog.errors import ApiRefused, LogBegins
 from taskyard.eventlog.follower import StreamFollower
-from taskyard.eventlog.jetstream_api import stream_info
 from taskyard.eventlog.log import StreamMessage
 
 BEGIN_SECONDS_MAX = 600.0
 """How long the stream may be out of reach before following fails, as for whoever follows it already."""
-BATCH_MESSAGES_MAX = 1_024
 
 
 class TieredFollower:
@@ -39,7 +37,7 @@ class TieredFollower:
         self._archive = archive
         self._opened: Archive | None = None
         self._first: int | None = None
-        self._waiting: deque[StreamMessage] = deque()
+        self._waiting = Backlog()
         self._live: StreamFollower | None = None
 
     async def __aenter__(self) -> Self:
@@ -89,8 +87,10 @@ class TieredFollower:
                 self._opened = await self._open_archive(self._first)
             segment = next(s for s in self._opened.manifest.segments if s.last > self._after)
             messages = await self._opened.read(segment)
-            self._waiting.extend(m for m in messages if self._after < m.sequence < self._first)
-        batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), BATCH_MESSAGES_MAX))]
+            for message in messages:
+                if self._after < message.sequence < self._first:
+                    self._waiting.add(message)
+        batch = self._waiting.take_batch()
         self._after, self._floor = batch[-1].sequence, batch[-1].at
         return batch
 
@@ -103,11 +103,8 @@ class TieredFollower:
         raise LogBegins(stream=self._stream, first=first, wanted=self._after + 1)
 
     async def _find_first(self) -> int:
-        patience = Patience(BEGIN_SECONDS_MAX)
-        while True:
-            try:
-                return (await stream_info(self._nc, self._stream)).state.first_seq
-            except ApiRefused:
-                return 0  # whoever follows the stream tells what is wrong with it
-            except Unanswered as error:
-                await patience.pause(error)
+        try:
+            found = await find_stream(self._nc, self._stream, BEGIN_SECONDS_MAX)
+        except ApiRefused:
+            found = None
+        return 0 if found is None else found.state.first_seq  # whoever follows the stream tells what is wrong with it

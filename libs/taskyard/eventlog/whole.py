@@ -2,22 +2,19 @@
 
 from nats.aio.client import Client
 
-from taskyard.eventlog.follower import StreamFollower
-from taskyard.eventlog.jetstream_api import stream_info
+from taskyard.eventlog.answers import state_of
+from taskyard.eventlog.copying import read_messages
 from taskyard.eventlog.log import StreamMessage
 
 
 async def read_whole(nc: Client, stream: str) -> list[StreamMessage]:
-    """Every message that the stream holds now, in order.
+    """Every message that the stream holds now, in order, at the time that the stream gave it.
 
     Raises:
         EventLogError: it could not be read.
     """
-    head = (await stream_info(nc, stream)).state.last_seq
-    messages: list[StreamMessage] = []
-    if head == 0:
-        return messages
-    async with StreamFollower(nc, stream, after=0) as follower:
-        while not messages or messages[-1].sequence < head:
-            messages += await follower.next_batch()
-    return [message for message in messages if message.sequence <= head]
+    state = await state_of(nc, stream)
+    if not state.messages:
+        return []
+    reading = read_messages(nc, stream, state.first_seq, state.last_seq, original_times=False)
+    return [message async for batch in reading for message in batch]

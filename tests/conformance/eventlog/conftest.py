@@ -4,7 +4,6 @@ import asyncio
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import sysconfig
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -20,6 +19,7 @@ from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.contracts.values import Instant
+from taskyard.embedded.processes import free_port
 from taskyard.eventlog.commit import Commit, CommitCodec
 from taskyard.eventlog.jetstream import JetStreamInput, JetStreamLog
 from taskyard.eventlog.leases import JetStreamLease, Lease, MemoryLease, MemoryLeases, ensure_leases
@@ -97,7 +97,7 @@ class NatsProcess:
     """A nats-server that can be killed and started again on the same port and files."""
 
     def __init__(self, directory: Path, *, jetstream: str = "sync_interval: always") -> None:
-        self.port, self.monitor_port = _free_port(), _free_port()
+        self.port, self.monitor_port = free_port(), free_port()
         self._config = directory / "nats.conf"
         self._config.write_text(
             f'host: 127.0.0.1\nport: {self.port}\nhttp: "127.0.0.1:{self.monitor_port}"\nmax_payload: 1MB\n'
@@ -143,12 +143,6 @@ class NatsProcess:
 async def close(nc: Client) -> None:
     with suppress(OSError):  # Closing flushes, which a connection that was just killed cannot.
         await nc.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Site(Protocol):

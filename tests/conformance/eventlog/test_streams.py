@@ -13,16 +13,22 @@ from taskyard.eventlog.streams import ensure_streams, refuse_lost_log, stream_co
 
 pytestmark = pytest.mark.anyio
 
+ANSWER_SECONDS_MAX = 10.0
+
 
 async def change(nc, stream: str, **changes: object) -> None:
-    answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"")
+    answer = await nc.request(f"$JS.API.STREAM.INFO.{stream}", b"", timeout=ANSWER_SECONDS_MAX)
     config = {**msgspec.json.decode(answer.data)["config"], **changes}
-    answer = await nc.request(f"$JS.API.STREAM.UPDATE.{stream}", msgspec.json.encode(config))
+    answer = await nc.request(
+        f"$JS.API.STREAM.UPDATE.{stream}", msgspec.json.encode(config), timeout=ANSWER_SECONDS_MAX
+    )
     assert "error" not in msgspec.json.decode(answer.data), answer.data
 
 
 async def make(nc, config: dict[str, object]) -> None:
-    answer = await nc.request(f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config))
+    answer = await nc.request(
+        f"$JS.API.STREAM.CREATE.{config['name']}", msgspec.json.encode(config), timeout=ANSWER_SECONDS_MAX
+    )
     assert "error" not in msgspec.json.decode(answer.data), answer.data
 
 
