@@ -7,8 +7,8 @@ from msgspec import Struct
 
 from taskyard.api.directory import Place
 from taskyard.api.errors import ReadModelUnavailable, not_found
-from taskyard.api.read_model import TaskFilter
-from taskyard.contracts.values import Position
+from taskyard.api.read_model import EndedBy, FoldedTo, TaskFilter
+from taskyard.contracts.values import Position, commit_sequence
 
 
 class FakeTask(Struct, kw_only=True):
@@ -24,9 +24,12 @@ class FakeTask(Struct, kw_only=True):
 
 
 class FakeReadModel:
-    """The port of the routes."""
+    """The port of the routes; its rows are of `log`."""
 
-    def __init__(self) -> None:
+    def __init__(self, log: Any) -> None:
+        self.log = log
+        self.generation = "first"
+        self.hash: str | None = None
         self.last_position = Position(0)
         self.reached = Position(1 << 40)
         self.is_away = False
@@ -49,6 +52,12 @@ class FakeReadModel:
         self._check()
         self.last_position = self.reached
         return self.reached
+
+    async def folded_to(self) -> FoldedTo:
+        self._check()
+        sequence = min(commit_sequence(self.reached), await self.log.head())
+        found = [stored.hash async for stored in self.log.read(sequence, sequence)] if sequence else [""]
+        return FoldedTo(sequence=sequence, hash=self.hash or found[0])
 
     async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
         self._check()
@@ -81,6 +90,10 @@ class FakeReadModel:
         self._check()
         self.asked.append(wanted)
         return {"items": list(self.rows.values()), "next_cursor": None}
+
+    async def ended_tasks(self, wanted: TaskFilter, ended_by: EndedBy) -> list[Any]:
+        self._check()
+        return []
 
     async def history(self, task: str) -> list[Any]:
         self._check()

@@ -38,7 +38,7 @@ class World:
         self.control = control
         self.log = links.log
         self.url = url
-        self.read_model = FakeReadModel()
+        self.read_model = FakeReadModel(links.log)
         self.stored: list[tuple[str, dict]] = []
         self.silent = False
         self.decide = accept
@@ -47,7 +47,7 @@ class World:
     def http(self, user: str = "admin") -> httpx.AsyncClient:
         """A client that bears the user's token."""
         headers = {"Authorization": f"Bearer {TOKENS[user]}"} if user else {}
-        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20, trust_env=False)
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=20, trust_env=False, verify=False)
 
     async def nats(self, user: str) -> NatsClient:
         """A connection of a principal or an agent."""

@@ -11,6 +11,7 @@ from taskyard.api.clock import make_id
 from taskyard.api.health import LAG_SECONDS_MAX
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.values import Instant, Status, make_position, seconds
+from taskyard.eventlog.errors import LogUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -207,6 +208,33 @@ async def test_readiness_tells_a_read_model_that_lags_and_minds_once_it_lags_for
     assert lagging.status_code == 503
     assert lagging.json()["projection_lag_seconds"] == LAG_SECONDS_MAX + 1
     assert lagging.json()["reasons"] == {"projection": "the read model is 6.0 s behind the log, commits it lacks: 1"}
+
+
+async def test_readiness_tells_rows_of_another_log(world):
+    await world.append()
+    async with world.http("") as http:
+        assert (await http.get("/readyz")).status_code == 200
+        world.read_model.hash = "of a commit of another log"
+        ready = await http.get("/readyz")
+    assert (ready.status_code, list(ready.json()["reasons"])) == (503, ["projection"])
+    assert "of another log" in ready.json()["reasons"]["projection"]
+
+
+async def test_readiness_asks_for_all_leaders_at_once_and_tells_those_that_it_learns(world, monkeypatch):
+    asked = asyncio.Barrier(3)
+
+    async def holder(_nc, _bucket, writer):
+        await asked.wait()  # one after the other would never get on
+        if writer == "scheduler":
+            await asyncio.Event().wait()
+        if writer == "dispatcher":
+            raise LogUnavailable("no answer")
+        return "one"
+
+    monkeypatch.setattr("taskyard.api.health.read_holder", holder)
+    async with world.http("") as http:
+        ready = (await http.get("/readyz")).json()
+    assert ready["ready"] and ready["leaders"] == {"scheduler": None, "slot_allocator": "one", "dispatcher": None}
 
 
 async def test_system_routes_ask_for_no_token(world):

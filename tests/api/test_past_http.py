@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 from fake_read_model import FakeTask
+from msgspec import Raw
 from running_api import World
 
-from taskyard.contracts.events import QueueLocked, QueuePaused
-from taskyard.contracts.values import POOL_DEFAULT
+from taskyard.api.clock import make_id
+from taskyard.contracts.events import QueueLocked, QueuePaused, TaskSubmitted
+from taskyard.contracts.values import POOL_DEFAULT, TaskId
 
 pytestmark = pytest.mark.anyio
 ID = "0199f3c1-0000-7000-8000-000000000001"
@@ -35,7 +37,29 @@ async def test_a_list_of_the_past_says_its_moment_in_body_and_header(world: Worl
     assert queue in {each["queue"] for each in by_time["items"]}
 
 
-@pytest.mark.parametrize("path", ["/workers", "/queues", "/pools", f"/tasks/{ID}"])
+async def test_a_page_of_tasks_of_the_past_says_its_moment_and_asks_the_read_model_only_for_what_may_have_ended(
+    world: World,
+) -> None:
+    task = make_id()
+    first = await world.append(a_submission(task))
+    await world.append(a_submission(make_id()))
+    answer = await ask(world, "/tasks", at=str(first), queue=f"past-{task}", status="pending")
+    body = answer.json()
+    assert [each["id"] for each in body["items"]] == [task] and body["next_cursor"] is None
+    assert body["as_of"]["position"] == answer.headers["Taskyard-Position"] == f"{first}.0"
+    world.read_model.is_away = True
+    assert (await ask(world, "/tasks", at=str(first), status="pending")).status_code == 200
+    assert (await ask(world, "/tasks", at=str(first))).status_code == 503
+
+
+def a_submission(task: str) -> TaskSubmitted:
+    return TaskSubmitted(
+        task=TaskId(task), kind="noop", pool="default", queue=f"past-{task}", by="admin", input=Raw(b"{}"), digest="d",
+        timeout_seconds=1.0,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", ["/tasks", "/workers", "/queues", "/pools", f"/tasks/{ID}"])
 @pytest.mark.parametrize(
     ("at", "says"), [("soon", "RFC 3339"), ("2999-01-01T00:00:00Z", "future"), ("99999999", "ends")]
 )
@@ -49,8 +73,9 @@ async def test_what_is_no_moment_is_refused_at_its_field(world: World, path: str
 
 async def test_after_means_nothing_beside_at(world: World) -> None:
     await world.append(QueuePaused(pool=POOL_DEFAULT, by="bob"))
-    answer = await ask(world, "/pools", at="1", after="1")
-    assert answer.status_code == 422 and answer.json()["errors"][0]["path"] == "after"
+    for path in ("/pools", "/tasks"):
+        answer = await ask(world, path, at="1", after="1")
+        assert answer.status_code == 422 and answer.json()["errors"][0]["path"] == "after"
 
 
 async def test_lists_of_now_bear_no_moment(world: World) -> None:

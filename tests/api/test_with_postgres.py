@@ -1,6 +1,8 @@
 """The program as it runs: real PostgreSQL, the real projector beside it, and a log that a test writes."""
 
 import asyncio
+import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +17,9 @@ from taskyard.contracts.events import TaskScheduled, TaskSubmitted
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.postgres import Postgres
 from taskyard.service import linked
+from taskyard.settings import Settings
 from taskyard.state_projector.app import run as run_projector
+from taskyard.state_projector.rebuild import rebuild
 
 pytestmark = pytest.mark.anyio
 
@@ -23,8 +27,9 @@ SECONDS_MAX = 30.0
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> Iterator[Postgres]:
-    with postgres_running(tmp_path / "postgres") as server:
+def postgres() -> Iterator[Postgres]:
+    # Not in pytest's own folder: each pytest that starts closes that to other users, and as root PostgreSQL is one.
+    with tempfile.TemporaryDirectory(prefix="taskyard-test-") as directory, postgres_running(Path(directory)) as server:
         yield server
 
 
@@ -96,3 +101,75 @@ async def read_everything(world: World, http, oscar) -> None:
         assert (await http.get(f"/api/v1/tasks?{query}")).status_code == 422
     strange = await http.get("/api/v1/tasks?queue=%F0%9F%98%80&worker=%27;--&label=%22:%5C&submitted_by=%ff")
     assert (strange.status_code, strange.json()["items"]) == (200, [])
+
+
+async def test_a_read_model_of_another_log_is_told_and_gone_on_with_once_it_was_rebuilt(
+    tmp_path: Path, postgres: Postgres
+):
+    """The log is lost and made anew while the service runs: it is not restarted."""
+    server = NatsServer(tmp_path / "nats", clients=["admin", "oscar"], viewers=["vera"])
+    server.start()
+    settings = settings_for(server, postgres_dsn=postgres.dsn)
+    stop = asyncio.Event()
+    moved, lost = make_id(), make_id()
+    try:
+        async with asyncio.TaskGroup() as group:
+            async with linked("test", settings) as links:
+                serving = group.create_task(run(settings, stop))
+                world = World(server, links.control_client, links, f"http://127.0.0.1:{settings.http_port}")
+                await until_ready(world, serving)
+                await world.append(submitted(moved, queue="before"), submitted(lost))
+                for _ in range(8):
+                    last = await world.append()
+                await _project(settings, world, last)
+                async with world.http() as http:
+                    assert (await http.get(f"/api/v1/tasks/{moved}?at={last}")).json()["queue"] == "before"
+                    assert (await http.get("/readyz")).json()["ready"]
+            server.stop()
+            shutil.rmtree(tmp_path / "nats" / "store")
+            server.start()
+            async with linked("test", settings) as links, world.http() as http:
+                world = World(server, links.control_client, links, world.url)
+                await world.append(submitted(moved, queue="after"))
+
+                async def is_told() -> bool:
+                    return "of another log" in (await http.get("/readyz")).json()["reasons"].get("projection", "")
+
+                await until(is_told)
+                at_once = (await http.get(f"/api/v1/tasks/{moved}?at=1")).json()
+                assert at_once["queue"] == "after", "the past is that of the log"
+                await rebuild(links.log, settings.postgres_dsn, verify_only=False, other_log=True)
+
+                async def is_ready() -> bool:
+                    return (await http.get("/readyz")).json()["ready"]
+
+                await until(is_ready)
+                assert (await http.get(f"/api/v1/tasks/{moved}")).json()["queue"] == "after"
+                assert (await http.get(f"/api/v1/tasks/{lost}")).status_code == 404
+                listed = (await http.get("/api/v1/tasks?at=1")).json()
+                assert [item["id"] for item in listed["items"]] == [moved]
+                behind = asyncio.create_task(http.get(f"/api/v1/tasks?after={last}"))
+                for _ in range(last - 1):
+                    await world.append()
+                await asyncio.wait((behind,), timeout=0.2)
+                assert not behind.done(), "that the former rows had such a commit does not count"
+                await _project(settings, world, last)
+                assert (await behind).status_code == 200
+            stop.set()
+    finally:
+        server.stop()
+
+
+async def _project(settings: Settings, world: World, sequence: int) -> None:
+    """Bring the read model to a commit."""
+    stop = asyncio.Event()
+    projecting = asyncio.create_task(run_projector(settings, stop))
+    async with world.http() as http:
+
+        async def is_there() -> bool:
+            found = await http.get("/api/v1/tasks")
+            return found.status_code == 200 and int(found.headers["Taskyard-Position"].partition(".")[0]) >= sequence
+
+        await until(is_there)
+    stop.set()
+    await projecting

@@ -22,12 +22,14 @@ def _load_neighbour() -> Any:
 
 
 _projecting = _load_neighbour()
-story, server, dsn, run, project = (
+story, server, dsn, run, project, start_projector, wait = (
     _projecting.story,
     _projecting.server,
     _projecting.dsn,
     _projecting.run,
     _projecting.project,
+    _projecting.start_projector,
+    _projecting.wait,
 )
 
 

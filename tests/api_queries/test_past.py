@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from typing import Any
 
@@ -9,21 +10,31 @@ import msgspec
 import pytest
 
 from taskyard.api.errors import Refusal
+from taskyard.api.past import questions
 from taskyard.api.past.checkpoints import Checkpoints
+from taskyard.api.past.keeping import keep_until
 from taskyard.api.past.moments import parse_moment
 from taskyard.api.past.questions import Past
 from taskyard.api.past.state import PastState
-from taskyard.api.past.travel import TimeTravel
+from taskyard.api.past.travel import TimeTravel, moment_in
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.read_model import TaskFilter
+from taskyard.api.views import TaskPage
 from taskyard.contracts.events import QueuePaused, TaskProgressed
-from taskyard.contracts.values import SECOND, Instant, TaskId, format_instant
+from taskyard.contracts.values import SECOND, Instant, Status, TaskId, format_instant
 from taskyard.eventlog.snapshots import MemorySnapshots
 
 
+def kept(story: Any, snapshots: MemorySnapshots | None = None) -> Checkpoints:
+    return Checkpoints(snapshots or MemorySnapshots(), story.log, step_events=50, at_most=6)
+
+
 def travel(story: Any, snapshots: MemorySnapshots | None = None, **limits: Any) -> TimeTravel:
-    checkpoints = Checkpoints(snapshots or MemorySnapshots(), step_events=50, at_most=6)
-    return TimeTravel(story.log, checkpoints, lambda: story.now, **limits)
+    return TimeTravel(story.log, kept(story, snapshots), lambda: story.now, **limits)
+
+
+async def keep(story: Any, snapshots: MemorySnapshots) -> None:
+    await keep_until(story.head, story.log, kept(story, snapshots), rest=0)
 
 
 def plain(views: Any) -> Any:
@@ -80,8 +91,8 @@ def test_every_moment_is_shown_as_the_read_model_showed_it(
                 await project(story)
                 remembered.append((story.head, story.now, await said_by_the_read_model(model)))
             snapshots = MemorySnapshots()
-            await travel(story, snapshots).keep_until(story.head, rest=0)
-            past = Past(travel(story, snapshots), story.log, model)
+            await keep(story, snapshots)
+            past = Past(travel(story, snapshots), model)
             forwards = [(str(sequence), said) for sequence, _, said in remembered]
             backwards = [(format_instant(at), said) for _, at, said in reversed(remembered)]
             for moment, said in [*forwards, *backwards]:
@@ -91,11 +102,202 @@ def test_every_moment_is_shown_as_the_read_model_showed_it(
     run(scenario())
 
 
+SORTS_AND_FILTERS: tuple[dict[str, Any], ...] = (
+    {},
+    {"sort": "submitted_at"},
+    {"sort": "priority"},
+    {"sort": "-priority", "kinds": ("plan", "noop")},
+    {"sort": "finished_at"},
+    {"sort": "-finished_at", "queues": ("prod",)},
+    {"statuses": (Status.PENDING, Status.RUNNING)},
+    {"statuses": (Status.COMPLETED, Status.FAILED, Status.APPLY_PENDING), "sort": "finished_at"},
+    {"workers": ("worker-1",), "pools": ("default",)},
+    {"submitters": ("alice",), "sort": "-priority"},
+    {"labels": (("team", "net"),), "sort": "priority"},
+    {"sees_only": "bob"},
+)
+"""Of lists: each sort and each filter at least once."""
+
+
+async def every_page(list_page: Callable[[TaskFilter], Awaitable[TaskPage]], limit: int, **wanted: Any) -> list[Any]:
+    """A list page by page, as JSON."""
+    items: list[Any] = []
+    cursor = None
+    while True:
+        page = await list_page(TaskFilter(limit=limit, cursor=cursor, **wanted))
+        assert len(page.items) <= limit
+        items += page.items
+        cursor = page.next_cursor
+        if cursor is None:
+            return plain(items)
+
+
+def test_the_list_at_every_position_is_what_the_list_of_now_was_then(
+    story: Any, dsn: str, run: Any, start_projector: Any, wait: Any
+) -> None:
+    async def scenario() -> None:
+        remembered: dict[int, tuple[Instant, list[list[Any]]]] = {}
+        story.join("worker-1")
+        story.join("worker-2")
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            async with start_projector(story) as projector:
+                for seed in range(100, 124):
+                    story.tell_anything(seed, 1)
+                    if seed % 3 == 0:  # what is told at random seldom gets so far
+                        task = story.submit(priority=1 + seed % 4, labels={"team": "net"})
+                        story.start(task)
+                        if seed % 2:
+                            story.succeed(task)
+                    await wait(lambda: projector.folded == story.head)
+                    lists = [await every_page(model.tasks, 500, **wanted) for wanted in SORTS_AND_FILTERS]
+                    remembered[story.head] = story.now, lists
+            lengths = [max(len(lists[i]) for _, lists in remembered.values()) for i in range(len(SORTS_AND_FILTERS))]
+            assert min(lengths) > 2, f"every list has several pages at some time: {lengths}"
+            past = Past(travel(story), model)
+            for sequence, (at, lists) in reversed(remembered.items()):
+                moment = str(sequence) if sequence % 2 else format_instant(at)
+                for wanted, said in zip(SORTS_AND_FILTERS, lists, strict=True):
+                    found = await every_page(page_of(past, moment), 2 if sequence % 4 == 0 else 500, **wanted)
+                    order, expected = ([task["id"] for task in tasks] for tasks in (found, said))
+                    assert order == expected, f"{wanted} at {moment}"
+                    differing = differences(found, said)
+                    assert not differing, f"{wanted} at {moment}: {differing[:3]}"
+
+    run(scenario())
+
+
+def page_of(past: Past, at: str) -> Callable[[TaskFilter], Awaitable[TaskPage]]:
+    async def list_page(wanted: TaskFilter) -> TaskPage:
+        return (await past.tasks(wanted, at))[1]
+
+    return list_page
+
+
+def test_pages_of_one_moment_are_one_moment_however_the_log_goes_on(
+    story: Any, dsn: str, run: Any, project: Any
+) -> None:
+    async def scenario() -> None:
+        story.join()
+        tasks = [story.submit() for _ in range(6)]
+        story.start(tasks[0])
+        story.succeed(tasks[0])
+        await project(story)
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            past, now = Past(travel(story), model), format_instant(Instant(story.now + SECOND // 2))
+            _, first = await past.tasks(TaskFilter(limit=2), now)
+            story.start(tasks[1])
+            story.succeed(tasks[1])
+            story.submit()
+            await project(story)
+            await past.queues(str(story.head))  # the fold goes on meanwhile, too
+            _, second = await past.tasks(TaskFilter(limit=2, cursor=first.next_cursor), now)
+            _, third = await past.tasks(TaskFilter(limit=2, cursor=second.next_cursor), now)
+        assert [task.id for page in (first, second, third) for task in page.items] == list(reversed(tasks))
+        assert [task.status for task in third.items] == ["pending", "completed"]
+        assert first.as_of == second.as_of == third.as_of and third.next_cursor is None
+
+    run(scenario())
+
+
+def test_a_cursor_of_another_list_is_refused(story: Any, dsn: str, run: Any, project: Any) -> None:
+    async def scenario() -> None:
+        story.join()
+        for _ in range(3):
+            story.submit()
+        await project(story)
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            past = Past(travel(story), model)
+            of_now = (await model.tasks(TaskFilter(limit=1))).next_cursor
+            of_then = (await past.tasks(TaskFilter(limit=1), "4"))[1].next_cursor
+            for cursor, at, says in (
+                (of_now, "4", "belongs to a list of now"),
+                (of_then, "3", "another moment: give the same `at`"),
+                (of_then, format_instant(story.now), "another moment"),
+                (of_then, None, "of the past: give its `at`"),
+                ("nonsense", "4", "is not a cursor"),
+            ):
+                wanted = TaskFilter(limit=1, cursor=cursor)
+                with pytest.raises(Refusal, match=says) as refused:
+                    await (model.tasks(wanted) if at is None else past.tasks(wanted, at))
+                assert refused.value.errors[0].path == "cursor"
+            with pytest.raises(Refusal, match="must be one of submitted_at"):
+                await past.tasks(TaskFilter(sort="colour"), "4")
+
+    run(scenario())
+
+
+def test_what_the_read_model_lacks_of_a_moment_is_waited_for(
+    story: Any, dsn: str, run: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        story.join()
+        task = story.submit()
+        await project(story)
+        story.start(task)
+        story.succeed(task)
+        async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
+            past = Past(travel(story), model)
+            assert (await past.tasks(TaskFilter(statuses=(Status.PENDING,)), "2"))[1].items[0].id == task
+            monkeypatch.setattr(questions, "CATCH_UP_SECONDS_MAX", 0.05)
+            head = str(story.head)
+            for question in (past.tasks(TaskFilter(), head), past.task(task, head, sees_only=None)):
+                with pytest.raises(Refusal, match=f"has not reached commit {head} in time") as refused:
+                    await question
+                assert refused.value.status == 504
+            monkeypatch.undo()
+            waiting = asyncio.create_task(past.task(task, head, sees_only=None))
+            await project(story)
+            assert (await waiting)[1].status == "completed"
+
+    run(scenario())
+
+
+def test_the_same_moment_asked_twice_shows_the_same_time(story: Any, run: Any) -> None:
+    story.commit(QueuePaused(pool="default", queue="a", by="admin"))
+    story.commit(QueuePaused(pool="default", queue="b", by="admin"))
+    past = Past(travel(story), None)  # type: ignore[arg-type] (settings are not in the read model)
+
+    async def scenario() -> None:
+        first, again = (await past.queues("1"))[1], (await past.queues("1"))[1]
+        assert first == again
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("events", [8, 300])
+def test_a_log_that_takes_the_place_of_another_is_told_from_its_own_events(story: Any, run: Any, events: int) -> None:
+    """A log that is restored from an old archive, or made anew, while the service runs and its kept states stay."""
+    busy(story, 200)
+    other = type(story)()
+    other.submit(queue="other")
+    for number in range(events):
+        other.commit(QueuePaused(pool="default", queue=f"queue-{number % 7}", by="admin"))
+
+    async def scenario() -> None:
+        snapshots = MemorySnapshots()
+        await keep(story, snapshots)
+        traveller = travel(story, snapshots)
+        past = Past(traveller, None)  # type: ignore[arg-type] (settings are not in the read model)
+        assert [queue.queue for queue in (await past.queues("201"))[2]] == ["default"]
+        story.stream.__dict__.update(other.stream.__dict__)
+        for at in ("4", str(other.head)):
+            assert "other" in {queue.queue for queue in (await past.queues(at))[2]}, at
+        with pytest.raises(Refusal, match="before the beginning of the log"):
+            await past.queues(format_instant(Instant(story.now - 365 * 24 * 3600 * SECOND)))
+        await keep_until(other.head, story.log, kept(story, snapshots), rest=0)
+        checkpoints = kept(story, snapshots)
+        latest = await checkpoints.latest()
+        assert (latest is not None) == (events == 300)
+        assert latest is None or ("default", "other") in latest.queues
+
+    run(scenario())
+
+
 def test_a_position_inside_a_commit_shows_the_events_up_to_it(story: Any, run: Any) -> None:
     async def scenario() -> None:
         one, two = (QueuePaused(pool="default", queue=queue, by="admin") for queue in ("a", "b"))
         story.commit(one, two)
-        past = Past(travel(story), story.log, None)  # type: ignore[arg-type] (settings are not in the read model)
+        past = Past(travel(story), None)  # type: ignore[arg-type] (settings are not in the read model)
         assert [queue.queue for queue in (await past.queues("1.0"))[2]] == ["a"]
         _, as_of, queues = await past.queues("1.1")
         assert [queue.queue for queue in queues] == ["a", "b"]
@@ -113,7 +315,7 @@ def test_a_task_that_was_not_submitted_yet_is_not_found_and_told_since_when_it_i
         task = story.submit(by="alice")
         await project(story)
         async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
-            past = Past(travel(story), story.log, model)
+            past = Past(travel(story), model)
             with pytest.raises(Refusal, match=r"submitted later, at 20.*\(position 2.0\)") as refused:
                 await past.task(task, "1", sees_only=None)
             assert refused.value.status == 404
@@ -145,21 +347,33 @@ def test_what_is_no_moment_of_the_log_is_refused_at_its_field(at: str, says: str
     story.join()
     story.submit()
     with pytest.raises(Refusal, match=says) as refused:
-        run(travel(story).look(at, lambda state: state))
+        run(travel(story).look(moment_in(at), lambda state: state))
     assert refused.value.status == 422
     assert [error.path for error in refused.value.errors] == ["at"]
 
 
 def test_an_empty_log_has_no_past(story: Any, run: Any) -> None:
     with pytest.raises(Refusal, match="the log is empty"):
-        run(travel(story).look("2026-11-21T10:00:00Z", lambda state: state))
+        run(travel(story).look(moment_in("2026-11-21T10:00:00Z"), lambda state: state))
 
 
 def test_a_time_between_two_commits_shows_the_earlier_one(story: Any, run: Any) -> None:
     story.join()
     between = Instant(story.now + SECOND // 2)
     story.submit()
-    assert run(travel(story).look(format_instant(between), lambda state: state.sequence)) == 1
+    assert run(travel(story).look(moment_in(format_instant(between)), lambda state: state.sequence)) == 1
+
+
+def test_a_time_that_an_answer_shows_is_after_what_it_shows_at_that_time(story: Any, run: Any) -> None:
+    story.now = Instant(story.now // 1_000 * 1_000 + 357)
+    story.join()
+    submitted = story.now
+    shown = format_instant(submitted)
+    assert shown != format_instant(Instant(submitted + 1_000)), "answers show milliseconds"
+    assert run(travel(story).look(moment_in(shown), lambda state: state.sequence)) == story.head
+    exact = f"{shown.removesuffix('Z')}{submitted % 1_000 - 1:03}Z"
+    with pytest.raises(Refusal, match="before the beginning of the log"):
+        run(travel(story).look(moment_in(exact), lambda state: state.sequence))
 
 
 def busy(story: Any, commits: int) -> TaskId:
@@ -179,7 +393,7 @@ def test_a_fold_that_takes_too_long_is_answered_503_and_goes_on_the_next_time(st
     async def scenario() -> PastState:
         while True:
             try:
-                return await traveller.look(str(story.head), lambda state: state)
+                return await traveller.look(moment_in(str(story.head)), lambda state: state)
             except Refusal as refused:
                 refusals.append(refused)
 
@@ -195,11 +409,11 @@ def test_more_questions_than_may_wait_are_refused(story: Any, run: Any) -> None:
 
     async def scenario() -> list[Any]:
         release = threading.Event()
-        first = asyncio.create_task(traveller.look("3", lambda _: release.wait(20)))
+        first = asyncio.create_task(traveller.look(moment_in("3"), lambda _: release.wait(20)))
         async with asyncio.timeout(10):
             while not traveller._folding.locked():
                 await asyncio.sleep(0)
-        waiting = [asyncio.create_task(traveller.look("3", lambda state: state.sequence)) for _ in range(3)]
+        waiting = [asyncio.create_task(traveller.look(moment_in("3"), lambda state: state.sequence)) for _ in range(3)]
         async with asyncio.timeout(10):
             while not any(each.done() for each in waiting):
                 await asyncio.sleep(0.001)
@@ -214,7 +428,7 @@ def test_more_questions_than_may_wait_are_refused(story: Any, run: Any) -> None:
 def test_the_fold_does_not_run_on_the_event_loop(story: Any, run: Any) -> None:
     busy(story, 5)
     threads: list[str] = []
-    run(travel(story).look("3", lambda _: threads.append(threading.current_thread().name)))
+    run(travel(story).look(moment_in("3"), lambda _: threads.append(threading.current_thread().name)))
     assert threads and threads[0] != threading.main_thread().name
 
 
@@ -223,16 +437,15 @@ def test_kept_states_are_bounded_and_every_moment_is_a_bounded_fold_away(story: 
 
     async def scenario() -> None:
         snapshots = MemorySnapshots()
-        keeper = travel(story, snapshots)
-        await keeper.keep_until(story.head, rest=0)
-        await keeper.keep_until(story.head, rest=0)  # a second round finds nothing to do
-        fresh = Checkpoints(snapshots, step_events=50, at_most=6)
-        kept = sorted((await fresh._known()).values(), key=lambda each: each.ordinal)
-        assert 3 <= len(kept) <= 6
-        assert len({each.place for each in kept}) == len(kept)
-        gaps = {later.ordinal - earlier.ordinal for earlier, later in pairwise(kept)}
-        assert gaps == {kept[0].ordinal}, "they stand at equal distances from the beginning on"
-        for each in kept:
+        await keep(story, snapshots)
+        await keep(story, snapshots)  # a second round finds nothing to do
+        fresh = kept(story, snapshots)
+        found = sorted((await fresh._known()).values(), key=lambda each: each.ordinal)
+        assert 3 <= len(found) <= 6
+        assert len({each.place for each in found}) == len(found)
+        gaps = {later.ordinal - earlier.ordinal for earlier, later in pairwise(found)}
+        assert gaps == {found[0].ordinal}, "they stand at equal distances from the beginning on"
+        for each in found:
             state = await fresh.before(parse_moment(str(each.sequence + 3)))
             assert state is not None and state.sequence == each.sequence
         assert await fresh.before(parse_moment("3")) is None
@@ -245,11 +458,11 @@ def test_a_damaged_kept_state_is_passed_over(story: Any, run: Any) -> None:
 
     async def scenario() -> None:
         snapshots = MemorySnapshots()
-        await travel(story, snapshots).keep_until(story.head, rest=0)
+        await keep(story, snapshots)
         for place in range(7):
             if f"past_{place:02}" in snapshots._kept:
                 snapshots.damage(f"past_{place:02}")
-        progress = await travel(story, snapshots).look("250", lambda state: state.tasks.live[task].progress)
-        assert progress == await travel(story).look("250", lambda state: state.tasks.live[task].progress)
+        progress = await travel(story, snapshots).look(moment_in("250"), lambda state: state.tasks.live[task].progress)
+        assert progress == await travel(story).look(moment_in("250"), lambda state: state.tasks.live[task].progress)
 
     run(scenario())

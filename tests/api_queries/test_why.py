@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from taskyard.api import reasons
+from taskyard.api import queries, reasons
 from taskyard.api.errors import Refusal
 from taskyard.api.past.checkpoints import Checkpoints
 from taskyard.api.past.explaining import Explaining, Why
-from taskyard.api.past.story import duration_words
 from taskyard.api.past.travel import TimeTravel
+from taskyard.api.past.wording import duration_words
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.reasons import Around, Waiting, waited_for
 from taskyard.contracts.events import (
@@ -50,7 +50,7 @@ def explain(story: Any, dsn: str, run: Any, project: Any) -> Explain:
         async def scenario() -> Why:
             await project(story)
             async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
-                travel = TimeTravel(story.log, Checkpoints(MemorySnapshots()), lambda: story.now)
+                travel = TimeTravel(story.log, Checkpoints(MemorySnapshots(), story.log), lambda: story.now)
                 return await Explaining(travel, model, lambda: story.now, **limits).why(task, sees_only=sees_only)
 
         return run(scenario())
@@ -350,3 +350,16 @@ def test_every_reason_has_its_words(code: str, words: str) -> None:
 )  # fmt: skip
 def test_durations_are_short(microseconds: int, words: str) -> None:
     assert duration_words(microseconds) == words
+
+
+def test_a_story_that_is_longer_than_a_history_says_that_it_is_not_whole(
+    story: Any, explain: Explain, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    story.join()
+    task = story.submit()
+    story.start(task)
+    story.succeed(task)
+    monkeypatch.setattr(queries, "HISTORY_ITEMS_MAX", 4)
+    assert not explain(task).complete
+    monkeypatch.undo()
+    assert explain(task).complete

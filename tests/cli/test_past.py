@@ -1,7 +1,7 @@
 """`--at`: what is asked of the server, and that what is shown says which moment it shows."""
 
 import pytest
-from cli_server import SECOND, FakeServer, Run, a_problem, a_task
+from cli_server import SECOND, Answer, FakeServer, Request, Run, a_problem, a_task
 
 AS_OF = {"position": "1842.3", "at": "2026-11-21T10:10:00.000Z"}
 SHOWN = "as of 2026-11-21 10:10:00.000 UTC (position 1842.3)"
@@ -33,6 +33,30 @@ def test_a_task_of_the_past_counts_ages_to_that_moment(server: FakeServer, run: 
     shown = run("show", SECOND, "--at", "1842.3").out.splitlines()
     assert shown[0] == SHOWN
     assert any(line.startswith("submitted") and "9m ago" in line for line in shown), shown
+
+
+def test_a_list_of_tasks_of_the_past_asks_for_its_moment_with_each_page_and_counts_ages_to_it(
+    server: FakeServer, run: Run
+) -> None:
+    def page(request: Request) -> Answer:
+        last = "cursor" in request.parameters
+        return 200, {"items": [a_task()], "next_cursor": None if last else "next", "as_of": AS_OF}
+
+    server.on("GET", "/tasks", page)
+    shown = run("tasks", "--at", "2026-11-21T10:10:00Z", "--status", "pending", "--all").out.splitlines()
+    assert shown[0] == SHOWN and len(shown) == 4, shown
+    assert all(" 9m" in line for line in shown[2:]), shown
+    asked = [request.parameters for request in server.asked("GET", "/tasks")]
+    assert [each["at"] for each in asked] == [["2026-11-21T10:10:00Z"]] * 2
+    assert asked[1]["cursor"] == ["next"] and asked[1]["status"] == ["pending"]
+    assert [each["as_of"] for each in run("tasks", "--at", "1842.3", "--all", "--json").objects] == [AS_OF] * 2
+
+
+def test_a_list_of_tasks_of_now_asks_for_no_moment(server: FakeServer, run: Run) -> None:
+    server.on("GET", "/tasks", {"items": [a_task()], "next_cursor": None})
+    assert "as of" not in run("tasks").out
+    assert "at" not in server.asked("GET", "/tasks")[0].parameters
+    assert run("tasks", "--json").objects == [a_task()]
 
 
 def test_what_is_no_moment_of_the_log_is_told_with_its_field(server: FakeServer, run: Run) -> None:

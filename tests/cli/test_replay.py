@@ -15,9 +15,15 @@ def test_a_slice_is_replayed_and_then_and_now_stand_side_by_side(run: Run) -> No
     assert lines[0].startswith("commits 1 to 276, 2026-11-21 15:11:32.517 to ")
     assert lines[1] == "replayed with the policy keep-slot-0, with slots any, any, plan"
     assert [line.split()[:3] for line in lines if line.startswith("completed")] == [["completed", "47", "47"]]
-    assert any(line.startswith("WAITING") and "P95 NOW" in line for line in lines)
+    assert any(line.startswith("WAITING") and "P95 THEN" in line for line in lines)
     assert any(line.startswith("order: ") for line in lines)
     assert "note: durations and outcomes of attempts are those of history, also on other slots" in lines
+
+
+def test_it_fits_a_terminal_of_80_columns(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("replay", RECORDED, "--slots", "any,any,plan", "--policy", "keep-slot-0", "--workers", "3").out
+    assert max(map(len, lines.splitlines())) <= 80
 
 
 def test_json_has_everything(run: Run) -> None:

@@ -98,13 +98,35 @@ def test_the_story_has_a_line_for_each_decision_with_time_and_who(server: FakeSe
     ]
 
 
-def test_a_long_line_is_folded_below_itself(server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_line_is_folded_below_itself_and_the_day_stands_above(
+    server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     server.on("GET", f"/tasks/{SECOND}/why", answer(decisions=[a_line("one two three four five six seven eight")]))
-    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setenv("COLUMNS", "50")
     shown = run("why", SECOND).out.splitlines()
-    assert shown[-2:] == [
-        "2026-11-21 10:01:00.250  scheduler  one two three four five",
-        "                                    six seven eight",
+    assert shown[-3:] == [
+        "on 2026-11-21, UTC",
+        "10:01:00.250  scheduler  one two three four five",
+        "                         six seven eight",
+    ]
+
+
+def test_days_stand_on_each_line_where_there_are_several(
+    server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [a_line("one"), a_line("two") | {"at": "2026-11-22T10:01:00.250Z"}]
+    server.on("GET", f"/tasks/{SECOND}/why", answer(decisions=lines))
+    monkeypatch.setenv("COLUMNS", "50")
+    assert [line[:10] for line in run("why", SECOND).out.splitlines()[-2:]] == ["2026-11-21", "2026-11-22"]
+
+
+def test_what_to_do_is_folded_behind_its_label(server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = a_task(status="failed", finished_at="2026-11-21T10:01:00.250Z", attempt=1)
+    server.on("GET", f"/tasks/{SECOND}/why", answer(task=failed))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert run("why", SECOND).out.splitlines()[1:3] == [
+        f"remedy: `taskyard retry {SECOND}` makes a new task",
+        "        of it",
     ]
 
 

@@ -8,7 +8,7 @@ from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, Changes, 
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import SECOND, Instant, TaskId, make_uuid7
 from taskyard.eventlog.commit import StoredCommit
-from taskyard.replay.recording import RecordedTask, RecordedWorker, Recording, Run
+from taskyard.replay.recorded import RecordedTask, RecordedWorker, Recording, Run
 from taskyard.replay.running import WhatIf, _Replay
 
 START = Instant(1_795_000_000 * SECOND)

@@ -37,7 +37,8 @@ def a_log() -> MemoryLog[Any]:
 def read(first: str, last: str) -> tuple[PastState, Commits]:
     moments = [parse_moment(text) if text else None for text in (first, last)]
     told: list[int] = []
-    reading = read_stretch(a_log(), Checkpoints(MemorySnapshots()), *moments, lambda at, _: told.append(at))
+    log = a_log()
+    reading = read_stretch(log, Checkpoints(MemorySnapshots(), log), *moments, lambda at, _: told.append(at))
     found = asyncio.run(reading)
     assert told[-1] == LAST
     return found
@@ -96,7 +97,8 @@ def test_an_empty_slice_is_refused(tmp_path: Path) -> None:
 
 def test_the_snapshot_of_a_slice_is_what_stood_before_it() -> None:
     def snapshot(first: int) -> bytes:
-        return bytes(asyncio.run(snapshot_before(a_log(), Checkpoints(MemorySnapshots()), first)))
+        log = a_log()
+        return bytes(asyncio.run(snapshot_before(log, Checkpoints(MemorySnapshots(), log), first)))
 
     assert snapshot(6) == before(COMMITS, 6).save()
     assert snapshot(1) == b"null", "nothing stands before the beginning"

@@ -23,7 +23,8 @@ from taskyard.replay.comparing import Move, compare_orders
 from taskyard.replay.errors import NothingToReplay
 from taskyard.replay.measuring import percentile
 from taskyard.replay.reading import read_slice
-from taskyard.replay.recording import Asked, Recorder, Setting
+from taskyard.replay.recorded import Asked, Setting
+from taskyard.replay.recording import Recorder
 from taskyard.replay.running import Report, WhatIf, replay
 
 RECORDED = Path(__file__).with_name("recorded.taskyard.jsonl")

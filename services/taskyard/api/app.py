@@ -23,6 +23,7 @@ from taskyard.api.outcomes import ANSWER_SECONDS, Outcomes
 from taskyard.api.output import TaskOutput
 from taskyard.api.past.checkpoints import Checkpoints
 from taskyard.api.past.explaining import Explaining
+from taskyard.api.past.keeping import keep_up
 from taskyard.api.past.questions import Past
 from taskyard.api.past.travel import TimeTravel
 from taskyard.api.postgres_read_model import PostgresReadModel
@@ -75,6 +76,7 @@ async def serve(
     principals = Principals(settings.principals)
     spans = DoorSpans(links.spans) if links.spans is not None else None
     door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id, spans=spans)
+    checkpoints = Checkpoints(JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET), links.log)
     parts = _parts(
         links,
         door=door,
@@ -82,6 +84,7 @@ async def serve(
         metrics=metrics,
         read_model=read_model,
         space=_log_space(links, settings),
+        checkpoints=checkpoints,
         closing=closing,
     )
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
@@ -93,7 +96,7 @@ async def serve(
     answers = await links.control_client.subscribe(answer_subject(name), cb=take_answers)
     nats_door = NatsDoor(door, principals, metrics)
     nats_door.attach(links.control)
-    keeping = asyncio.create_task(parts.past.travel.keep_up(), name="api keeps states of the past")
+    keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
         async with serving(links, settings, lambda: not stop.is_set()):
@@ -115,24 +118,25 @@ def _parts(
     metrics: Metrics,
     read_model: ReadModel,
     space: LogSpace,
+    checkpoints: Checkpoints,
     closing: asyncio.Event,
 ) -> Parts:
     health = Health(links.control_client, links.log, read_model, metrics, space)
     links.metrics.refresh(health.measure)
-    directory = TaskDirectory(read_model.place, health.catch_up)
+    directory = TaskDirectory(read_model.place, health.catch_up, lambda: read_model.generation)
 
     async def workers_of(task: str) -> Mapping[int, str]:
         # Output may be faster than the rows that say whose attempt it is.
         await health.catch_up()
         return await read_model.workers_of(task)
 
-    travel = _time_travel(links)
+    travel = TimeTravel(links.log, checkpoints, now)
     return Parts(
         door=door,
         principals=principals,
         directory=directory,
         read_model=read_model,
-        past=Past(travel, links.log, read_model),
+        past=Past(travel, read_model),
         explaining=Explaining(travel, read_model, now),
         log=links.log,
         feed=EventFeed(links.log, directory, closing),
@@ -150,11 +154,6 @@ def _log_space(links: Links, settings: Settings) -> LogSpace:
         monitoring_urls=settings.nats_monitoring_urls,
         directory=None if directory is None else Path(directory),
     )
-
-
-def _time_travel(links: Links) -> TimeTravel:
-    snapshots = JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET)
-    return TimeTravel(links.log, Checkpoints(snapshots), now)
 
 
 async def _hurry(closing: asyncio.Event, outcomes: Outcomes) -> None:

@@ -19,23 +19,33 @@ class Place(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class TaskDirectory:
-    """Finds tasks' places. `look_up` asks the read model; `catch_up` waits for a moment until it has all that is stored."""
+    """Finds tasks' places. `look_up` asks the read model; `catch_up` waits for a moment until it has all that is stored.
+
+    `generation` names the rows of the read model: other rows may be of another log, where places are others.
+    """
 
     def __init__(
-        self, look_up: Callable[[str], Awaitable[Place | None]], catch_up: Callable[[], Awaitable[None]]
+        self,
+        look_up: Callable[[str], Awaitable[Place | None]],
+        catch_up: Callable[[], Awaitable[None]],
+        generation: Callable[[], str],
     ) -> None:
         self._look_up = look_up
         self._catch_up = catch_up
+        self._generation = generation
+        self._known_in = generation()
         self._places: OrderedDict[str, Place] = OrderedDict()
 
     def remember(self, task: str, place: Place) -> None:
         """Keep a place; the oldest ones are forgotten."""
+        self._forget_other_rows()
         self._places[task] = place
         if len(self._places) > REMEMBERED_MAX:
             self._places.popitem(last=False)
 
     async def find(self, task: str) -> Place | None:
         """The place of a task that the log has; `None` when nobody knows it. Raises `ReadModelUnavailable`."""
+        self._forget_other_rows()
         place = self._places.get(task) or await self._read(task)
         if place is None:
             await self._catch_up()
@@ -54,3 +64,9 @@ class TaskDirectory:
         if place is not None:
             self.remember(task, place)
         return place
+
+    def _forget_other_rows(self) -> None:
+        generation = self._generation()
+        if generation != self._known_in:
+            self._known_in = generation
+            self._places.clear()

@@ -9,10 +9,10 @@ from taskyard.api.clock import now
 from taskyard.api.errors import ReadModelUnavailable
 from taskyard.api.feed import LogEvent
 from taskyard.api.metrics import Metrics
-from taskyard.api.read_model import ReadModel
+from taskyard.api.read_model import FoldedTo, ReadModel
 from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import LEASES_BUCKET
-from taskyard.contracts.values import SECOND, commit_sequence, make_position
+from taskyard.contracts.values import SECOND, make_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.leases import read_holder
 from taskyard.eventlog.log import EventLog
@@ -71,12 +71,16 @@ class Health:
     async def look(self) -> Readiness:
         """Look at everything once; bounded in time."""
         reasons: dict[str, str] = {"service": "it stops"} if self.is_leaving else {}
-        lag = await self._lag(reasons)
-        leaders = await self._leaders()
+        lag, leaders, warnings = await asyncio.gather(self._lag(reasons), self._leaders(), self._warnings())
+        if lag is not None and await self._is_of_another_log(lag.folded):
+            reasons["projection"] = (
+                f"the read model was folded to commit {lag.folded.sequence} of another log: this one was restored or "
+                "made anew; `taskyard rebuild --other-log` makes the read model again, and the service goes on with it"
+            )
         return Readiness(
             ready=not reasons,
             reasons=reasons,
-            warnings=await self._warnings(),
+            warnings=warnings,
             projection_lag_commits=None if lag is None else lag.commits,
             projection_lag_seconds=None if lag is None else lag.seconds,
             leaders=leaders,
@@ -94,11 +98,16 @@ class Health:
         return {"space": f"the log will soon have no room: {'; '.join(scarce)}"} if scarce else {}
 
     async def _leaders(self) -> dict[str, str | None]:
+        """Who leads each service; all are asked at once, and None is told of those of whom nothing was learnt."""
+        holders = await asyncio.gather(*(self._leader(writer) for writer in DECIDERS))
+        return dict(zip(DECIDERS, holders, strict=True))
+
+    async def _leader(self, writer: str) -> str | None:
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                return {writer: await read_holder(self._control, LEASES_BUCKET, writer) for writer in DECIDERS}
+                return await read_holder(self._control, LEASES_BUCKET, writer)
         except (EventLogError, TimeoutError):
-            return dict.fromkeys(DECIDERS)
+            return None
 
     async def catch_up(self) -> None:
         """Wait for a moment until the read model has everything that is stored now; do without where that fails.
@@ -123,12 +132,11 @@ class Health:
 
     async def _lag(self, reasons: dict[str, str]) -> "_Lag | None":
         self._metrics.projection_lag(None)  # what was true before is not shown where nobody can tell
-        head, reached = await asyncio.gather(self._head(reasons), self._reached(reasons))
-        if head is None or reached is None:
+        head, folded = await asyncio.gather(self._head(reasons), self._folded(reasons))
+        if head is None or folded is None:
             return None
-        lag = _Lag(commits=max(head - reached, 0), seconds=0.0)
-        if lag.commits:
-            lag = _Lag(commits=lag.commits, seconds=await self._age(reached + 1))
+        commits = max(head - folded.sequence, 0)
+        lag = _Lag(folded=folded, commits=commits, seconds=await self._age(folded.sequence + 1) if commits else 0.0)
         self._metrics.projection_lag(lag.commits, lag.seconds)
         if lag.seconds is not None and lag.seconds > self._lag_seconds_max:
             reasons["projection"] = (
@@ -136,13 +144,25 @@ class Health:
             )
         return lag
 
-    async def _reached(self, reasons: dict[str, str]) -> int | None:
+    async def _folded(self, reasons: dict[str, str]) -> FoldedTo | None:
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                return commit_sequence(await self._read_model.position())
+                return await self._read_model.folded_to()
         except (ReadModelUnavailable, TimeoutError) as error:
             reasons["postgres"] = f"no answer: {str(error) or 'time is up'}"
             return None
+
+    async def _is_of_another_log(self, folded: FoldedTo) -> bool:
+        """Whether the commit that the rows reflect stands not in the log; False where that cannot be learnt."""
+        if not folded.sequence:
+            return False
+        try:
+            async with asyncio.timeout(self._check_seconds_max):
+                async for stored in self._log.read(folded.sequence, folded.sequence):
+                    return stored.hash != folded.hash
+        except (EventLogError, TimeoutError):
+            return False
+        return True
 
     async def _age(self, sequence: int) -> float | None:
         """How long ago the commit was stored, in seconds."""
@@ -156,5 +176,6 @@ class Health:
 
 
 class _Lag(Struct, frozen=True, kw_only=True):
+    folded: FoldedTo
     commits: int
     seconds: float | None

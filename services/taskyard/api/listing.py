@@ -1,44 +1,24 @@
-"""Which tasks a list shows and in which order: filters, sorting, and the cursor of the next page, as SQL. Pure.
+"""Which tasks a list shows and in which order, as SQL. Pure.
 
 SQL is put together from the fixed texts here; everything that comes from outside is a parameter.
 """
 
-import binascii
-from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
-from taskyard.api.read_model import TaskFilter
+from taskyard.api.pages import NOT_FINISHED, Cursor, FilterInvalid, Sort, read_cursor, read_sort
+from taskyard.api.read_model import EndedBy, TaskFilter
 
-SORT_DEFAULT = "-submitted_at"
-
-_BIGINT_MAX = (1 << 63) - 1
 _SORT_KEYS = {
     "submitted_at": "submitted",
     "priority": "priority",
-    "finished_at": f"coalesce(finished_at, {_BIGINT_MAX})",
+    "finished_at": f"coalesce(finished_at, {NOT_FINISHED})",
 }
-SORTS = tuple(sign + name for name in _SORT_KEYS for sign in ("", "-"))
 
-
-class FilterInvalid(Exception):
-    """A parameter of a list is not possible; `field` names it. Remedy: a known sort, or the cursor as it was given."""
-
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
-        self.field = field
-        self.message = message
-
-
-class _Cursor(msgspec.Struct, frozen=True, array_like=True):
-    """Where a page ended: the sort, the last task's sort key and its place in the order of submission."""
-
-    sort: str
-    key: int
-    submitted: int
+Parameter = Callable[[Any], str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,37 +29,41 @@ class Listing:
     order: str
     parameters: tuple[Any, ...]
     limit: int
-    sort: str
-
-    def cursor_after(self, task: Mapping[str, Any]) -> str:
-        """The cursor of what comes after this row."""
-        match self.sort.removeprefix("-"):
-            case "priority":
-                key = task["priority"]
-            case "finished_at":
-                key = _BIGINT_MAX if task["finished_at"] is None else task["finished_at"]
-            case _:
-                key = task["submitted"]
-        data = msgspec.json.encode(_Cursor(self.sort, key, task["submitted"]))
-        return urlsafe_b64encode(data).decode().rstrip("=")
+    sort: Sort
 
 
-def make_listing(wanted: TaskFilter) -> Listing:
-    """The list that was asked for.
+def make_listing(wanted: TaskFilter, ended_by: EndedBy | None = None) -> Listing:
+    """The list that was asked for; with `ended_by` of tasks only that had ended then.
 
     Raises:
         FilterInvalid: the sort or the cursor is none.
     """
-    sort = SORT_DEFAULT if wanted.sort is None else wanted.sort
-    if sort not in SORTS:
-        raise FilterInvalid("sort", f"must be one of {', '.join(SORTS)}")
+    sort = read_sort(wanted.sort)
+    cursor = read_cursor(wanted.cursor, sort)
+    if cursor is not None and cursor.moment is not None and ended_by is None:
+        raise FilterInvalid("cursor", "belongs to a list of the past: give its `at` as well")
     values: list[Any] = []
-    conditions: list[str] = []
 
     def parameter(value: Any) -> str:
         values.append(value)
         return f"${len(values)}"
 
+    conditions = _conditions(wanted, parameter)
+    if ended_by is not None:
+        conditions += _had_ended(ended_by, sort, parameter)
+    if cursor is not None:
+        conditions.append(_behind(cursor, sort, parameter))
+    return Listing(
+        conditions=" AND ".join(conditions) or "true",
+        order=_order(sort),
+        parameters=tuple(values),
+        limit=wanted.limit,
+        sort=sort,
+    )
+
+
+def _conditions(wanted: TaskFilter, parameter: Parameter) -> list[str]:
+    conditions: list[str] = []
     for column, possible in (
         ("status", wanted.statuses),
         ("kind", wanted.kinds),
@@ -98,39 +82,31 @@ def make_listing(wanted: TaskFilter) -> Listing:
         conditions.append(f"labels @> {parameter(label)}::jsonb AND labels <> '{{}}'")
     if wanted.sees_only is not None:
         conditions.append(f"submitted_by = {parameter(wanted.sees_only)}")
-    if wanted.cursor is not None:
-        conditions.append(_behind(_read_cursor(wanted.cursor, sort), parameter))
-    return Listing(
-        conditions=" AND ".join(conditions) or "true",
-        order=_order(sort),
-        parameters=tuple(values),
-        limit=wanted.limit,
-        sort=sort,
-    )
+    return conditions
 
 
-def _read_cursor(text: str, sort: str) -> _Cursor:
-    try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        cursor = msgspec.json.decode(data, type=_Cursor)
-    except (ValueError, binascii.Error, msgspec.DecodeError):
-        raise FilterInvalid("cursor", "is not a cursor") from None
-    if cursor.sort != sort:
-        raise FilterInvalid("cursor", "belongs to a list with another sort")
-    if not (0 <= cursor.key <= _BIGINT_MAX and 0 <= cursor.submitted <= _BIGINT_MAX):
-        raise FilterInvalid("cursor", "is not a cursor")
-    return cursor
+def _had_ended(ended_by: EndedBy, sort: Sort, parameter: Parameter) -> list[str]:
+    """Tasks that had ended at a moment. The last event that concerns a task is its end, so its place tells.
+
+    The first condition follows from the second one. It lets every index that orders by submission begin at the moment:
+    of what was submitted before, only those that lived then are passed over.
+    """
+    reached = parameter(ended_by.position)
+    conditions = [f"submitted <= {reached}::bigint", f"position <= {reached}::bigint", "finished_at IS NOT NULL"]
+    if sort.field == "finished_at":  # the same for the index by that time: nothing ends before the log's time then
+        conditions.append(f"{_SORT_KEYS['finished_at']} <= {parameter(ended_by.at)}::bigint")
+    return conditions
 
 
-def _behind(cursor: _Cursor, parameter: Any) -> str:
-    key = _SORT_KEYS[cursor.sort.removeprefix("-")]
-    beyond = "<" if cursor.sort.startswith("-") else ">"
+def _behind(cursor: Cursor, sort: Sort, parameter: Parameter) -> str:
+    key = _SORT_KEYS[sort.field]
+    beyond = "<" if sort.descending else ">"
     if key == "submitted":
         return f"submitted {beyond} {parameter(cursor.submitted)}::bigint"
     return f"({key}, submitted) {beyond} ({parameter(cursor.key)}::bigint, {parameter(cursor.submitted)}::bigint)"
 
 
-def _order(sort: str) -> str:
-    key = _SORT_KEYS[sort.removeprefix("-")]
-    direction = "DESC" if sort.startswith("-") else "ASC"
+def _order(sort: Sort) -> str:
+    key = _SORT_KEYS[sort.field]
+    direction = "DESC" if sort.descending else "ASC"
     return f"submitted {direction}" if key == "submitted" else f"{key} {direction}, submitted {direction}"

@@ -39,7 +39,7 @@ PROBLEM_RESPONSES = {
 READ_PROBLEM_RESPONSES = {status: PROBLEM_RESPONSES[status] for status in (401, 404, 422, 503)} | {
     504: ResponseSpec(
         Problem,
-        description="the read model has not reached the position in `after`",
+        description="the read model has not reached the position in `after`, or the moment in `at`, in time",
         media_type=PROBLEM_MEDIA_TYPE,
         generate_examples=False,
     )

@@ -1,4 +1,10 @@
-"""Knows how far the read model is, and wakes who waits for a position: one connection for all of them."""
+"""Knows how far the read model is, and wakes who waits for a position: one connection for all of them.
+
+Within one generation of rows the position only rises, but for a PostgreSQL that died: the projector's writes are not
+flushed one by one, so the last moment of them is lost, and written again from the log. Until then nobody reads what would be
+older than what was read before. A rebuild puts another generation in place, which may be of another log (one that was
+restored, or made anew) and stand anywhere: then what was reached before says nothing any more.
+"""
 
 import asyncio
 import logging
@@ -16,6 +22,9 @@ POLL_SECONDS = 0.5
 still shows by this alone."""
 RETRY_SECONDS = 0.5
 CONNECT_SECONDS_MAX = 5
+CATCH_UP_SECONDS_MAX = 10.0
+"""Lost rows that are not written again for this long are read as they are: the projector may be away as well."""
+CATCH_UP_POLL_SECONDS = 0.05
 READ_SECONDS_MAX = 2.0
 """A server that has not told the position for this long is taken for away; it may only be busy, so not for less."""
 
@@ -29,21 +38,29 @@ CONNECTION_ERRORS = (
 )
 """What using a connection may raise when PostgreSQL is away."""
 
-_POSITION = "SELECT sequence FROM taskyard.log_position"
+_POSITION = "SELECT sequence, generation FROM taskyard.log_position"
 
 _log = logging.getLogger(__name__)
 
 
 class PositionFeed:
-    """Follows the read model's position. `is_connected` tells whether it is heard of just now."""
+    """Follows the read model's position. `is_connected` tells whether it is heard of just now, and may be read.
+
+    `generation` names the rows that it is of.
+    """
 
     def __init__(self, dsn: str) -> None:
         self.is_connected = False
+        self.generation = ""
         self._dsn = dsn
         self._reached = 0
+        self._reached_before = 0
+        """What was reached when nothing was heard any more; 0 once that is reached again, or given up."""
         self._waiting: dict[asyncio.Future[None], int] = {}
+        self._is_doubtful = asyncio.Event()
         self.silence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done as soon as nothing is heard of the read model any more; another one is made when it is heard again."""
+        self._heard = asyncio.Event()
 
     async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
         """Wait until the read model has the position; False when it has not in time."""
@@ -61,6 +78,13 @@ class PositionFeed:
             del self._waiting[reached]
         return True
 
+    async def wait_until_connected(self, timeout_seconds: float) -> bool:
+        """Wait until the read model is heard of and may be read; False when it is not in time."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_seconds):
+                await self._heard.wait()
+        return self.is_connected
+
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
@@ -72,26 +96,62 @@ class PositionFeed:
         connection = await asyncpg.connect(self._dsn, timeout=CONNECT_SECONDS_MAX, command_timeout=READ_SECONDS_MAX)
         try:
             await connection.add_listener(NOTIFY_CHANNEL, self._hear)
+            connection.add_termination_listener(lambda _: self._is_doubtful.set())
+            patience = asyncio.get_running_loop().time() + CATCH_UP_SECONDS_MAX
             while True:
-                self._reach(await connection.fetchval(_POSITION) or 0)
-                self.is_connected = True
-                if self.silence.done():
-                    self.silence = asyncio.get_running_loop().create_future()
-                await asyncio.sleep(POLL_SECONDS)
+                self._is_doubtful.clear()
+                before = self._reached
+                self._read(await connection.fetchrow(_POSITION), before)
+                if self._reached < self._reached_before and asyncio.get_running_loop().time() < patience:
+                    await asyncio.sleep(CATCH_UP_POLL_SECONDS)
+                    continue
+                self._be_heard()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL_SECONDS):
+                        await self._is_doubtful.wait()
         except CONNECTION_ERRORS as error:
             # Told before closing: that waits for a server that stands still.
             if self.is_connected:
                 _log.warning("position of the read model is not heard of", extra={"error": str(error)})
-            self.is_connected = False
-            if not self.silence.done():
-                self.silence.set_result(None)
+            self._be_silent()
             raise
         finally:
             with suppress(*CONNECTION_ERRORS):
                 await connection.close(timeout=CONNECT_SECONDS_MAX)
 
+    def _be_heard(self) -> None:
+        if self._reached < self._reached_before:
+            lost = {"sequence": self._reached, "before": self._reached_before}
+            _log.warning("lost rows of the read model are not written again", extra=lost)
+        self._reached_before = 0
+        self.is_connected = True
+        self._heard.set()
+        if self.silence.done():
+            self.silence = asyncio.get_running_loop().create_future()
+
+    def _be_silent(self) -> None:
+        self._reached_before = max(self._reached, self._reached_before)
+        self._reached = 0
+        self.is_connected = False
+        self._heard.clear()
+        if not self.silence.done():
+            self.silence.set_result(None)
+
     def _hear(self, _connection: Any, _pid: int, _channel: str, payload: object) -> None:
-        self._reach(int(str(payload)))
+        sequence = int(str(payload))
+        if sequence > self._reached:
+            self._reach(sequence)
+        else:
+            self._is_doubtful.set()  # it came late, or is of other rows: the position row tells
+
+    def _read(self, row: asyncpg.Record | None, before: int) -> None:
+        """Take what the position row says, which was asked for when `before` was reached."""
+        sequence, generation = (0, "") if row is None else (row["sequence"], row["generation"])
+        # Less than was heard before: the last that was told of former rows came after they were replaced.
+        if generation != self.generation or sequence < before:
+            _log.info("rows of the read model are others", extra={"sequence": sequence, "before": before})
+            self.generation, self._reached, self._reached_before = generation, 0, 0
+        self._reach(sequence)
 
     def _reach(self, sequence: int) -> None:
         self._reached = max(self._reached, sequence)

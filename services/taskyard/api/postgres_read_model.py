@@ -11,9 +11,10 @@ import asyncpg
 from taskyard.api import queries
 from taskyard.api.directory import Place
 from taskyard.api.errors import ReadModelUnavailable, invalid, not_found
-from taskyard.api.listing import FilterInvalid, make_listing
+from taskyard.api.listing import Listing, make_listing
+from taskyard.api.pages import FilterInvalid, Placed, make_page
 from taskyard.api.position_feed import CONNECTION_ERRORS, PositionFeed
-from taskyard.api.read_model import TaskFilter
+from taskyard.api.read_model import EndedBy, FoldedTo, TaskFilter
 from taskyard.api.views import HistoryItem, PoolView, QueueView, Rejection, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Instant, Position
@@ -77,6 +78,15 @@ class PostgresReadModel:
         self.last_position = await self._answer(queries.get_position(self._pool))
         return self.last_position
 
+    async def folded_to(self) -> FoldedTo:
+        """The commit that the rows reflect."""
+        return await self._answer(queries.get_folded_to(self._pool))
+
+    @property
+    def generation(self) -> str:
+        """Names the rows: it is another once a rebuild has put others in their place."""
+        return self._feed.generation
+
     async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
         """Wait until the rows reflect the position; False when they do not in time."""
         is_reached = await self._feed.wait_for(position, timeout_seconds)
@@ -101,11 +111,13 @@ class PostgresReadModel:
 
     async def tasks(self, wanted: TaskFilter) -> TaskPage:
         """A page of tasks. Raises 422 for a sort or a cursor that is none."""
-        try:
-            listing = make_listing(wanted)
-        except FilterInvalid as error:
-            raise invalid(FieldError(path=error.field, message=error.message)) from error
-        return await self._answer(queries.list_tasks(self._pool, listing, self._now()))
+        listing = _listing(wanted)
+        found = await self._answer(queries.list_tasks(self._pool, listing, self._now()))
+        return make_page(found, listing.sort, listing.limit)
+
+    async def ended_tasks(self, wanted: TaskFilter, ended_by: EndedBy) -> Sequence[Placed]:
+        """Those that had ended by a moment, one more than a page has if there are so many. Raises as `tasks`."""
+        return await self._answer(queries.list_tasks(self._pool, _listing(wanted, ended_by), ended_by.at))
 
     async def history(self, task: str) -> Sequence[HistoryItem]:
         """The events of a task in the order of the log."""
@@ -137,6 +149,9 @@ class PostgresReadModel:
         return await self._answer(queries.get_stats(self._pool))
 
     async def _answer(self, query: Coroutine[Any, Any, T]) -> T:
+        if not await self._feed.wait_until_connected(AWAY_SECONDS_MAX):
+            query.close()
+            raise ReadModelUnavailable("PostgreSQL gives no answer, or its lost rows are not written again yet")
         task = asyncio.create_task(query)
         self._asking.add(task)
         task.add_done_callback(self._forget)
@@ -158,14 +173,18 @@ class PostgresReadModel:
 
     async def _is_done(self, task: "asyncio.Task[Any]") -> bool:
         """Whether the answer comes in time: of a server that stands still, which the feed learns, none is waited for."""
-        if self._feed.is_connected:
-            first = (task, self._feed.silence)
-            await asyncio.wait(first, timeout=QUERY_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
-        else:
-            await asyncio.wait((task,), timeout=AWAY_SECONDS_MAX)
+        first = (task, self._feed.silence)
+        await asyncio.wait(first, timeout=QUERY_SECONDS_MAX, return_when=asyncio.FIRST_COMPLETED)
         return task.done()
 
     def _forget(self, task: "asyncio.Task[Any]") -> None:
         self._asking.discard(task)
         if not task.cancelled():
             task.exception()  # Nobody asks any more for that of an answer which came too late.
+
+
+def _listing(wanted: TaskFilter, ended_by: EndedBy | None = None) -> Listing:
+    try:
+        return make_listing(wanted, ended_by)
+    except FilterInvalid as error:
+        raise invalid(FieldError(path=error.field, message=error.message)) from error

@@ -14,6 +14,8 @@ import asyncpg
 
 from taskyard.api.directory import Place
 from taskyard.api.listing import Listing
+from taskyard.api.pages import Placed
+from taskyard.api.read_model import FoldedTo
 from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surroundings
 from taskyard.api.row_views import (
     Row,
@@ -33,7 +35,6 @@ from taskyard.api.views import (
     QueueView,
     Rejection,
     StatsView,
-    TaskPage,
     TaskView,
     WorkerView,
 )
@@ -69,16 +70,22 @@ async def get_task(pool: Pool, task: str, now: Instant) -> TaskView | None:
         return None if row is None else (await _views(connection, [row], now))[0]
 
 
-async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> TaskPage:
-    """One page of tasks."""
+async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> list[Placed]:
+    """The tasks of one page, and one more if there is another page."""
     statement = _statement("list_tasks").format(
         conditions=listing.conditions, order=listing.order, limit=listing.limit + 1
     )
     async with _snapshot(pool) as connection:
         rows = await connection.fetch(statement, *listing.parameters)
-        shown = rows[: listing.limit]
-        items = await _views(connection, shown, now)
-    return TaskPage(items=items, next_cursor=listing.cursor_after(shown[-1]) if len(rows) > listing.limit else None)
+        views = await _views(connection, rows, now)
+    return [
+        Placed(
+            key=listing.sort.key(submitted=row["submitted"], priority=row["priority"], finished_at=row["finished_at"]),
+            submitted=row["submitted"],
+            task=view,
+        )
+        for row, view in zip(rows, views, strict=True)
+    ]
 
 
 async def get_history(pool: Pool, task: str) -> list[HistoryItem]:
@@ -178,7 +185,13 @@ async def get_stats(pool: Pool) -> StatsView:
 
 async def get_position(pool: Pool) -> Position:
     """How far the read model is: the last position of the last commit that was folded."""
-    return whole_commit(await pool.fetchval(_statement("get_position")) or 0)
+    return whole_commit((await get_folded_to(pool)).sequence)
+
+
+async def get_folded_to(pool: Pool) -> FoldedTo:
+    """The last commit that was folded."""
+    row = await pool.fetchrow(_statement("get_position"))
+    return FoldedTo(sequence=0, hash="") if row is None else FoldedTo(sequence=row["sequence"], hash=row["hash"])
 
 
 def whole_commit(sequence: int) -> Position:

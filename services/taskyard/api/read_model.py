@@ -6,8 +6,9 @@ from typing import Protocol
 from msgspec import Struct
 
 from taskyard.api.directory import Place
+from taskyard.api.pages import Placed
 from taskyard.api.views import HistoryItem, PoolView, QueueView, Rejection, StatsView, TaskPage, TaskView, WorkerView
-from taskyard.contracts.values import Position, Status
+from taskyard.contracts.values import Instant, Position, Status
 
 ENDED = frozenset((Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
 
@@ -31,14 +32,37 @@ class TaskFilter(Struct, frozen=True, kw_only=True):
     cursor: str | None = None
 
 
+class EndedBy(Struct, frozen=True, kw_only=True):
+    """Tasks that had ended by a moment: after the event at `position`, when the log's time was `at`."""
+
+    position: Position
+    at: Instant
+
+
+class FoldedTo(Struct, frozen=True, kw_only=True):
+    """The last commit that the rows reflect, and its hash, which tells of which log they are; 0 and "" for none."""
+
+    sequence: int
+    hash: str
+
+
 class ReadModel(Protocol):
     """Every method raises `ReadModelUnavailable` when PostgreSQL gives no answer."""
 
     last_position: Position
     """The last position that was read; answers that read nothing show it."""
 
+    @property
+    def generation(self) -> str:
+        """Names the rows: it is another once a rebuild has put others in their place."""
+        ...
+
     async def position(self) -> Position:
         """The position that the rows reflect."""
+        ...
+
+    async def folded_to(self) -> FoldedTo:
+        """The commit that the rows reflect."""
         ...
 
     async def wait_for(self, position: Position, timeout_seconds: float) -> bool:
@@ -59,6 +83,13 @@ class ReadModel(Protocol):
 
     async def tasks(self, wanted: TaskFilter) -> TaskPage:
         """A page of tasks. Raises 422 for a sort or a cursor that is none."""
+        ...
+
+    async def ended_tasks(self, wanted: TaskFilter, ended_by: EndedBy) -> Sequence[Placed]:
+        """Those that had ended by a moment, one more than a page has if there are so many. Raises as `tasks`.
+
+        They are as they were then, for what has ended does not change.
+        """
         ...
 
     async def history(self, task: str) -> Sequence[HistoryItem]:

@@ -26,6 +26,7 @@ from taskyard.contracts.commands import (
 )
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import HEADER_TRACEPARENT
+from taskyard.contracts.validation import UNREADABLE
 from taskyard.contracts.values import POOL_DEFAULT, is_name
 
 TASK_VERBS = ("cancel", "force-stop", "confirm", "discard", "retry", "reprioritise")
@@ -41,7 +42,6 @@ DOOR = "http"
 _APPROVALS = ("confirm", "discard")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 @post(
@@ -201,7 +201,7 @@ def _read_fields(data: bytes) -> dict[str, Raw]:
         raise too_large(COMMAND_BYTES_MAX)
     try:
         return _fields.decode(data or b"{}")
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise invalid(FieldError(path="", message=f"not a JSON object: {str(error)[:200]}")) from error
 
 
@@ -225,7 +225,7 @@ def _named_pool(fields: dict[str, Raw]) -> str | None:
         return None
     try:
         name = _text.decode(fields["pool"])
-    except _UNREADABLE:
+    except UNREADABLE:
         return None
     return name if is_name(name) else None
 

@@ -12,7 +12,7 @@ from taskyard.api.errors import invalid
 from taskyard.api.http_shared import await_after, parts_of, reflect, task_id_in
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.past.explaining import Why
-from taskyard.api.past.questions import AsOf, TaskAsOf
+from taskyard.api.past.questions import AsOf, TaskAsOf, TaskPageAsOf
 from taskyard.api.principals import Caller
 from taskyard.api.read_model import TaskFilter
 from taskyard.api.views import (
@@ -99,10 +99,13 @@ async def list_tasks(
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
     cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
     after: AfterPosition = None,
-) -> Response[TaskPage]:
-    """Tasks that fit every filter, page by page. A filter may be repeated, or hold several values with commas.
+    at: AtMoment = None,
+) -> Response[TaskPage | TaskPageAsOf]:
+    """Tasks that fit every filter, page by page, as they are or as they were. A filter may be repeated, or hold several
+    values with commas.
 
-    An operator sees own tasks only.
+    With `at` filters and order go by what was then, and all pages show the same moment, whatever happens meanwhile: give
+    `at` again with each cursor. An operator sees own tasks only.
     """
     wanted = TaskFilter(
         statuses=tuple(_status(text) for text in _values("status", status)),
@@ -117,8 +120,14 @@ async def list_tasks(
         limit=limit,
         cursor=_clean("cursor", cursor),
     )
-    await await_after(request, after)
-    return Response(await parts_of(request).read_model.tasks(wanted))
+    parts = parts_of(request)
+    if at is None:
+        await await_after(request, after)
+        return Response(await parts.read_model.tasks(wanted))
+    _refuse_both(after)
+    position, page = await parts.past.tasks(wanted, at)
+    reflect(request, position)
+    return Response(page)
 
 
 @get("/tasks/{task_id:str}", tags=["reading"], summary="One task", responses=READ_PROBLEM_RESPONSES)

@@ -141,6 +141,7 @@ def worker_view(row: Row) -> WorkerView:
         id=row["worker"],
         pool=row["pool"],
         status=next((name for column, name in states if row[column]), "active"),
+        incarnation=row["incarnation"],
         reason=row["reason"],
         labels=Raw(row["labels"]),
         slots=[_slot(number, accepts, held) for number, accepts in enumerate(_decode_slots(row["slots"]))],

@@ -9,7 +9,7 @@ from msgspec import Raw, Struct
 from taskyard.api.errors import Refusal, invalid, too_large
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.validation import InvalidCommand, decode_spec
+from taskyard.contracts.validation import UNREADABLE, InvalidCommand, decode_spec
 from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, derive_uuid7, is_name, is_uuid7
 
 HTTP_BODY_BYTES_MAX = 1 << 20
@@ -69,7 +69,6 @@ _fields = msgspec.json.Decoder(dict[str, Raw])
 _head = msgspec.json.Decoder(_Head)
 _raws = msgspec.json.Decoder(list[Raw])
 _texts = msgspec.json.Decoder(str | None)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _BATCH_FIELDS = frozenset(("id", "pool", "tasks"))
 
 
@@ -83,7 +82,7 @@ def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: C
         raise too_large(limits.bytes_max)
     try:
         fields = _fields.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         fields = {}
     if "tasks" in fields:
         return _read_batch(fields, pool=pool, limits=limits, make_id=make_id)
@@ -125,7 +124,7 @@ def _read_batch(fields: dict[str, Raw], *, pool: str | None, limits: Limits, mak
 def _read_task(data: bytes | Raw, *, pool: str | None, make_id: Callable[[], str]) -> Entry:
     try:
         head = _head.decode(data)
-    except _UNREADABLE:
+    except UNREADABLE:
         head = _Head()
     pool = pool or head.pool or POOL_DEFAULT
     try:
@@ -149,12 +148,12 @@ def _text(fields: dict[str, Raw], name: str) -> str | None:
         return None
     try:
         return _texts.decode(fields[name])
-    except _UNREADABLE:
+    except UNREADABLE:
         return ""
 
 
 def _tasks(raw: Raw) -> list[Raw]:
     try:
         return _raws.decode(raw)
-    except _UNREADABLE:
+    except UNREADABLE:
         return []

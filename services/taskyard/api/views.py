@@ -86,11 +86,16 @@ class SlotView(View):
 
 
 class WorkerView(View):
-    """A worker: `active`, `suspect`, `draining` or `lost`."""
+    """A worker: `active`, `suspect`, `draining` or `lost`.
+
+    `incarnation` rises with each start of its program: it is the time of the start, in milliseconds since the Unix epoch,
+    or one more than the last one where the clock was set back.
+    """
 
     id: str
     pool: str
     status: str
+    incarnation: int
     reason: str
     labels: Raw
     slots: list[SlotView]

@@ -17,7 +17,7 @@ from taskyard.cli.errors import Broken, WrongUsage
 from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
 from taskyard.contracts.events import AnyEvent, decode_event
-from taskyard.contracts.subjects import LEASES_BUCKET, StreamSpec, log_stream, streams
+from taskyard.contracts.subjects import LEASES_BUCKET, SNAPSHOTS_BUCKET, StreamSpec, log_stream, streams
 from taskyard.contracts.values import SECOND, Instant
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.settings import Settings
@@ -210,20 +210,21 @@ async def _restore(where: str, data: Path | None, settings_path: Path) -> dict[s
     async with _server(data, settings_path) as settings, connected(settings) as nc:
         if settings.partition != source.manifest.partition:
             raise WrongUsage(f"the archive is of partition {source.manifest.partition}, not of {settings.partition}")
-        copy = LogCopy(nc, _log_spec(settings.partition), replicas=settings.stream_replicas)
+        spec = _log_spec(settings.partition)
+        copy = LogCopy(nc, spec, replicas=settings.stream_replicas, snapshots=SNAPSHOTS_BUCKET)
         return msgspec.to_builtins(await restore_log(source, copy, SequenceProgress()))
 
 
 async def _mirror(settings: Settings, to: str, screen: Screen, *, once: bool) -> int:
     from taskyard.cli.log_reading import connected, connected_to
+    from taskyard.eventlog.answers import state_of
     from taskyard.eventlog.archiving import mirror_log
     from taskyard.eventlog.copying import LogCopy
-    from taskyard.eventlog.jetstream_api import stream_info
 
     stream = log_stream(settings.partition)
     async with connected(settings) as nc, connected_to(to) as other:
-        head = (await stream_info(nc, stream)).state.last_seq
-        copy = LogCopy(other, _log_spec(settings.partition))
+        head = (await state_of(nc, stream)).last_seq
+        copy = LogCopy(other, _log_spec(settings.partition), snapshots=SNAPSHOTS_BUCKET)
         if not once:
             screen.note(f"copies commits to {other.connected_url.netloc if other.connected_url else to}; INT ends it")
         return await mirror_log(nc, stream, copy, SequenceProgress(), last=head if once else None)

@@ -23,6 +23,9 @@ from taskyard.settings import Settings
 if TYPE_CHECKING:
     from nats.aio.client import Client
 
+    from taskyard.eventlog.anonymising import Anonymiser
+    from taskyard.eventlog.slices import SliceHeader, SliceWriter
+
 STANDARD_OUTPUT = "-"
 
 
@@ -42,7 +45,8 @@ def export(
 ) -> None:
     """Write a slice of the log: JSON Lines, a header and then each commit with its sequence and time.
 
-    `taskyard log verify FILE` checks it. Anonymised, it tells what happened and when, but not whose it was.
+    One that begins in the middle bears what stood before it. `taskyard log verify FILE` checks a slice, `taskyard replay
+    FILE` runs it. Anonymised, it tells what happened and when, but not whose it was.
     """
     from taskyard.cli.log_reading import services_settings
 
@@ -57,6 +61,8 @@ def export(
     else:
         how = ", anonymised" if anonymise else ""
         screen.text(f"wrote commits {done['from']} to {done['to']} to {file} ({done['bytes']} bytes{how})")
+    if not done["knows_before"]:
+        screen.note("it does not tell what stood before: that is in the archive, which log_archive does not name")
 
 
 def parse_range(text: str) -> tuple[int, int | None]:
@@ -79,52 +85,78 @@ def _sequence(position: str, text: str) -> int:
 
 
 async def _export(settings: Settings, first: int, last: int | None, file: str, *, anonymise: bool) -> dict[str, Any]:
-    from taskyard.cli.log_files import writer_of
     from taskyard.cli.log_reading import connected
     from taskyard.eventlog.anonymising import KEY_BYTES, Anonymiser
-    from taskyard.eventlog.copying import read_messages
-    from taskyard.eventlog.jetstream_api import stream_info
-    from taskyard.eventlog.log import START
-    from taskyard.eventlog.slices import NO_SNAPSHOT, SliceHeader, SliceWriter
+    from taskyard.eventlog.answers import state_of
+    from taskyard.eventlog.slices import SliceHeader, SliceWriter
 
     stream = log_stream(settings.partition)
     anonymiser = Anonymiser(secrets.token_bytes(KEY_BYTES)) if anonymise else None
-    progress = SequenceProgress()
     async with connected(settings) as nc:
-        state = (await stream_info(nc, stream)).state
+        state = await state_of(nc, stream)
         first, last = max(first, state.first_seq), min(last or state.last_seq, state.last_seq)
         if last < first:
             raise WrongUsage(
                 f"the log goes from commit {state.first_seq} to {state.last_seq}: nothing of it was asked for"
             )
         with _written(file) as out:
-            # What stood before names everybody, so an anonymised slice goes without it.
-            before = NO_SNAPSHOT if anonymise else await _state_before(nc, settings, first)
+            before = await _state_before(nc, settings, first, anonymiser)
             header = SliceHeader(
                 first=first, last=last, partition=settings.partition, anonymised=anonymise, snapshot=before
             )
-            writer = SliceWriter(out, header)
-            floor, expected = START, first
-            async for batch in read_messages(nc, stream, first, last):
-                for message in batch:
-                    if message.sequence != expected or not writer_of(message.data):
-                        raise Broken(f"commit {expected} is missing or no commit, see `taskyard log verify`")
-                    floor, expected = max(floor, message.at), expected + 1
-                    data = anonymiser.commit(message.data) if anonymiser else message.data
-                    writer.add(sequence=message.sequence, at=floor, data=data)
-                progress(batch[-1].sequence, last)
-            writer.finish()
+            await _write(nc, stream, header, SliceWriter(out, header), anonymiser)
             size = out.tell() if file != STANDARD_OUTPUT else 0
-    return {"from": first, "to": last, "file": file, "bytes": size, "anonymised": anonymise}
+    return {
+        "from": first,
+        "to": last,
+        "file": file,
+        "bytes": size,
+        "anonymised": anonymise,
+        "knows_before": first == 1 or header.has_snapshot,
+    }
 
 
-async def _state_before(nc: "Client", settings: Settings, first: int) -> Raw:
+async def _write(
+    nc: "Client", stream: str, header: "SliceHeader", writer: "SliceWriter", anonymiser: "Anonymiser | None"
+) -> None:
+    """Write the commits of a slice."""
+    from taskyard.cli.log_files import writer_of
+    from taskyard.eventlog.copying import read_messages
+    from taskyard.eventlog.log import START
+
+    progress = SequenceProgress()
+    floor, expected = START, header.first
+    async for batch in read_messages(nc, stream, header.first, header.last):
+        for message in batch:
+            if message.sequence != expected or not writer_of(message.data):
+                raise _broken_at(expected)
+            floor, expected = max(floor, message.at), expected + 1
+            data = anonymiser.commit(message.data) if anonymiser else message.data
+            writer.add(sequence=message.sequence, at=floor, data=data)
+        progress(batch[-1].sequence, header.last)
+    if expected <= header.last:
+        raise _broken_at(expected)
+    writer.finish()
+
+
+def _broken_at(sequence: int) -> Broken:
+    return Broken(f"commit {sequence} is missing or no commit, see `taskyard log verify`")
+
+
+async def _state_before(nc: "Client", settings: Settings, first: int, anonymiser: "Anonymiser | None") -> Raw:
     """What stood before a slice, so that a replay of it knows the tasks and workers that were there."""
     from taskyard.cli.log_reading import open_log
     from taskyard.cli.replay import open_checkpoints
+    from taskyard.eventlog.slices import NO_SNAPSHOT, SNAPSHOT_BYTES_MAX
     from taskyard.replay.reading import snapshot_before
 
-    return await snapshot_before(open_log(nc, settings), await open_checkpoints(nc), first)
+    log = open_log(nc, settings)
+    before = await snapshot_before(log, await open_checkpoints(nc, log), first)
+    if anonymiser is not None and before != NO_SNAPSHOT:
+        before = Raw(anonymiser.state(bytes(before)))
+    if len(bytes(before)) > SNAPSHOT_BYTES_MAX:
+        raise WrongUsage(f"too many tasks lived before commit {first} for the head of a slice: begin elsewhere")
+    return before
 
 
 @contextmanager

@@ -14,9 +14,10 @@ from taskyard.cli.errors import Broken, Refused, Unreachable, WrongUsage
 from taskyard.cli.verification import Verification
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import log_stream, log_subject
+from taskyard.eventlog.answers import state_of
 from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.copying import read_messages
 from taskyard.eventlog.errors import (
-    ApiRefused,
     ArchiveDamaged,
     ArchiveMismatch,
     ArchiveUnreachable,
@@ -29,16 +30,13 @@ from taskyard.eventlog.errors import (
     LogBegins,
     LogGap,
     LogVersionUnknown,
+    StreamMissing,
 )
-from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream import JetStreamLog
-from taskyard.eventlog.jetstream_api import stream_info
 from taskyard.settings import Settings, SettingsError, load
 
 CONNECT_SECONDS_MAX = 5.0
 CONFLICT = 409
-SILENCE_SECONDS_MAX = 15.0
-"""How long reading what is stored may stand still; a restart of the server passes unnoticed."""
 
 Log = JetStreamLog[Any]
 
@@ -91,6 +89,8 @@ async def _connected(urls: Sequence[str], **credentials: str) -> AsyncIterator[C
         raise Broken(f"the archive is damaged: {error}") from error
     except ArchiveUnreachable as error:
         raise Unreachable(str(error)) from error
+    except StreamMissing as error:
+        raise Unreachable(f"there is no log: {error}") from error
     except (CommitUnreadable, LogGap) as error:
         raise Broken(f"the log is broken, see `taskyard log verify`: {error}") from error
     except (EventLogError, NatsError, TimeoutError) as error:
@@ -109,25 +109,13 @@ def open_log(nc: Client, settings: Settings) -> Log:
 async def verify(nc: Client, partition: str, progress: Callable[[int, int], None]) -> Verification:
     """Look at the whole log up to where it ends now; `progress` is told where it is and where the end is."""
     stream = log_stream(partition)
-    try:
-        state = (await stream_info(nc, stream)).state
-    except ApiRefused as error:
-        raise Unreachable(f"there is no log: {error}") from error
-    head, before = state.last_seq, max(state.first_seq - 1, 0)
-    verification = Verification(before)
+    state = await state_of(nc, stream)
+    verification = Verification(max(state.first_seq - 1, 0))
     # The bare messages: what is no commit, or is missing, must be reported instead of ending the reading.
-    async with StreamFollower(nc, stream, after=before) as follower:
-        while verification.last < head:
-            try:
-                async with asyncio.timeout(SILENCE_SECONDS_MAX):
-                    batch = await follower.next_batch()
-            except TimeoutError:
-                break
-            verification.see(message for message in batch if message.sequence <= head)
-            progress(min(batch[-1].sequence, head), head)
-            if batch[-1].sequence > head:
-                break
-    verification.end(head)
+    async for batch in read_messages(nc, stream, state.first_seq, state.last_seq):
+        verification.see(batch)
+        progress(batch[-1].sequence, state.last_seq)
+    verification.end(state.last_seq)
     return verification
 
 

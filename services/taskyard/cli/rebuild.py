@@ -144,10 +144,9 @@ class _ProgressLine:
 
 
 async def _rebuild(path: Path, progress: _ProgressLine, *, verify_only: bool, other_log: bool) -> "RebuildReport":
-    import asyncpg
-
     from taskyard.cli.log_reading import connected, open_log, services_settings
     from taskyard.state_projector import errors
+    from taskyard.state_projector.database import DATABASE_ERRORS
     from taskyard.state_projector.rebuild import rebuild as rebuild_from
 
     settings = services_settings(path)
@@ -163,7 +162,7 @@ async def _rebuild(path: Path, progress: _ProgressLine, *, verify_only: bool, ot
         raise Refused(CONFLICT, "", str(error)) from error
     except CliError:
         raise
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except DATABASE_ERRORS as error:
         raise Unreachable(f"PostgreSQL gives no answer: {str(error) or type(error).__name__}") from error
     finally:
         progress.end()

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from taskyard.api.past.checkpoints import Checkpoints
     from taskyard.api.past.moments import Moment
     from taskyard.api.past.state import PastState
+    from taskyard.cli.log_reading import Log
     from taskyard.replay.reading import Commits
     from taskyard.replay.running import WhatIf
 
@@ -130,11 +131,11 @@ async def _read_live(
     from taskyard.replay.reading import read_stretch
 
     async with connected(settings) as nc:
-        checkpoints = await open_checkpoints(nc)
-        return await read_stretch(open_log(nc, settings), checkpoints, first, last, SequenceProgress())
+        log = open_log(nc, settings)
+        return await read_stretch(log, await open_checkpoints(nc, log), first, last, SequenceProgress())
 
 
-async def open_checkpoints(nc: "Client") -> "Checkpoints":
+async def open_checkpoints(nc: "Client", log: "Log") -> "Checkpoints":
     """The states of the past that a server keeps; none on one where no service has run yet."""
     from taskyard.api.past.checkpoints import Checkpoints
     from taskyard.contracts.subjects import SNAPSHOTS_BUCKET
@@ -145,8 +146,8 @@ async def open_checkpoints(nc: "Client") -> "Checkpoints":
     try:
         await stream_info(nc, SNAPSHOTS_BUCKET)
     except ApiRefused:
-        return Checkpoints(MemorySnapshots())
-    return Checkpoints(JetStreamSnapshots(nc, SNAPSHOTS_BUCKET))
+        return Checkpoints(MemorySnapshots(), log)
+    return Checkpoints(JetStreamSnapshots(nc, SNAPSHOTS_BUCKET), log)
 
 
 def _moment(text: str, source: str) -> "Moment | None":

@@ -23,7 +23,7 @@ def report_lines(report: "Report", width: int | None) -> Iterator[Text]:
         f"commits {report.first} to {report.last}, {texts.moment(report.began)} to {texts.moment(report.ended)} UTC",
         style="bold",
     )
-    yield Text(f"replayed {_settings(report)}")
+    yield from _folded(f"replayed {_settings(report)}", width)
     yield Text()
     columns = (Column(title=""), *(Column(title=title, align_right=True) for title in _NUMBERS))
     yield from layout(columns, _totals(recorded, replayed), width)
@@ -32,8 +32,13 @@ def report_lines(report: "Report", width: int | None) -> Iterator[Text]:
     yield Text()
     yield from layout(_slot_columns(), list(_slot_rows(recorded, replayed)), width)
     yield Text()
-    yield from _order(report)
-    yield from (Text(f"note: {texts.one_line(note)}", style="bright_black") for note in report.notes)
+    yield from _order(report, width)
+    for note in report.notes:
+        yield from _folded(f"note: {texts.one_line(note)}", width, len("note: "), style="bright_black")
+
+
+def _folded(text: str, width: int | None, indent: int = 2, style: str = "") -> Iterator[Text]:
+    return (Text(line, style=style, no_wrap=True) for line in texts.folded(text, width, indent))
 
 
 def _settings(report: "Report") -> str:
@@ -57,7 +62,7 @@ def _totals(recorded: "Measures", replayed: "Measures") -> Iterator[tuple[str, .
 
 
 def _waiting_columns() -> tuple[Column, ...]:
-    titles = (f"{what} {when}" for what in ("P50", "P95", "MAX") for when in ("THEN", "NOW"))
+    titles = (title for what in ("P50", "P95", "MAX") for title in (f"{what} THEN", "NOW"))
     return (
         Column(title="WAITING", narrow=10),
         Column(title="TASKS", align_right=True, leaves=1),
@@ -108,15 +113,15 @@ def _slot_rows(recorded: "Measures", replayed: "Measures") -> Iterator[tuple[str
         )
 
 
-def _order(report: "Report") -> Iterator[Text]:
+def _order(report: "Report", width: int | None) -> Iterator[Text]:
     order = report.order
-    if not order.moved:
-        yield Text(f"order: the same; {order.compared} tasks got their first slot in the order of then")
-    else:
-        yield Text(
-            f"order: {order.moved} of {order.compared} tasks got their first slot in another place, "
-            f"{order.swapped:.1%} of all pairs the other way round"
-        )
+    told = (
+        f"{order.moved} of {order.compared} tasks got their first slot in another place, "
+        f"{order.swapped:.1%} of all pairs the other way round"
+        if order.moved
+        else f"the same; {order.compared} tasks got their first slot in the order of then"
+    )
+    yield from _folded(f"order: {told}", width, len("order: "))
     for move in order.moves:
         yield Text(f"  {move.task}  {move.recorded}. → {move.replayed}.", style="bright_black")
 

@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+import msgspec
 import typer
+from msgspec import Raw
 from rich.text import Text
 
 from taskyard.cli.client import Api, decode, make_id
 from taskyard.cli.connection import FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, find_connection
 from taskyard.cli.errors import WrongUsage
 from taskyard.cli.screen import Screen
-from taskyard.cli.views import Accepted
+from taskyard.cli.task_tables import as_of_line
+from taskyard.cli.views import Accepted, AsOf, Page
 from taskyard.contracts.values import is_uuid7
 
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON and nothing else to standard output.")]
@@ -57,6 +60,20 @@ class Session:
             self.screen.json(answer)
         else:
             self.screen.lines(lines)
+
+    def items_as_json(self, page: Page[Raw]) -> None:
+        """Show what a page has as JSON, a line each, with the moment of the past that it shows, if it does."""
+        for raw in page.items:
+            if page.as_of is None:
+                self.screen.json(raw)
+            else:
+                item: dict[str, object] = msgspec.json.decode(raw)
+                self.screen.json({**item, "as_of": page.as_of})
+
+    def as_of(self, moment: AsOf | None) -> None:
+        """Show people which moment of the past a list shows, if it does."""
+        if moment is not None:
+            self.screen.lines([as_of_line(moment)])
 
     def command(self, path: str, body: Mapping[str, object], done: str) -> Accepted:
         """Send a command and show its verdict; `done` says in words what was asked for."""

@@ -11,7 +11,6 @@ from rich.text import Text
 from taskyard.cli.client import decode
 from taskyard.cli.session import AsJson, AtOption, ConnectionFile, session
 from taskyard.cli.system_tables import lag_lines, pool_table, queue_table, stats_tables, worker_table
-from taskyard.cli.task_tables import as_of_line
 from taskyard.cli.views import Page, Pool, Queue, Stats, Worker
 
 T = TypeVar("T")
@@ -53,10 +52,7 @@ def _list(
     with session(connection, as_json=as_json) as s:
         page = s.api.read(path, Page[Raw], at=at)
         if as_json:
-            for raw in page.items:
-                item: dict[str, object] = msgspec.json.decode(raw)
-                s.screen.json(item if page.as_of is None else {**item, "as_of": page.as_of})
+            s.items_as_json(page)
             return
-        if page.as_of is not None:
-            s.screen.lines([as_of_line(page.as_of)])
+        s.as_of(page.as_of)
         s.screen.lines(table([msgspec.json.decode(raw, type=kind) for raw in page.items], s.screen.width))

@@ -1,7 +1,6 @@
 """Tasks and their histories for people. Pure: what is shown follows from the arguments."""
 
-import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich.text import Text
 
@@ -10,7 +9,6 @@ from taskyard.cli.tables import Column, layout, status_style
 from taskyard.cli.views import AsOf, HistoryItem, Task
 
 LABEL_WIDTH = 13
-FOLD_WIDTH_MIN = 20
 
 TASK_COLUMNS = (
     Column(title="ID"),
@@ -91,12 +89,10 @@ def as_of_line(as_of: AsOf) -> Text:
 def fact(label: str, value: str, width: int | None, status: str = "") -> list[Text]:
     """A labelled value, folded below itself where it is too long."""
     style = status_style(status) if label == "status" else ""
-    room = None if width is None else max(width - LABEL_WIDTH, FOLD_WIDTH_MIN)
-    folded: Sequence[str] = [
-        line for part in texts.clean(value).split("\n") for line in (textwrap.wrap(part, room) if room else [part])
-    ]
+    room = None if width is None else width - LABEL_WIDTH
+    folded = [line for part in texts.clean(value).split("\n") for line in texts.folded(part, room)]
     lines: list[Text] = []
-    for number, part in enumerate(folded or [""]):
+    for number, part in enumerate(folded):
         line = Text(no_wrap=True)
         line.append((label if number == 0 else "").ljust(LABEL_WIDTH), style="bold")
         line.append(part, style=style)

@@ -26,8 +26,8 @@ from taskyard.cli.session import (
     task_id,
 )
 from taskyard.cli.task_tables import as_of_line, history_table, task_card, task_table
-from taskyard.cli.views import HistoryItem, Page, Task, Why
-from taskyard.cli.why import explain, story
+from taskyard.cli.views import AsOf, HistoryItem, Page, Task, Why
+from taskyard.cli.why import headlines, story
 
 PAGE_MAX = 500
 
@@ -46,10 +46,11 @@ def tasks(
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
     all: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,  # noqa: A002
+    at: AtOption = None,
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List tasks, the latest first."""
+    """List tasks, the latest first, as they are or as they were."""
     labels = [":".join(parse_pair(text, "=", "--label")) for text in label or ()]
     filters: dict[str, Any] = {
         "status": status,
@@ -60,29 +61,38 @@ def tasks(
         "worker": worker,
         "label": labels,
         "sort": sort,
+        "at": at,
     }
     with session(connection, as_json=as_json) as s:
-        found = list_tasks(s, filters, None if all else limit)
+        pages = _pages(s, filters, None if all else limit)
         if as_json:
-            for raw in found:
-                s.screen.json(raw)
-        else:
-            shown = [msgspec.json.decode(raw, type=Task) for raw in found]
-            s.screen.lines(task_table(shown, s.screen.width, seconds_now()))
+            for page in pages:
+                s.items_as_json(page)
+            return
+        first, *more = pages
+        shown = [msgspec.json.decode(raw, type=Task) for page in (first, *more) for raw in page.items]
+        s.as_of(first.as_of)
+        s.screen.lines(task_table(shown, s.screen.width, _then(first.as_of)))
 
 
-def list_tasks(s: Session, filters: dict[str, Any], limit: int | None) -> Iterator[Raw]:
-    """Tasks as the server gives them, page by page, up to `limit`."""
+def _pages(s: Session, filters: dict[str, Any], limit: int | None) -> Iterator[Page[Raw]]:
+    """Tasks as the server gives them, page by page, up to `limit`; one page at least."""
     left = limit
     cursor: str | None = None
     while left is None or left > 0:
         size = PAGE_MAX if left is None else min(left, PAGE_MAX)
         page = s.api.read("/tasks", Page[Raw], **filters, limit=size, cursor=cursor)
-        yield from page.items
+        yield page
         cursor = page.next_cursor
         if cursor is None or not page.items:
             return
         left = None if left is None else left - len(page.items)
+
+
+def _then(as_of: AsOf | None) -> float:
+    """The time that ages are counted to: the moment that is shown, or now."""
+    then = texts.seconds_of(as_of.at) if as_of is not None else None
+    return seconds_now() if then is None else then
 
 
 def show(id: TaskIdArgument, at: AtOption = None, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
@@ -95,8 +105,7 @@ def show(id: TaskIdArgument, at: AtOption = None, connection: ConnectionFile = N
 def _card(task: Task, width: int | None) -> Iterator[Text]:
     if task.as_of is not None:
         yield as_of_line(task.as_of)
-    then = texts.seconds_of(task.as_of.at) if task.as_of is not None else None
-    yield from task_card(task, width, seconds_now() if then is None else then)
+    yield from task_card(task, width, _then(task.as_of))
 
 
 def history(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
@@ -118,11 +127,12 @@ def why(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson =
 
 
 def _explanation(found: Why, width: int | None) -> Iterator[Text]:
-    yield from (Text(texts.one_line(line)) for line in explain(found, seconds_now()))
+    yield from headlines(found, seconds_now(), width)
     yield Text()
     yield from story(found.decisions, width)
     if not found.complete:
-        yield Text("some waits are not explained: the log around them takes too long to fold", style="bright_black")
+        left_out = "some waits are not explained, or the last events not told: there is too much to look at"
+        yield from (Text(line, style="bright_black") for line in texts.folded(left_out, width))
 
 
 def logs(

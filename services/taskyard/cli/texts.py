@@ -1,6 +1,7 @@
 """Words for people: ages, durations, clean text. Pure; `now` is seconds since the epoch."""
 
 import re
+import textwrap
 from collections.abc import Mapping
 from datetime import datetime
 
@@ -9,6 +10,9 @@ import msgspec
 # A terminal obeys control characters; what agents and other people wrote must not command it.
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _LINES = re.compile(r"[\r\n\t\u2028\u2029]+")
+
+FOLD_WIDTH_MIN = 20
+"""What is folded gets so much room at least, however narrow the terminal is."""
 
 
 def clean(text: str) -> str:
@@ -19,6 +23,15 @@ def clean(text: str) -> str:
 def one_line(text: str) -> str:
     """The text, cleaned, on one line."""
     return clean(_LINES.sub(" ", text)).strip()
+
+
+def folded(text: str, width: int | None, indent: int = 0) -> list[str]:
+    """One line of text folded to `width` cells, later lines indented by `indent`; None for as long as it is."""
+    if width is None:
+        return [text]
+    room = max(width, indent + FOLD_WIDTH_MIN)
+    # An id or a path is not to be broken: it is copied.
+    return textwrap.wrap(text, room, subsequent_indent=" " * indent, break_on_hyphens=False) or [""]
 
 
 def seconds_of(text: str | None) -> float | None:

@@ -1,13 +1,16 @@
 """Why a task is where it is, as the server tells it from events: what it waits for, what to do, and its story. Pure."""
 
-import textwrap
 from collections.abc import Iterator, Sequence
 
 from rich.text import Text
 
 from taskyard.cli import texts
-from taskyard.cli.task_tables import FOLD_WIDTH_MIN, place_of, took_of
+from taskyard.cli.task_tables import place_of, took_of
 from taskyard.cli.views import Decision, Task, Why
+
+FULL_TIMES_WIDTH = 100
+"""A narrower terminal has no room for the day on each line."""
+LABELS = frozenset(("place", "blocker", "remedy", "because"))
 
 _HINTS = {
     "approval": "answer with `taskyard confirm {id}` or `taskyard discard {id}`",
@@ -20,8 +23,16 @@ _HINTS = {
 }
 
 
+def headlines(why: Why, now: float, width: int | None) -> Iterator[Text]:
+    """What `explain` tells, each line folded below itself where it is too long."""
+    for each in explain(why, now):
+        label, colon, _ = each.partition(": ")
+        indent = len(label) + len(colon) if label in LABELS else 2
+        yield from (Text(line, no_wrap=True) for line in texts.folded(texts.one_line(each), width, indent))
+
+
 def explain(why: Why, now: float) -> list[str]:
-    """The lines that tell why the task waits, what it does, how it ended, or why it was refused."""
+    """Why the task waits, what it does, how it ended, or why it was refused; then what is behind a label."""
     task = why.task
     if task is None:
         return [why.summary]
@@ -29,17 +40,23 @@ def explain(why: Why, now: float) -> list[str]:
 
 
 def story(decisions: Sequence[Decision], width: int | None) -> Iterator[Text]:
-    """A line for each decision and each wait: when, who, what; folded below itself where it is too long."""
+    """A line for each decision and each wait: when, who, what; folded below itself where it is too long.
+
+    On a narrow terminal the day stands above, if it is one day only.
+    """
+    times = [texts.moment(each.at) for each in decisions]
+    days = {time.partition(" ")[0] for time in times}
+    if width is not None and width < FULL_TIMES_WIDTH and len(days) == 1:
+        yield Text(f"on {days.pop()}, UTC", style="bright_black")
+        times = [time.partition(" ")[2] for time in times]
     by_width = max((len(texts.one_line(each.by)) for each in decisions), default=0)
-    for each in decisions:
-        head = f"{texts.moment(each.at)}  {texts.one_line(each.by):<{by_width}}  "
-        room = None if width is None else max(width - len(head), FOLD_WIDTH_MIN)
-        message = texts.one_line(each.message)
-        first, *more = textwrap.wrap(message, room, break_on_hyphens=False) if room else [message]
+    for time, each in zip(times, decisions, strict=True):
+        head = f"{time}  {texts.one_line(each.by):<{by_width}}  "
+        first, *more = texts.folded(head + texts.one_line(each.message), width, len(head))
         line = Text(head, style="bright_black", no_wrap=True)
-        line.append(first, style="yellow" if each.type in ("waited", "waits") else "default")
+        line.append(first[len(head) :], style="yellow" if each.type in ("waited", "waits") else "default")
         yield line
-        yield from (Text(" " * len(head) + part, no_wrap=True) for part in more)
+        yield from (Text(part, no_wrap=True) for part in more)
 
 
 def _live(task: Task, blocker: Task | None, now: float) -> list[str]:

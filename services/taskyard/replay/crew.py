@@ -17,7 +17,7 @@ from taskyard.contracts.agent_protocol import (
 from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, Changes, TaskError, TaskPlanned
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
-from taskyard.replay.recording import Outcome, RecordedTask, RecordedWorker, Run
+from taskyard.replay.recorded import Outcome, RecordedTask, RecordedWorker, Run
 from taskyard.replay.yard import Yard
 from taskyard.slot_allocator.liveness import HeartbeatSeen
 

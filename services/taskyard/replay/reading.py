@@ -65,7 +65,7 @@ async def snapshot_before(log: EventLog[Any], checkpoints: Checkpoints, first: i
     """
     if first <= 1:
         return NO_SNAPSHOT
-    before = Moment(position=end_of(first - 1), text="")
+    before = Moment(position=end_of(first - 1))
     state = await checkpoints.before(before) or PastState()
     try:
         reading = cast(
@@ -114,8 +114,8 @@ def _check_length(commits: int) -> None:
 
 def _just_before(moment: Moment) -> Moment:
     if moment.position is not None:
-        return Moment(position=end_of(max(commit_sequence(moment.position) - 1, 0)), text=moment.text)
-    return Moment(at=Instant((moment.at or 0) - 1), text=moment.text)
+        return Moment(position=end_of(max(commit_sequence(moment.position) - 1, 0)))
+    return Moment(at=Instant((moment.at or 0) - 1))
 
 
 def _is_reached(stored: StoredCommit[Any], first: Moment) -> bool:

@@ -1,4 +1,4 @@
-"""What a stretch of a log tells: what was asked for and when, who was there, and how long everything took. Pure."""
+"""Reads off a log what was asked for and when, who was there, and how long everything took. Pure."""
 
 from collections.abc import Iterable, Sequence
 from statistics import median
@@ -34,6 +34,17 @@ from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import SECOND, Instant, TaskId, make_position
 from taskyard.eventlog.commit import StoredCommit
+from taskyard.replay.recorded import (
+    Asked,
+    Outcome,
+    RecordedTask,
+    RecordedWorker,
+    Recording,
+    Run,
+    Setting,
+    carried_over,
+    submitted,
+)
 
 SETTINGS = (
     PoolConfigured,
@@ -48,87 +59,6 @@ SETTINGS = (
 HOP_SECONDS_MAX = 1.0
 """A hop that took longer tells of trouble, or of a pool that was full, and not of how fast decisions are."""
 _NO_CHANGES = Changes()
-
-Outcome = TaskPlanned | AttemptSucceeded | AttemptFailed
-
-
-class Run(Struct, frozen=True, kw_only=True):
-    """One attempt that ran: how long from its slot to its start, and from there to its end.
-
-    `outcome` None: it was stopped and would have gone on. `is_cut`: it still ran when the stretch ended. One that never
-    started failed at once, as where there is no such program.
-    """
-
-    start_seconds: float
-    run_seconds: float
-    outcome: Outcome | None
-    is_cut: bool = False
-    has_started: bool = True
-
-
-class Asked(Struct, frozen=True, kw_only=True):
-    """Somebody commanded a task: so many seconds after `since` (`start` or `plan` of it), or else at the time `at`."""
-
-    verb: str
-    by: str
-    since: str
-    seconds: float
-    at: Instant
-    priority: int = 0
-
-
-class RecordedTask(Struct, kw_only=True):
-    """A task: how it was submitted, and its runs in their order. `is_carried_over`: before the stretch began."""
-
-    id: TaskId
-    kind: str
-    pool: str
-    queue: str
-    by: str
-    priority: int
-    timeout_seconds: float
-    max_attempts: int
-    auto_confirm: bool
-    not_before: Instant | None
-    schedule_to_start_timeout_seconds: float | None
-    submitted_at: Instant
-    is_carried_over: bool
-    order: int
-    runs: list[Run] = []
-    asked: list[Asked] = []
-
-
-class RecordedWorker(Struct, kw_only=True):
-    """A worker that was there from `joined` to `left` (None: to the end); when it was away for a while counts as there."""
-
-    name: str
-    pool: str
-    slots: tuple[tuple[str, ...], ...]
-    kinds: tuple[str, ...]
-    joined: Instant
-    left: Instant | None = None
-
-
-class Setting(Struct, frozen=True, kw_only=True):
-    """A setting that was changed."""
-
-    at: Instant
-    event: Any
-
-
-class Recording(Struct, kw_only=True):
-    """Everything that a replay needs. `typical` is the median of the runs of each kind, in seconds.
-
-    `hop_seconds` is how long a decision took to be in the log, as a rule.
-    """
-
-    began: Instant
-    ended: Instant
-    tasks: list[RecordedTask]
-    settings: list[Setting]
-    workers: list[RecordedWorker]
-    typical: dict[str, float]
-    hop_seconds: float = 0.0
 
 
 class _Open(Struct):
@@ -188,7 +118,7 @@ class Recorder:
                 )
         # Those that had a slot already come first, since they had it: the others in the order of their submission.
         for record in sorted(self._carried, key=lambda record: (not record.holds_slot, record.submitted)):
-            self._tasks[record.id] = _carried_over(record, at, len(self._tasks))
+            self._tasks[record.id] = carried_over(record, at, len(self._tasks))
             if record.phase in ON_WORKER:
                 self._open[record.id] = _Open(at, at)
             elif record.phase is Phase.APPLY_PENDING:
@@ -228,7 +158,7 @@ class Recorder:
         id = record.id
         match event:
             case TaskSubmitted():
-                self._tasks[id] = _submitted(event, at, len(self._tasks))
+                self._tasks[id] = submitted(event, at, len(self._tasks))
             case SlotAssigned():
                 self._open[id] = _Open(at)
                 if not record.confirmed and record.scheduled_at is not None:
@@ -303,44 +233,6 @@ def settings_of(state: PastState) -> Iterable[Any]:
             yield QueuePaused(pool=queue.pool, queue=queue.name, by=queue.paused.by, reason=queue.paused.reason)
         if queue.locked is not None:
             yield QueueLocked(pool=queue.pool, queue=queue.name, by=queue.locked.by, reason=queue.locked.reason)
-
-
-def _submitted(event: TaskSubmitted, at: Instant, order: int) -> RecordedTask:
-    return RecordedTask(
-        id=event.task,
-        kind=event.kind,
-        pool=event.pool,
-        queue=event.queue,
-        by=event.by,
-        priority=event.priority,
-        timeout_seconds=event.timeout_seconds,
-        max_attempts=event.max_attempts,
-        auto_confirm=event.auto_confirm,
-        not_before=event.not_before,
-        schedule_to_start_timeout_seconds=event.schedule_to_start_timeout_seconds,
-        submitted_at=at,
-        is_carried_over=False,
-        order=order,
-    )
-
-
-def _carried_over(record: TaskRecord, at: Instant, order: int) -> RecordedTask:
-    return RecordedTask(
-        id=record.id,
-        kind=record.kind,
-        pool=record.pool,
-        queue=record.queue,
-        by=record.submitted_by,
-        priority=record.priority,
-        timeout_seconds=record.timeout_seconds,
-        max_attempts=record.max_attempts,
-        auto_confirm=record.auto_confirm,
-        not_before=record.due if record.due > at else None,
-        schedule_to_start_timeout_seconds=None,
-        submitted_at=at,
-        is_carried_over=True,
-        order=order,
-    )
 
 
 def _typical(tasks: Iterable[RecordedTask]) -> dict[str, float]:

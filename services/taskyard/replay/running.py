@@ -25,7 +25,8 @@ from taskyard.replay.comparing import OrderDifference, compare_orders
 from taskyard.replay.crew import Crew
 from taskyard.replay.errors import NothingToReplay
 from taskyard.replay.measuring import Measurer, Measures
-from taskyard.replay.recording import Asked, RecordedTask, RecordedWorker, Recorder, Recording, Setting
+from taskyard.replay.recorded import Asked, RecordedTask, RecordedWorker, Recording, Setting
+from taskyard.replay.recording import Recorder
 from taskyard.replay.yard import Yard
 from taskyard.scheduler.messages import CommandMessage
 

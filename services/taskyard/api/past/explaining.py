@@ -11,9 +11,11 @@ from datetime import datetime
 import msgspec
 
 from taskyard.api.errors import Refusal, not_found
-from taskyard.api.past.story import Line, Step, by_of, own_waits, steps_of, tell, wait_words, windows_of
+from taskyard.api.past.steps import Step, own_waits, steps_of, windows_of
+from taskyard.api.past.story import Line, by_of, tell
 from taskyard.api.past.travel import TimeTravel
 from taskyard.api.past.waits import Wait, Watcher
+from taskyard.api.past.wording import wait_words
 from taskyard.api.read_model import ReadModel
 from taskyard.api.views import HistoryItem, Rejection, TaskView, View
 from taskyard.contracts.events import decode_event
@@ -67,7 +69,8 @@ class DecisionView(View):
 class Why(View):
     """Why a task is where it is. `task` is null for one that was refused; `blocker` is the task that it waits for.
 
-    `complete` is false where folding the log again would have taken too long: then some waits are told without a cause.
+    `complete` is false where folding the log again would have taken too long: then some waits are told without a cause. It
+    is also false for a task with more events than a history shows: then the story lacks its end.
     """
 
     task: TaskView | None
@@ -106,7 +109,8 @@ class Explaining:
             if refusal.status != 404:
                 raise
             return await self._refused(id, sees_only)
-        steps = steps_of(map(_event_of, await self._read_model.history(id)))
+        history = await self._read_model.history(id)
+        steps = steps_of(map(_event_of, history))
         waits, placements, is_complete = await self._look_back(id, steps)
         waits = sorted([*waits, *own_waits(steps, self._now())], key=lambda wait: wait.since)
         lines = tell(steps, waits, placements)
@@ -116,7 +120,7 @@ class Explaining:
             summary=_summary(lines),
             waits=[_wait_view(wait) for wait in waits],
             decisions=[_decision_view(line) for line in lines],
-            complete=is_complete,
+            complete=is_complete and _is_whole(history, task),
         )
 
     async def _look_back(self, id: TaskId, steps: Sequence[Step]) -> tuple[list[Wait], dict[Position, str], bool]:
@@ -169,6 +173,11 @@ class Explaining:
             decisions=lines,
             complete=True,
         )
+
+
+def _is_whole(history: Sequence[HistoryItem], task: TaskView) -> bool:
+    """Whether a history, read after the task, reaches as far as the task itself: a very long one is cut off."""
+    return not history or parse_position(history[-1].position) >= parse_position(task.position)
 
 
 def _event_of(item: HistoryItem) -> tuple[Position, Instant, str, object]:

@@ -3,6 +3,7 @@
 from datetime import datetime
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from taskyard.contracts.values import Instant, Position, from_datetime, parse_position
 
@@ -12,7 +13,10 @@ class Moment(Struct, frozen=True, kw_only=True):
 
     position: Position | None = None
     at: Instant | None = None
-    text: str
+
+
+_SHOWN = 1_000
+"""Answers show times in whole milliseconds (`format_instant`), this many units of `Instant`."""
 
 
 def parse_moment(text: str) -> Moment:
@@ -22,7 +26,7 @@ def parse_moment(text: str) -> Moment:
         ValueError: it is neither a position nor a time with a zone.
     """
     try:
-        return Moment(position=parse_position(text), text=text)
+        return Moment(position=parse_position(text))
     except ValueError:
         pass
     try:
@@ -30,6 +34,13 @@ def parse_moment(text: str) -> Moment:
         when = datetime.fromisoformat(text.strip().replace(" +", "+"))
         if when.tzinfo is None:
             raise ValueError("it has no zone")
-        return Moment(at=from_datetime(when), text=text)
+        return Moment(at=from_datetime(when))
     except (ValueError, OverflowError) as error:
         raise ValueError("must be a position of the log, or an RFC 3339 time with a zone") from error
+
+
+def with_its_millisecond(moment: Moment) -> Moment:
+    """A time as answers show it, with the rest of its millisecond: what is shown to have happened then had happened."""
+    if moment.at is None or moment.at % _SHOWN:
+        return moment
+    return replace(moment, at=Instant(moment.at + _SHOWN - 1))

@@ -1,20 +1,28 @@
-"""What the routes ask of the past: tasks, workers, queues and pools at a moment, each with the moment that it shows."""
+"""What the routes ask of the past: tasks, workers, queues and pools at a moment, each with the moment that it shows.
 
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
-from typing import TypeVar, cast, get_args
+Tasks come from two places. Those that lived at the moment are in the state that was folded to it, with their fields as they
+were. Those that had ended by then are rows of the read model: a task that has ended never changes, so its row is what it was
+then, and the place of its last event, its end, tells that it had ended. Whatever was submitted before the moment is in
+exactly one of the two. The read model must have everything up to the moment, so it is waited for. All pages of a list show
+one moment: the first one resolves it, and the cursor carries it on.
+"""
 
+from collections.abc import Callable
+from typing import TypeVar
+
+from msgspec import Struct
 from msgspec.structs import asdict
 
-from taskyard.api.errors import Refusal, not_found
-from taskyard.api.past.state import LogEvent, PastState
-from taskyard.api.past.travel import TimeTravel
-from taskyard.api.past.views import live_task_view, pool_views, queue_views, task_view, worker_views
-from taskyard.api.read_model import ReadModel
-from taskyard.api.reasons import NOTHING_AROUND
-from taskyard.api.views import HistoryItem, PoolView, QueueView, TaskView, View, WorkerView
-from taskyard.contracts.events import TaskSubmitted, WorkerJoined, WorkerLost
-from taskyard.contracts.lifecycle import TaskEvent, TaskRecord, fold, new_record
+from taskyard.api.errors import Refusal, invalid, not_found
+from taskyard.api.pages import Cursor, FilterInvalid, ShownMoment, make_page, read_cursor, read_sort
+from taskyard.api.past.moments import Moment
+from taskyard.api.past.selecting import live_tasks
+from taskyard.api.past.state import PastState
+from taskyard.api.past.travel import TimeTravel, moment_in
+from taskyard.api.past.views import live_task_view, pool_views, queue_views, worker_views
+from taskyard.api.read_model import ENDED, EndedBy, ReadModel, TaskFilter
+from taskyard.api.views import PoolView, QueueView, TaskPage, TaskView, View, WorkerView
+from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import (
     Instant,
     Position,
@@ -22,18 +30,13 @@ from taskyard.contracts.values import (
     commit_sequence,
     format_instant,
     format_position,
-    make_position,
     parse_position,
 )
-from taskyard.eventlog.commit import StoredCommit
-from taskyard.eventlog.log import EventLog
 
-TASK_COMMITS_MAX = 2_000
-"""An ended task is folded from so many commits at most: one with more made progress for days."""
+CATCH_UP_SECONDS_MAX = 3.0
+"""How long is waited until the read model has what was at the moment: it lacks little, and only of moments just passed."""
 
 T = TypeVar("T")
-
-_FOLDED = frozenset((*get_args(TaskEvent), WorkerLost, WorkerJoined))
 
 
 class AsOf(View):
@@ -49,86 +52,103 @@ class TaskAsOf(TaskView):
     as_of: AsOf
 
 
+class TaskPageAsOf(TaskPage):
+    """Some tasks as they were."""
+
+    as_of: AsOf
+
+
 class Past:
     """The past of the log, as far as answers show it. Every method raises as `TimeTravel.look`."""
 
-    def __init__(self, travel: TimeTravel, log: EventLog[LogEvent], read_model: ReadModel) -> None:
-        self.travel = travel
-        self._log = log
+    def __init__(self, travel: TimeTravel, read_model: ReadModel) -> None:
+        self._travel = travel
         self._read_model = read_model
 
     async def workers(self, at: str) -> tuple[Position, AsOf, list[WorkerView]]:
         """All workers with their slots."""
-        return await self._look(at, lambda state: worker_views(state, state.at))
+        shown, items = await self._look(moment_in(at), lambda state: worker_views(state, state.at))
+        return shown.last_event, shown.as_of, items
 
     async def queues(self, at: str) -> tuple[Position, AsOf, list[QueueView]]:
         """All queues."""
-        return await self._look(at, queue_views)
+        shown, items = await self._look(moment_in(at), queue_views)
+        return shown.last_event, shown.as_of, items
 
     async def pools(self, at: str) -> tuple[Position, AsOf, list[PoolView]]:
         """All pools."""
-        return await self._look(at, pool_views)
+        shown, items = await self._look(moment_in(at), pool_views)
+        return shown.last_event, shown.as_of, items
+
+    async def tasks(self, wanted: TaskFilter, at: str) -> tuple[Position, TaskPageAsOf]:
+        """A page of tasks. Raises 422 also for a sort or a cursor that is none, or a cursor of another list."""
+        asked = moment_in(at)
+        try:
+            sort = read_sort(wanted.sort)
+            cursor = read_cursor(wanted.cursor, sort)
+            moment = asked if cursor is None else _moment_of(cursor, asked)
+        except FilterInvalid as error:
+            raise invalid(FieldError(path=error.field, message=error.message)) from error
+        shown, found = await self._look(moment, lambda state: live_tasks(state, wanted, sort, cursor))
+        if not wanted.statuses or not ENDED.isdisjoint(wanted.statuses):
+            await self._catch_up(shown.reached)
+            found += await self._read_model.ended_tasks(wanted, EndedBy(position=shown.reached, at=shown.at))
+        page = make_page(found, sort, wanted.limit, ShownMoment(shown.reached, asked.at))
+        return shown.last_event, TaskPageAsOf(**asdict(page), as_of=shown.as_of)
 
     async def task(self, id: TaskId, at: str, *, sees_only: str | None) -> tuple[Position, TaskAsOf]:
         """One task. Raises 404 for one that is not there, or was not yet, or is of another than `sees_only`."""
-        position, as_of, found = await self._look(at, lambda state: live_task_view(state, id, state.at))
+        shown, found = await self._look(moment_in(at), lambda state: live_task_view(state, id, state.at))
         if found is None:
-            found = await self._ended(id, position, as_of, sees_only)
+            found = await self._ended(id, shown, sees_only)
         if sees_only is not None and found.submitted_by != sees_only:
             raise not_found("there is no such task")
-        return position, TaskAsOf(**asdict(found), as_of=as_of)
+        return shown.last_event, TaskAsOf(**asdict(found), as_of=shown.as_of)
 
-    async def _look(self, at: str, read: Callable[[PastState], T]) -> tuple[Position, AsOf, T]:
-        def show(state: PastState) -> tuple[Position, AsOf, T]:
-            as_of = AsOf(position=format_position(state.last_event), at=format_instant(state.at))
-            return state.last_event, as_of, read(state)
+    async def _look(self, moment: Moment, read: Callable[[PastState], T]) -> "tuple[_Shown, T]":
+        def show(state: PastState) -> tuple[_Shown, T]:
+            return _Shown(reached=state.reached, last_event=state.last_event, at=state.at), read(state)
 
-        return await self.travel.look(at, show)
+        return await self._travel.look(moment, show)
 
-    # -- tasks that had ended ------------------------------------------------------------------------------------------
+    async def _catch_up(self, reached: Position) -> None:
+        """Wait until the read model has everything up to a moment. Raises 504."""
+        if not await self._read_model.wait_for(reached, CATCH_UP_SECONDS_MAX):
+            message = f"the read model has not reached commit {commit_sequence(reached)} in time; try again"
+            raise Refusal(504, "position_not_reached", message)
 
-    async def _ended(self, id: TaskId, position: Position, as_of: AsOf, sees_only: str | None) -> TaskView:
-        """A task that did not live at the moment: it had ended, or did not exist. The read model knows where its events are."""
+    async def _ended(self, id: TaskId, shown: "_Shown", sees_only: str | None) -> TaskView:
+        """A task that did not live at the moment: it had ended, or was not submitted yet."""
+        await self._catch_up(shown.reached)
         task = await self._read_model.task(id, sees_only=sees_only)
+        if task.finished_at is not None and parse_position(task.position) <= shown.reached:
+            return task
         history = await self._read_model.history(id)
-        before = [item for item in history if parse_position(item.position) <= position]
-        if not before:
-            raise Refusal(
-                404,
-                "not_submitted_yet",
-                f"the task was submitted later, at {task.submitted_at} (position {history[0].position})"
-                if history
-                else f"the task was submitted later, at {task.submitted_at}",
-            )
-        record, last = await self._fold(id, before)
-        return task_view(record, last, NOTHING_AROUND, record.finished_at or record.submitted_at)
+        since = f" (position {history[0].position})" if history else ""
+        if history and parse_position(history[0].position) <= shown.reached:
+            raise not_found(f"the log has no submission of {id} where the read model knows of one{since}")
+        message = f"the task was submitted later, at {task.submitted_at}{since}"
+        raise Refusal(404, "not_submitted_yet", message)
 
-    async def _fold(self, id: TaskId, history: Sequence[HistoryItem]) -> tuple[TaskRecord, Position]:
-        """The record that the events at these places of the log make."""
-        places = [parse_position(item.position) for item in history]
-        sequences = sorted({commit_sequence(place) for place in places})
-        if len(sequences) > TASK_COMMITS_MAX:
-            raise Refusal(503, "too_long", f"the task has events in more than {TASK_COMMITS_MAX} commits")
-        wanted = set(places)
-        record: TaskRecord | None = None
-        last = places[0]
-        for sequence in sequences:
-            async for position, at, event in self._events(sequence):
-                if position not in wanted or (record is not None and record.has_ended):
-                    continue  # what came after its end did not concern it any more
-                last = position
-                if record is None:
-                    record = new_record(event, at, position) if isinstance(event, TaskSubmitted) else None
-                elif type(event) in _FOLDED:
-                    fold(record, cast("TaskEvent", event), at, position)
-        if record is None:
-            raise not_found(f"the log has no submission of {id} where the read model knows of one")
-        return record, last
 
-    async def _events(self, sequence: int) -> AsyncGenerator[tuple[Position, Instant, LogEvent], None]:
-        """The events of one commit."""
-        commits = cast("AsyncGenerator[StoredCommit[LogEvent], None]", self._log.read(sequence, sequence))
-        async with aclosing(commits):
-            async for stored in commits:
-                for index, event in enumerate(stored.commit.events):
-                    yield make_position(stored.sequence, index), stored.at, event
+class _Shown(Struct, frozen=True, kw_only=True):
+    """The moment of a state: what it had reached, its last event, and the log's time."""
+
+    reached: Position
+    last_event: Position
+    at: Instant
+
+    @property
+    def as_of(self) -> AsOf:
+        """The moment as answers show it."""
+        return AsOf(position=format_position(self.last_event), at=format_instant(self.at))
+
+
+def _moment_of(cursor: Cursor, asked: Moment) -> Moment:
+    """The moment that the page before has shown. Raises `FilterInvalid`."""
+    shown = cursor.moment
+    if shown is None:
+        raise FilterInvalid("cursor", "belongs to a list of now")
+    if shown.asked != asked.at or (asked.position is not None and asked.position != shown.reached):
+        raise FilterInvalid("cursor", "belongs to a list of another moment: give the same `at` for each page")
+    return Moment(position=shown.reached)

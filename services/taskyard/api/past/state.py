@@ -12,12 +12,6 @@ from msgspec import Raw, Struct
 
 from taskyard.contracts.events import (
     AnyEvent,
-    PoolConfigured,
-    QueueConfigured,
-    QueueLocked,
-    QueuePaused,
-    QueueResumed,
-    QueueUnlocked,
     TaskSubmitted,
     UnknownEvent,
     WorkerDrainRequested,
@@ -28,11 +22,12 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.fleet import join_counts
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
+from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, commit_sequence, make_position, seconds
 from taskyard.eventlog.commit import StoredCommit
 
-FORMAT = 1
+FORMAT = 2
 """Of `SavedPast`: a state that was saved in another one is passed over."""
 LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
 """Workers that were lost longer ago and hold nothing are forgotten when a state is saved; no answer shows them."""
@@ -40,38 +35,8 @@ LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
 NO_INPUT = Raw(b"null")
 
 LogEvent = AnyEvent | UnknownEvent
-_Setting = PoolConfigured | QueueConfigured | QueuePaused | QueueResumed | QueueLocked | QueueUnlocked
 _OfWorker = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
-_SETTINGS = frozenset(get_args(_Setting))
 _OF_WORKERS = frozenset(get_args(_OfWorker))
-
-
-class Hold(Struct, frozen=True, kw_only=True):
-    """A pause or a lock: by whom, why, and since when."""
-
-    by: str
-    reason: str
-    at: Instant
-
-
-class PastPool(Struct, kw_only=True):
-    """Settings of a pool; None where nobody has set one."""
-
-    name: str
-    max_waiting: int | None = None
-    approval_timeout_seconds: float | None = None
-    placement: str | None = None
-    paused: Hold | None = None
-
-
-class PastQueue(Struct, kw_only=True):
-    """Settings of a queue."""
-
-    pool: str
-    name: str
-    max_running: int | None = None
-    paused: Hold | None = None
-    locked: Hold | None = None
 
 
 class PastWorker(Struct, kw_only=True):
@@ -96,23 +61,28 @@ class PastWorker(Struct, kw_only=True):
 
 
 class SavedPast(Struct, frozen=True, kw_only=True):
-    """The form in which a state is kept. `positions` are of the last event of each task, in the order of `tasks`."""
+    """The form in which a state is kept. `positions` are of the last event of each task, in the order of `tasks`.
+
+    `hash` is of the last commit that was folded; a slice that an earlier version exported has none.
+    """
 
     reached: Position
     at: Instant
     last_event: Position
     events: int
+    hash: str = ""
     tasks: list[TaskRecord]
     positions: list[Position]
-    pools: list[PastPool]
-    queues: list[PastQueue]
+    pools: list[PoolSettings]
+    queues: list[QueueSettings]
     workers: list[PastWorker]
 
 
 class PastState:
     """What stood after the event at `reached`, whose log time was `at`; `events` were folded since the log began.
 
-    `of_queue` has the live tasks of each queue, in the order of their submission.
+    `hash` is that of the last commit folded: it tells of which log this is. `of_queue` has the live tasks of each queue, in
+    the order of their submission.
     """
 
     def __init__(self) -> None:
@@ -120,16 +90,18 @@ class PastState:
         self.at = Instant(0)
         self.last_event = Position(0)
         self.events = 0
+        self.hash = ""
         self.tasks = TaskTable()
         self.positions: dict[TaskId, Position] = {}
         self.of_queue: dict[tuple[str, str], dict[TaskId, None]] = {}
-        self.pools: dict[str, PastPool] = {}
-        self.queues: dict[tuple[str, str], PastQueue] = {}
+        self.settings = SettingsTable(PoolSettings, QueueSettings)
         self.workers: dict[str, PastWorker] = {}
 
     def fold(self, stored: StoredCommit[Any], until: Position) -> None:
-        """Fold what is new of a commit, up to the event at `until`."""
-        self.at = stored.at
+        """Fold what is new of a commit, up to the event at `until`; one that is later is left alone."""
+        if until < make_position(stored.sequence, 0):
+            return
+        self.at, self.hash = stored.at, stored.hash
         for index, event in enumerate(stored.commit.events):
             position = make_position(stored.sequence, index)
             if self.reached < position <= until:
@@ -144,12 +116,12 @@ class PastState:
         for change in changes:
             if change.record is not None:
                 self._task_changed(change.record, change, position)
-        if type(event) in _SETTINGS:
-            self._configure(cast("_Setting", event), at)
+        if type(event) in SETTINGS_EVENTS:
+            self.settings.apply(cast("SettingsEvent", event), at)
         elif type(event) in _OF_WORKERS:
             self._worker(cast("_OfWorker", event), at)
         elif isinstance(event, TaskSubmitted):
-            self.queue(event.pool, event.queue)
+            self.settings.queue(event.pool, event.queue)
         return changes
 
     def _task_changed(self, record: TaskRecord, change: Change, position: Position) -> None:
@@ -164,48 +136,6 @@ class PastState:
             tasks.pop(record.id, None)
             if not tasks:
                 del self.of_queue[record.pool, record.queue]
-
-    # -- settings ------------------------------------------------------------------------------------------------------
-
-    def _configure(self, event: _Setting, at: Instant) -> None:
-        match event:
-            case PoolConfigured():
-                pool = self.pool(event.pool)
-                if event.max_waiting is not None:
-                    pool.max_waiting = event.max_waiting
-                if event.approval_timeout_seconds is not None:
-                    pool.approval_timeout_seconds = event.approval_timeout_seconds
-                if event.placement is not None:
-                    pool.placement = event.placement
-            case QueueConfigured():
-                if event.max_running is not None:
-                    self.queue(event.pool, event.queue).max_running = event.max_running or None
-            case QueuePaused():
-                self._pausable(event).paused = Hold(by=event.by, reason=event.reason, at=at)
-            case QueueResumed():
-                self._pausable(event).paused = None
-            case QueueLocked():
-                self.queue(event.pool, event.queue).locked = Hold(by=event.by, reason=event.reason, at=at)
-            case QueueUnlocked():
-                self.queue(event.pool, event.queue).locked = None
-
-    def _pausable(self, event: QueuePaused | QueueResumed) -> PastPool | PastQueue:
-        return self.pool(event.pool) if event.queue is None else self.queue(event.pool, event.queue)
-
-    def pool(self, name: str) -> PastPool:
-        """The pool of this name; it comes to be when it is first named."""
-        pool = self.pools.get(name)
-        if pool is None:
-            pool = self.pools[name] = PastPool(name=name)
-        return pool
-
-    def queue(self, pool: str, name: str) -> PastQueue:
-        """The queue of this name in the pool; it comes to be when it is first named."""
-        queue = self.queues.get((pool, name))
-        if queue is None:
-            self.pool(pool)
-            queue = self.queues[pool, name] = PastQueue(pool=pool, name=name)
-        return queue
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -228,7 +158,7 @@ class PastState:
                 worker.is_draining, worker.reason = True, event.reason
 
     def _joined(self, event: WorkerJoined, known: PastWorker | None, at: Instant) -> None:
-        self.pool(event.pool)
+        self.settings.pool(event.pool)
         if known is not None and not join_counts(event, incarnation=known.incarnation, is_lost=known.is_lost):
             return
         self.workers[event.worker] = PastWorker(
@@ -254,10 +184,11 @@ class PastState:
             at=self.at,
             last_event=self.last_event,
             events=self.events,
+            hash=self.hash,
             tasks=tasks,
             positions=[self.positions[record.id] for record in tasks],
-            pools=list(self.pools.values()),
-            queues=list(self.queues.values()),
+            pools=list(self.settings.pools.values()),
+            queues=list(self.settings.queues.values()),
             workers=[
                 worker
                 for worker in self.workers.values()
@@ -275,21 +206,26 @@ class PastState:
         """
         saved = _decode(data)
         state = cls()
-        state.reached, state.at, state.last_event, state.events = (
-            saved.reached,
-            saved.at,
-            saved.last_event,
-            saved.events,
-        )
+        state.reached, state.at, state.last_event = saved.reached, saved.at, saved.last_event
+        state.events, state.hash = saved.events, saved.hash
         for record in saved.tasks:
             record.input, record.result = record.input.copy(), record.result.copy()
             state.of_queue.setdefault((record.pool, record.queue), {})[record.id] = None
         state.tasks = TaskTable(saved.tasks)
         state.positions = {record.id: at for record, at in zip(saved.tasks, saved.positions, strict=True)}
-        state.pools = {pool.name: pool for pool in saved.pools}
-        state.queues = {(queue.pool, queue.name): queue for queue in saved.queues}
+        state.settings = SettingsTable(PoolSettings, QueueSettings, saved.pools, saved.queues)
         state.workers = {worker.name: worker for worker in saved.workers}
         return state
+
+    @property
+    def pools(self) -> dict[str, PoolSettings]:
+        """Every pool that was named."""
+        return self.settings.pools
+
+    @property
+    def queues(self) -> dict[tuple[str, str], QueueSettings]:
+        """Every queue that was named, by its pool and name."""
+        return self.settings.queues
 
     @property
     def sequence(self) -> int:

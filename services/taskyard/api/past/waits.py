@@ -7,7 +7,8 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskyard.api.past.state import PastState
-from taskyard.api.past.views import around_of, takes_kind, waiting_of
+from taskyard.api.past.surroundings import Surroundings, takes_kind
+from taskyard.api.past.views import waiting_of
 from taskyard.api.reasons import pending_reason, waited_for
 from taskyard.contracts.events import SlotAssigned
 from taskyard.contracts.lifecycle import Phase, TaskRecord
@@ -91,7 +92,7 @@ class Watcher:
 
     def _look(self, state: PastState, record: TaskRecord) -> None:
         self._is_stale, self._looked = False, state.at
-        task, around = waiting_of(record), around_of(state, record, state.at)
+        task, around = waiting_of(record), Surroundings(state, state.at).of(record)
         reason = pending_reason(task, around, state.at)
         since = state.at
         if self._spans and 0 < self._due <= state.at:

@@ -1,1 +1,1 @@
-SELECT sequence FROM taskyard.log_position
+SELECT sequence, hash FROM taskyard.log_position

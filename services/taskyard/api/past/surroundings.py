@@ -1,0 +1,123 @@
+"""What stood around waiting tasks at a moment: what `what_tasks_wait_for` finds in the read model. Pure.
+
+A queue is looked at once, however many of its tasks are asked for: that costs as much as the queue is long.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable
+
+from taskyard.api.past.state import PastState, PastWorker
+from taskyard.api.reasons import NOTHING_AROUND, Around, needs_surroundings
+from taskyard.contracts.fleet import ANY_KIND
+from taskyard.contracts.lifecycle import Phase, TaskRecord
+from taskyard.contracts.values import Instant, Position
+
+PLACES_TOLD_MAX = 1_000
+"""As in the read model: a task further back in its queue is not told its place."""
+PLACES_COUNTED_MAX = 20_000
+"""As there, for a whole page: one that shows tasks of many queues counts less far into each."""
+
+WAITING = (Phase.PENDING, Phase.SCHEDULED)
+
+
+class Surroundings:
+    """What stood around tasks of a state. Places are told of `tasks` when they are given, otherwise of any one task."""
+
+    def __init__(self, state: PastState, now: Instant, tasks: Iterable[TaskRecord] = ()) -> None:
+        self._state = state
+        self._now = now
+        queues = {(task.pool, task.queue) for task in tasks if needs_surroundings(task.phase)}
+        self._places_max = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // max(len(queues), 1))
+        self._fronts: dict[tuple[str, str], _Front] = {}
+        self._takers: dict[tuple[str, str], bool] = {}
+
+    def of(self, record: TaskRecord) -> Around:
+        """What stood around a live task of the state."""
+        if not needs_surroundings(record.phase):
+            return NOTHING_AROUND
+        front = self._front(record)
+        settings = self._state.settings
+        queue, pool = settings.queue(record.pool, record.queue), settings.pool(record.pool)
+        before = front.before(record)
+        holder = front.holder_beside(record)
+        return Around(
+            queue_position=front.due[before] + 1 if is_placed(record) and before < self._places_max else None,
+            next_ahead=front.open[before] if holder is not None and not record.exclusive else front.last[before],
+            workspace_holder=None if holder is None else holder.id,
+            max_running=queue.max_running,
+            admitted=front.admitted,
+            queue_paused_by=queue.paused.by if queue.paused else None,
+            queue_paused_reason=queue.paused.reason if queue.paused else "",
+            pool_paused_by=pool.paused.by if pool.paused else None,
+            pool_paused_reason=pool.paused.reason if pool.paused else "",
+            locked_by=queue.locked.by if queue.locked else None,
+            locked_reason=queue.locked.reason if queue.locked else "",
+            has_worker=self._has_taker(record.pool, record.kind),
+        )
+
+    def _front(self, record: TaskRecord) -> "_Front":
+        key = (record.pool, record.queue)
+        front = self._fronts.get(key)
+        if front is None:
+            live = self._state.tasks.live
+            mates = [live[id] for id in self._state.of_queue.get(key, ())]
+            front = self._fronts[key] = _Front(mates, self._now)
+        return front
+
+    def _has_taker(self, pool: str, kind: str) -> bool:
+        """Whether a worker was there that takes the kind."""
+        known = self._takers.get((pool, kind))
+        if known is None:
+            known = self._takers[pool, kind] = any(
+                worker.pool == pool
+                and worker.takes_tasks
+                and any(takes_kind(worker, slot, kind) for slot in range(len(worker.slots)))
+                for worker in self._state.workers.values()
+            )
+        return known
+
+
+class _Front:
+    """The tasks of one queue that wait, in their order, and what is true in front of each place.
+
+    In front of the place `i`: `due[i]` tasks are due, `last[i]` is the last one of these, and `open[i]` the last one that
+    does not wait for the workspace itself, which a task that is not exclusive need not wait for.
+    """
+
+    def __init__(self, mates: list[TaskRecord], now: Instant) -> None:
+        self._holders = sorted((mate for mate in mates if mate.holds_workspace), key=lambda mate: mate.submitted)[:2]
+        self.admitted = sum(mate.phase is not Phase.PENDING for mate in mates)
+        waiting = sorted((mate for mate in mates if is_placed(mate)), key=_place)
+        self._places = [_place(mate) for mate in waiting]
+        self.due = [0]
+        self.last: list[str | None] = [None]
+        self.open: list[str | None] = [None]
+        first_holder = self._holders[0].id if self._holders else None
+        for mate in waiting:
+            is_due = mate.due <= now
+            self.due.append(self.due[-1] + is_due)
+            self.last.append(mate.id if is_due else self.last[-1])
+            is_open = is_due and not (mate.exclusive and mate.id != first_holder)
+            self.open.append(mate.id if is_open else self.open[-1])
+
+    def before(self, record: TaskRecord) -> int:
+        """How many waiting tasks stand in front of it."""
+        return bisect_left(self._places, _place(record))
+
+    def holder_beside(self, record: TaskRecord) -> TaskRecord | None:
+        """Another task that has the queue for itself; the first one, if there are more."""
+        return next((holder for holder in self._holders if holder.id != record.id), None)
+
+
+def is_placed(record: TaskRecord) -> bool:
+    """Whether it has a place among the waiting ones: an apply waits for its own slot only."""
+    return record.phase in WAITING and not record.confirmed
+
+
+def takes_kind(worker: PastWorker, slot: int, kind: str) -> bool:
+    """Whether a slot of the worker takes tasks of the kind."""
+    return kind in worker.kinds and (ANY_KIND in worker.slots[slot] or kind in worker.slots[slot])
+
+
+def _place(record: TaskRecord) -> tuple[int, Position]:
+    return record.priority, record.submitted
