@@ -11,30 +11,35 @@ default:
 
 # shows the whole system at work on this machine, from submit to a confirmed apply
 [group('run')]
+[no-exit-message]
 @demo *ARGS:
     {{ python }} -m taskyard.demo "$@"
 
 # runs everything in the foreground, data in .taskyard (stop with Ctrl-C)
 [group('run')]
+[no-exit-message]
 @serve *ARGS:
     .venv/bin/taskyard dev --data .taskyard "$@"
 
 # measures throughput and latency; --json prints one object as the last line
 [group('run')]
+[no-exit-message]
 @bench *ARGS:
     .venv/bin/taskyard bench "$@"
 
 # runs the whole control plane under faults, from seeds; --json prints one object as the last line
 [group('run')]
+[no-exit-message]
 @simulate *ARGS:
     {{ python }} -m taskyard.simulation "$@"
 
 # breaks a running system under load, and judges what is left; --json prints one object as the last line
 [group('run')]
+[no-exit-message]
 @chaos *ARGS:
     {{ python }} -m taskyard.chaos "$@"
 
-# runs the tests, two files at a time, since most of them wait (arguments go to pytest)
+# runs the tests, two files at a time and the longest first, since most of them wait (arguments go to pytest)
 [group('check')]
 @test *ARGS:
     {{ python }} -m pytest --numprocesses 2 --dist loadfile "$@"

@@ -282,6 +282,7 @@ class Harness:
     def __init__(self, server: Server, folder: Path) -> None:
         self.server = server
         self.folder = folder
+        self._processes: list[AgentProcess] = []
 
     @staticmethod
     async def joined(dispatcher: Dispatcher) -> None:
@@ -320,9 +321,18 @@ class Harness:
 
     def process(self, **changes: Any) -> AgentProcess:
         """An agent as a process of its own."""
-        return AgentProcess(self.settings(**changes), self.folder)
+        agent = AgentProcess(self.settings(**changes), self.folder)
+        self._processes.append(agent)
+        return agent
+
+    def close(self) -> None:
+        """Kill what a test that failed has left."""
+        for agent in self._processes:
+            agent.kill()
 
 
 @pytest.fixture
-def harness(server: Server, tmp_path: Path) -> Harness:
-    return Harness(server, tmp_path)
+def harness(server: Server, tmp_path: Path) -> Iterator[Harness]:
+    harness = Harness(server, tmp_path)
+    yield harness
+    harness.close()

@@ -1,6 +1,8 @@
 """The outbox: order, batches, the same bytes under the same id, and what is kept."""
 
 import asyncio
+import sqlite3
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -8,11 +10,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskyard.agent.errors import DirectoryInUseError, NotStoredError
+from taskyard.agent.errors import DirectoryInUseError, JournalError, NotStoredError
 from taskyard.agent.journal import Journal
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.slots import MemoryChanges, Remembered
-from taskyard.contracts.agent_protocol import REPORT_BATCH_MAX, REPORT_BYTES_MAX, ReportBatch, Started, Succeeded
+from taskyard.contracts.agent_protocol import (
+    REPORT_BATCH_MAX,
+    REPORT_BYTES_MAX,
+    Progressed,
+    ReportBatch,
+    Started,
+    Succeeded,
+)
 from taskyard.contracts.values import Instant, Position, TaskId
 
 
@@ -174,3 +183,134 @@ def test_waiting_for_the_disk_together_costs_few_commits(tmp_path: Path) -> None
         journal.close()
 
     run(scenario())
+
+
+def kept_slots(*slots: int) -> MemoryChanges:
+    record = Remembered(position=Position(1), task=TaskId("t"), attempt=1, outcome="accepted")
+    return MemoryChanges(slots=[(slot, record) for slot in slots], live=[])
+
+
+def disk_full(*_: object) -> None:
+    raise sqlite3.OperationalError("database or disk is full")
+
+
+def test_a_journal_that_failed_writes_nothing_that_came_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal.write_memory(kept_slots(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "_commit", disk_full)
+            with pytest.raises(JournalError):
+                await journal.sync()
+        journal.write_memory(kept_slots(2))  # there is room again; what came before is missing for ever
+        journal.close()
+        journal = Journal(tmp_path, unix_milliseconds=6)
+        assert journal.load().slots == {}, "it is as it was when the disk failed"
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_failure_that_nobody_waited_for_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that goes takes the handler with it that waits for the disk."""
+    is_writing, may_fail = threading.Event(), threading.Event()
+
+    def fail_late(*_: object) -> None:
+        is_writing.set()
+        assert may_fail.wait(10)
+        disk_full()
+
+    async def scenario() -> None:
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal.write_memory(kept_slots(1))
+        with monkeypatch.context() as patch:
+            patch.setattr(Journal, "_commit", fail_late)
+            waiting = asyncio.create_task(journal.sync())
+            assert await asyncio.to_thread(is_writing.wait, 10)
+            waiting.cancel()
+            may_fail.set()
+            with pytest.raises(asyncio.CancelledError):
+                await waiting
+            async with asyncio.timeout(10):
+                await journal.failed.wait()
+        journal.write_memory(kept_slots(2))
+        with pytest.raises(JournalError):
+            await journal.sync()
+        journal.close()
+
+    run(scenario())
+
+
+def test_reports_that_an_earlier_run_could_not_send_count_against_the_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.agent.outbox.OUTBOX_REPORTS_MAX", 450)
+
+    async def scenario() -> None:
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        outbox = outbox_of(journal, Recorder())
+        outbox.add(reports(449))
+        await journal.sync()
+        assert not outbox.full
+        journal.close()
+
+        journal, sender = Journal(tmp_path, unix_milliseconds=6), Recorder()
+        outbox = outbox_of(journal, sender)
+        assert not outbox.full
+        outbox.add(reports(1))
+        assert outbox.full
+        await flush(outbox)
+        assert not outbox.full
+        assert sum(len(batch.reports) for batch in sender.batches()) == 450
+        journal.close()
+
+    run(scenario())
+
+
+def test_progress_is_left_out_of_a_full_outbox_and_ends_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.agent.outbox.OUTBOX_REPORTS_MAX", 2)
+
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(2))
+        outbox.add([Progressed(task=TaskId("t"), attempt=1, at=Instant(1), progress=50)])
+        outbox.add([Succeeded(task=TaskId("t"), attempt=1, at=Instant(1))])
+        await flush(outbox)
+        assert [type(report) for batch in sender.batches() for report in batch.reports] == [Started, Started, Succeeded]
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_journal_that_was_cut_off_anywhere_opens_with_what_was_whole(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal = Journal(tmp_path / "whole", unix_milliseconds=5)
+        for slot in range(5):
+            journal.write_memory(kept_slots(slot))
+            await journal.sync()
+        log = (tmp_path / "whole" / "journal.sqlite-wal").read_bytes()
+        found: list[int] = []
+        for kept in (*range(0, len(log), len(log) // 20), len(log)):
+            copy = tmp_path / f"cut-{kept}"
+            copy.mkdir()
+            (copy / "journal.sqlite").write_bytes((tmp_path / "whole" / "journal.sqlite").read_bytes())
+            (copy / "journal.sqlite-wal").write_bytes(log[:kept] + b"\x55" * 100)
+            torn = Journal(copy, unix_milliseconds=6)
+            slots = torn.load().slots
+            assert list(slots) == list(range(len(slots)))
+            found.append(len(slots))
+            torn.close()
+        assert found == sorted(found)
+        assert (found[0], found[-1]) == (0, 5)
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_journal_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "journal.sqlite").write_bytes(b"no database" * 100)
+    with pytest.raises(JournalError, match=r"journal\.sqlite: file is not a database"):
+        Journal(tmp_path, unix_milliseconds=5)

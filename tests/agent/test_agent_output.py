@@ -61,11 +61,28 @@ def test_a_full_buffer_holds_the_program_and_lets_it_go() -> None:
         store = Store()
         output = an_output(store)
         flows: list[bool] = []
-        output.flow = flows.append
+        output.hold_by(flows.append)
         output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
         assert flows == [False]
         await finish(output, asyncio.create_task(output.run()))
         assert flows == [False, True]
+
+    asyncio.run(scenario())
+
+
+def test_the_next_program_of_an_attempt_is_held_too_while_the_buffer_is_full() -> None:
+    async def scenario() -> None:
+        store = Store()
+        output = an_output(store)
+        first: list[bool] = []
+        second: list[bool] = []
+        output.hold_by(first.append)
+        output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
+        output.hold_by(None)
+        output.hold_by(second.append)
+        assert (first, second) == ([False], [False])
+        await finish(output, asyncio.create_task(output.run()))
+        assert (first, second) == ([False], [False, True])
 
     asyncio.run(scenario())
 
@@ -88,7 +105,7 @@ def test_without_a_server_output_is_dropped_with_a_mark_and_the_program_goes_on(
             if flowing:
                 freed.set()
 
-        output.flow = flow
+        output.hold_by(flow)
         pump = asyncio.create_task(output.run())
         output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
         async with asyncio.timeout(5):

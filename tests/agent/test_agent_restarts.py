@@ -12,9 +12,11 @@ import nats.errors
 import pytest
 from host_processes import is_running
 
-from taskyard.agent.attempts import retries
+from taskyard.agent import clock
+from taskyard.agent.app import SELF_FENCE_SECONDS
 from taskyard.agent.errors import JournalError
 from taskyard.agent.journal import Journal
+from taskyard.agent.stopping import retries
 from taskyard.contracts.agent_protocol import Assignment, Failed, Lost, Started, Succeeded
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import Position, TaskId
@@ -173,6 +175,34 @@ def test_without_contact_a_command_stops(harness: Any, monkeypatch: Any, tmp_pat
         end = await d.report(one.task, Failed)
         assert (end.error.code, end.error.retryable) == ("self_fenced", True)
 
+    harness.run_with_agent(scenario)
+
+
+def test_an_agent_that_stood_still_for_too_long_stops_what_another_may_run_and_goes_on(
+    harness: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Frozen, or its host asleep: it finds out when it wakes, and the server answers at once."""
+    asleep_seconds = 0.0
+
+    async def scenario(d: Any) -> None:
+        nonlocal asleep_seconds
+        running, late = (d.assignment("command", {"argv": ["sleep", "300"]}, slot=slot) for slot in (0, 1))
+        await d.assign(running)
+        await d.report(running.task, Started)
+        asleep_seconds = SELF_FENCE_SECONDS + 1
+        (answer,) = await d.assign(late)
+        assert (answer.outcome, answer.reason) == ("declined", "the worker had no contact")
+        end = await d.report(running.task, Failed)
+        assert (end.error.code, end.error.retryable) == ("self_fenced", True)
+
+        async def takes_tasks() -> bool:
+            (answer,) = await d.assign(d.assignment("noop", slot=2))
+            return answer.outcome == "accepted"
+
+        await harness.until(takes_tasks)
+
+    since_boot = clock.since_boot
+    monkeypatch.setattr(clock, "since_boot", lambda: since_boot() + asleep_seconds)
     harness.run_with_agent(scenario)
 
 

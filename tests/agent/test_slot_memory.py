@@ -5,8 +5,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from taskyard.agent.slots import ACCEPTED, DECLINED, LOST, Decision, Live, ProcessIdentity, Remembered, SlotMemory
+from taskyard.agent.slots import Decision, Live, ProcessIdentity, Remembered, SlotMemory
 from taskyard.contracts.agent_protocol import (
+    ACCEPTED,
+    DECLINED,
+    LOST,
     REASON_INCARNATION,
     Assignment,
     AssignRequest,
@@ -264,3 +267,12 @@ def test_only_what_changed_is_written() -> None:
     assert slots.take_changes().slots == []
     slots.ended(Position(1), succeeded(1))
     assert slots.take_changes().live == [(1, None)]
+
+
+def test_what_began_and_ended_at_once_is_remembered_and_never_lived() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1, kind="noop"))
+    slots.ended(Position(1), succeeded(1))
+    changes = slots.take_changes()
+    assert [record.end for _, record in changes.slots] == [succeeded(1)]
+    assert changes.live == []

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from taskyard.chaos.app import main
-from taskyard.dev.app import SERVICES
+from taskyard.dev.options import SERVICES
 
 
 @pytest.mark.slow

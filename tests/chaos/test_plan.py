@@ -4,7 +4,7 @@ from collections import Counter
 from random import Random
 
 from taskyard.chaos.plan import DISK_FULL, KILL, Step, choose_process, make_plan
-from taskyard.dev.app import SERVICES
+from taskyard.dev.options import SERVICES
 
 PIDS = {"scheduler": 11, "scheduler-2": 12, "api": 21, "api-2": 22, "nats-server": 31, "worker-1": 41, "worker-2": 42}
 LEADERS = {"scheduler": "a-host-with-dashes-12-0f3c2a"}

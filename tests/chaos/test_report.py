@@ -13,7 +13,7 @@ from taskyard.contracts.events import TaskSubmitted
 from taskyard.contracts.values import SECOND, Instant, TaskId, make_position, make_uuid7
 from taskyard.judge.evidence import Evidence
 from taskyard.judge.faults import Fault, Rule
-from taskyard.judge.lives import Life
+from taskyard.judge.life import Life
 from taskyard.judge.verdict import Verdict, judge
 
 BEGIN = Instant(1_800_000_000 * SECOND)

@@ -9,8 +9,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from taskyard.agent import clock
-from taskyard.agent.attempts import Attempts, retries
-from taskyard.agent.errors import JournalError, StopRequest
+from taskyard.agent.attempts import Attempts
+from taskyard.agent.errors import JournalError
 from taskyard.agent.executors import Executor, command, noop, terraform
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
@@ -18,7 +18,8 @@ from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import AttemptOutput
 from taskyard.agent.process import stop_orphan
-from taskyard.agent.slots import Decision, Live, SlotMemory, Stop
+from taskyard.agent.slots import Decision, Live, SlotMemory
+from taskyard.agent.stopping import fenced, leaving, requested, retries
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
@@ -34,10 +35,8 @@ from taskyard.settings import AgentSettings
 
 SELF_FENCE_SECONDS = 20.0
 """Without contact for so long, what may be retried elsewhere stops: before the worker would be declared lost (30 s)."""
-FENCE_GRACE_SECONDS = 3.0
 DRAIN_SECONDS = 5.0
 APPLY_DRAIN_SECONDS = 10.0
-DRAIN_GRACE_SECONDS = 3.0
 FLUSH_SECONDS = 3.0
 
 _encode = msgspec.json.Encoder().encode
@@ -70,7 +69,7 @@ async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
 
 
 class Agent:
-    """One agent. Handlers decide by the memory, make it durable, answer, and only then act."""
+    """One agent. Handlers decide by the memory, and answer when it is durable; programs begin no sooner."""
 
     def __init__(self, settings: AgentSettings, journal: Journal, left: Left, group: asyncio.TaskGroup) -> None:
         self._settings = settings
@@ -79,7 +78,7 @@ class Agent:
         self._background: list[asyncio.Task[None]] = []
         self._leaving = False
         self._beat_now = asyncio.Event()
-        self._contact_at = asyncio.get_running_loop().time()
+        self._contact_at = clock.since_boot()
         self._executors = _make_executors(settings)
         self._lost = left.live
         self._tracing = make_tracing(settings)
@@ -91,7 +90,7 @@ class Agent:
                 assign_subject(settings.name): self._on_assign,
                 cancel_subject(settings.name): self._on_cancel,
             },
-            on_up=self._beat_now.set,
+            on_up=self._come_up,
         )
         self._outbox = Outbox(
             agent=settings.name, incarnation=journal.incarnation, store=journal, sender=self._link, kept=left.batches
@@ -143,10 +142,20 @@ class Agent:
 
     async def _on_assign(self, message: Msg) -> None:
         request = _decode_assign(message.data)
-        refusal = "draining" if self._leaving else "reports cannot be stored" if self._outbox.full else None
-        decision = self._memory.assign(request, now=clock.now(), refusal=refusal)
+        decision = self._memory.assign(request, now=clock.now(), refusal=self._refusal)
         to_run = [one for one in decision.begin if not self._complete_at_once(one)]
         await self._carry_out(decision, message, to_run)
+
+    @property
+    def _refusal(self) -> str | None:
+        """Why nothing new may begin now."""
+        reasons = {
+            "draining": self._leaving,
+            "reports cannot be stored": self._outbox.full,
+            # What waited here while we stood still may have been given to another meanwhile.
+            "the worker had no contact": self._is_cut_off,
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
 
     async def _on_cancel(self, message: Msg) -> None:
         decision = self._memory.cancel(_decode_cancel(message.data).cancels, now=clock.now())
@@ -156,13 +165,14 @@ class Agent:
         self._outbox.add(decision.reports)
         self._journal.write_memory(self._memory.take_changes())
         self._attempts.begin(to_run)
-        await self._journal.sync()
-        if message.reply:
-            await message.respond(_encode(AssignReply(answers=tuple(decision.answers))))
         for stop in decision.stops:
-            self._attempts.stop(stop.position, _stop_request(stop))
+            self._attempts.stop(stop.position, requested(stop))
+        await self._journal.sync()
         for task in decision.plans_over:
             self._forget(task)
+        # Last: the connection may be gone, and what is left out here would not be asked for again.
+        if message.reply:
+            await message.respond(_encode(AssignReply(answers=tuple(decision.answers))))
 
     def _complete_at_once(self, assignment: Assignment) -> bool:
         if assignment.kind != noop.KIND:
@@ -186,14 +196,31 @@ class Agent:
                 continue
 
     async def _watch_contact(self) -> None:
-        """Stop what may be retried elsewhere when the server has been silent for too long (self-fencing)."""
-        loop = asyncio.get_running_loop()
+        """Stop what may be retried elsewhere when the server has been silent for too long (self-fencing).
+
+        Also if it answers again by now: an agent that stood still, with its host or alone, finds out when it wakes.
+        """
         while True:
-            if await self._link.has_contact():
-                self._contact_at = loop.time()
-            elif loop.time() - self._contact_at > SELF_FENCE_SECONDS:
-                self._attempts.stop_where(retries, _fence_request)
+            has_contact = await self._link.has_contact()
+            self._stop_if_cut_off()
+            if has_contact:
+                self._contact_at = clock.since_boot()
             await asyncio.sleep(HEARTBEAT_SECONDS)
+
+    def _come_up(self) -> None:
+        """There is a connection, and its server has answered."""
+        self._stop_if_cut_off()
+        self._contact_at = clock.since_boot()
+        self._beat_now.set()
+
+    def _stop_if_cut_off(self) -> None:
+        if self._is_cut_off:
+            self._attempts.stop_where(retries, fenced)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        """Whether there was no contact for so long that what runs here may be run by another soon."""
+        return clock.since_boot() - self._contact_at > SELF_FENCE_SECONDS
 
     async def _watch_journal(self) -> None:
         await self._journal.failed.wait()
@@ -205,10 +232,10 @@ class Agent:
         self._leaving = True
         await self._tell_heartbeat()
         await self._attempts.idle(timeout_seconds=DRAIN_SECONDS)
-        self._attempts.stop_where(lambda one: not one.apply, _leave_request)
-        if self._attempts.any_where(lambda one: one.apply):
+        self._attempts.stop_where(lambda one: not one.apply, leaving)
+        if self._attempts.any_applies():
             await self._attempts.idle(timeout_seconds=APPLY_DRAIN_SECONDS)
-            self._attempts.stop_where(lambda _: True, _leave_request)
+            self._attempts.stop_where(lambda _: True, leaving)
         await self._attempts.idle(timeout_seconds=None)
         if not await self._outbox.flushed(timeout_seconds=FLUSH_SECONDS):
             _log.warning("left with unsent reports; they are kept for the next start")
@@ -269,24 +296,4 @@ async def _stop_orphan(live: Live) -> None:
     _log.info(
         "an attempt of an earlier run is lost",
         extra=fields(task=live.task, attempt=live.attempt, slot=live.slot, pid=live.process.pid, killed=was_there),
-    )
-
-
-def _stop_request(stop: Stop) -> StopRequest:
-    code = "timeout" if stop.cause == "timeout" else "cancelled"
-    message = "execution timeout" if stop.cause == "timeout" else f"stopped: {stop.cause}"
-    return StopRequest(code=code, message=message, retryable=False, grace_seconds=stop.grace_seconds)
-
-
-def _fence_request(assignment: Assignment) -> StopRequest:
-    message = "the worker had no contact and stopped what another may run"
-    return StopRequest(
-        code="self_fenced", message=message, retryable=retries(assignment), grace_seconds=FENCE_GRACE_SECONDS
-    )
-
-
-def _leave_request(assignment: Assignment) -> StopRequest:
-    message = "the worker was stopped"
-    return StopRequest(
-        code="worker_stopped", message=message, retryable=retries(assignment), grace_seconds=DRAIN_GRACE_SECONDS
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from taskyard.agent import clock
-from taskyard.agent.errors import AttemptStoppedError, JournalError, StopRequest
+from taskyard.agent.errors import AttemptStoppedError, JournalError
 from taskyard.agent.executors import Completed, Executor, Outcome, PlanKept, Tap, Unsuccessful
 from taskyard.agent.journal import Journal
 from taskyard.agent.logs import fields
@@ -17,6 +17,7 @@ from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import OUTPUT_CLOSE_SECONDS, AttemptOutput
 from taskyard.agent.process import ENV_ATTEMPT, ENV_TASK, LEFTOVER_GRACE_SECONDS, Program, spawn, stop_group
 from taskyard.agent.slots import SlotMemory
+from taskyard.agent.stopping import TIMED_OUT, StopRequest
 from taskyard.agent.tracing import Tracing
 from taskyard.contracts.agent_protocol import (
     MESSAGE_CHARACTERS_MAX,
@@ -30,10 +31,7 @@ from taskyard.contracts.agent_protocol import (
     Succeeded,
 )
 from taskyard.contracts.events import TaskError
-from taskyard.contracts.kinds import KINDS, OnLost
 from taskyard.contracts.values import Position, TaskId, is_uuid7
-
-TIMEOUT_GRACE_SECONDS = 10.0
 
 _log = logging.getLogger(__name__)
 
@@ -81,7 +79,7 @@ class Attempt:
 
         marked = {**env, ENV_TASK: self.assignment.task, ENV_ATTEMPT: str(self.assignment.attempt)}
         program = await spawn(argv, cwd=cwd, env=marked, take_output=take)
-        self._output.flow = program.set_flow
+        self._output.hold_by(program.set_flow)
         try:
             return await self._supervise(program, stop_signal)
         except BaseException as error:
@@ -89,7 +87,7 @@ class Attempt:
                 program.kill_now()  # the agent is falling; nobody would wait for the group
             raise
         finally:
-            self._output.flow = None
+            self._output.hold_by(None)
 
     async def pause(self, duration_seconds: float) -> None:
         """See `Context.pause`."""
@@ -199,9 +197,9 @@ class Attempts:
             if attempt.stop_request is None and condition(attempt.assignment):
                 self.stop(position, request(attempt.assignment))
 
-    def any_where(self, condition: Callable[[Assignment], bool]) -> bool:
-        """Whether an attempt that fulfils the condition runs."""
-        return any(condition(attempt.assignment) for attempt in self._running.values())
+    def any_applies(self) -> bool:
+        """Whether an apply runs."""
+        return any(attempt.assignment.apply for attempt in self._running.values())
 
     async def idle(self, *, timeout_seconds: float | None) -> bool:
         """Wait until nothing runs (`None`: however long their ends take); False if that took too long."""
@@ -216,10 +214,7 @@ class Attempts:
         assignment = attempt.assignment
         await self._journal.sync()
         pump = asyncio.create_task(output.run())
-        timeout = StopRequest(
-            code="timeout", message="execution timeout", retryable=False, grace_seconds=TIMEOUT_GRACE_SECONDS
-        )
-        timer = asyncio.get_running_loop().call_later(assignment.timeout_seconds, attempt.stop, timeout)
+        timer = asyncio.get_running_loop().call_later(assignment.timeout_seconds, attempt.stop, TIMED_OUT)
         began = clock.now()
         _log.info("an attempt began", extra=_fields(assignment))
         try:
@@ -259,12 +254,6 @@ class Attempts:
         except Exception:  # noqa: BLE001 (a fault of one executor must not end the other attempts)
             _log.exception("an executor failed", extra=_fields(assignment))
             return _unsuccessful("agent_error", "the executor failed; see the log of the worker", retryable=False)
-
-
-def retries(assignment: Assignment) -> bool:
-    """Whether another worker may run the attempt's task when this one is lost."""
-    kind = KINDS.get(assignment.kind)
-    return kind is not None and kind.on_lost is OnLost.RETRY
 
 
 async def _finish(output: AttemptOutput, pump: "asyncio.Task[None]") -> None:

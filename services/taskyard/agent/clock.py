@@ -1,4 +1,4 @@
-"""The only place of the agent that reads the wall clock."""
+"""The only place of the agent that reads the wall clock, and the one that goes on while the host is asleep."""
 
 import time
 
@@ -13,3 +13,8 @@ def now() -> Instant:
 def unix_milliseconds() -> int:
     """The present in milliseconds since the Unix epoch, the stuff that incarnations are made of."""
     return time.time_ns() // 1_000_000
+
+
+def since_boot() -> float:
+    """Seconds since the host was booted: no step of the wall clock changes them, and time asleep is in them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -1,6 +1,6 @@
 """What can go wrong in an agent and is handled apart."""
 
-from dataclasses import dataclass
+from taskyard.agent.stopping import StopRequest
 
 
 class JournalError(Exception):
@@ -17,16 +17,6 @@ class NotStoredError(Exception):
 
 class ProgramNotFoundError(Exception):
     """The program of an attempt is not on this host, or its directory is not."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class StopRequest:
-    """Why and how an attempt is stopped: what its `Failed` report says, and how long after TERM until KILL."""
-
-    code: str
-    message: str
-    retryable: bool
-    grace_seconds: float
 
 
 class AttemptStoppedError(Exception):

@@ -67,7 +67,8 @@ class Journal:
         self._transactions: list[tuple[str, list[tuple[Any, ...]]]] = []
         self._announced = 0
         self._durable = 0
-        self._turn = asyncio.Lock()
+        self._is_committing = False
+        self._waiters: list[asyncio.Future[None]] = []
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._failure: JournalError | None = None
         self.failed = asyncio.Event()
@@ -76,7 +77,7 @@ class Journal:
                 directory / "journal.sqlite", isolation_level=None, check_same_thread=False
             )
             self._open(unix_milliseconds)
-        except sqlite3.Error as error:
+        except (sqlite3.Error, JournalError) as error:
             self._lock_file.close()
             raise JournalError(f"{directory}/journal.sqlite: {error}") from error
 
@@ -123,34 +124,23 @@ class Journal:
             JournalError: it could not be written; nothing can be any more.
         """
         target = self._announced
-        async with self._turn:
+        while self._durable < target:
             if self._failure is not None:
                 raise self._failure
-            if self._durable >= target:
-                return
-            if self._before_commit is not None:
-                self._before_commit()
-            announced, transactions, self._transactions = self._announced, self._transactions, []
-            commit = asyncio.get_running_loop().run_in_executor(self._thread, self._commit, transactions)
-            try:
-                await asyncio.shield(commit)
-            except asyncio.CancelledError:
-                with suppress(sqlite3.Error):
-                    await commit  # the next one must not run beside it
-                raise
-            except sqlite3.Error as error:
-                self._failure = JournalError(f"the journal cannot be written: {error}")
-                self.failed.set()
-                raise self._failure from error
-            self._durable = announced
+            if not self._is_committing:
+                self._begin_commit()
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiters.append(waiter)
+            await waiter
 
     def close(self) -> None:
-        """Write what is left and let go of the directory."""
-        if self._before_commit is not None and self._failure is None:
-            self._before_commit()
+        """Write what is left, unless something before it could not be written, and let go of the directory."""
         self._thread.shutdown()
+        if self._before_commit is not None:
+            self._before_commit()
+        with suppress(JournalError):
+            self._commit_next(self._transactions)
         with suppress(sqlite3.Error):
-            self._commit(self._transactions)
             self._database.close()
         self._lock_file.close()
 
@@ -173,6 +163,43 @@ class Journal:
         if rows:
             self._transactions.append((statement, rows))
             self._announced += 1
+
+    def _begin_commit(self) -> None:
+        if self._before_commit is not None:
+            self._before_commit()
+        announced, transactions, self._transactions = self._announced, self._transactions, []
+        loop = asyncio.get_running_loop()
+
+        def commit() -> None:
+            with suppress(JournalError):  # it is noted
+                self._commit_next(transactions)
+            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(self._committed, announced)
+
+        self._is_committing = True
+        self._thread.submit(commit)
+
+    def _committed(self, announced: int) -> None:
+        """A commit is over, whether or not somebody still waits: handlers are cancelled with their connection."""
+        self._is_committing = False
+        if self._failure is None:
+            self._durable = announced
+        else:
+            self.failed.set()
+        waiters, self._waiters = self._waiters, []
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def _commit_next(self, transactions: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
+        """Commit in the thread of the journal. Once one has failed none is tried: what follows rests on it."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._commit(transactions)
+        except Exception as error:  # whatever it is, what was to be written is not there
+            self._failure = JournalError(f"the journal cannot be written: {error}")
+            raise self._failure from error
 
     def _commit(self, transactions: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
         self._database.execute("BEGIN IMMEDIATE")

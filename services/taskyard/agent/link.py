@@ -20,6 +20,9 @@ PING_SECONDS = 5
 PINGS_OUTSTANDING_MAX = 2
 CLOSE_TIMEOUT_SECONDS = 2.0
 CONTACT_TIMEOUT_SECONDS = 2
+ANSWER_SECONDS_MAX = PING_SECONDS * (PINGS_OUTSTANDING_MAX + 2)
+"""Longer than a silent connection lasts. An answer that comes when nobody waits for it any more ends nats-py's read loop:
+its client then hears nothing until it finds the connection stale."""
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +57,7 @@ class Link:
         self._up = asyncio.Event()
         self._closed = asyncio.Event()
         self._last_error = ""
+        self._asking: asyncio.Task[bool] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -62,6 +66,8 @@ class Link:
 
     async def connected(self, *, timeout_seconds: float) -> None:
         """Wait for a connection, at most so long."""
+        if self._up.is_set():
+            return
         with suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._up.wait()
@@ -105,19 +111,25 @@ class Link:
         client = self._client
         if client is None or not client.is_connected:
             return False
-        try:
-            async with asyncio.timeout(CONTACT_TIMEOUT_SECONDS):
-                await client.flush(CONTACT_TIMEOUT_SECONDS)
-        except (nats.errors.Error, TimeoutError, OSError):
-            return False
-        return True
+        if self._asking is None or self._asking.done():
+            self._asking = asyncio.create_task(_is_answered(client))
+        asking = self._asking
+        # Not given up after this time but asked for again: see `ANSWER_SECONDS_MAX`.
+        done, _ = await asyncio.wait([asking], timeout=CONTACT_TIMEOUT_SECONDS)
+        return bool(done) and not asking.cancelled() and asking.result()
 
     async def close(self) -> None:
         """End the connection."""
+        self._ask_no_more()
         if self._client is not None:
             with suppress(nats.errors.Error, OSError, TimeoutError):
                 async with asyncio.timeout(CLOSE_TIMEOUT_SECONDS):
                     await self._client.close()
+
+    def _ask_no_more(self) -> None:
+        """The connection that was asked over is gone, and its answer will not come."""
+        if self._asking is not None:
+            self._asking.cancel()
 
     async def _connect_until_closed(self) -> None:
         try:
@@ -159,6 +171,7 @@ class Link:
     async def _on_disconnected(self) -> None:
         _log.warning("the connection to NATS was lost", extra=fields(agent=self._name))
         self._up.clear()
+        self._ask_no_more()
 
     async def _on_closed(self) -> None:
         self._up.clear()
@@ -169,3 +182,11 @@ class Link:
         if text != self._last_error:  # a server that is away tells the same twice a second
             _log.warning("NATS told an error", extra=fields(error=text))
         self._last_error = text
+
+
+async def _is_answered(client: Client) -> bool:
+    try:
+        await client.flush(ANSWER_SECONDS_MAX)
+    except (nats.errors.Error, OSError):
+        return False
+    return True

@@ -31,6 +31,15 @@ RETRY_SECONDS_FIRST = 0.2
 RETRY_SECONDS_MAX = 5.0
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _Counted(msgspec.Struct):
+    """A batch whose reports are not looked into."""
+
+    reports: list[msgspec.Raw]
+
+
+_decode_counted = msgspec.json.Decoder(_Counted).decode
 _log = logging.getLogger(__name__)
 
 
@@ -76,10 +85,10 @@ class Outbox:
         self._incarnation = incarnation
         self._store = store
         self._sender = sender
-        self._sealed: deque[tuple[Batch, int]] = deque((batch, 1) for batch in kept)
+        self._sealed: deque[tuple[Batch, int]] = deque((batch, _count(batch)) for batch in kept)
         self._open: list[bytes] = []
         self._number = 0
-        self._waiting = len(kept)
+        self._waiting = sum(count for _, count in self._sealed)
         self._added = asyncio.Event()
         self._empty = asyncio.Event()
         self._note()
@@ -174,6 +183,11 @@ def _chunks(reports: list[bytes]) -> list[list[bytes]]:
         chunks[-1].append(report)
         size += len(report)
     return chunks
+
+
+def _count(batch: Batch) -> int:
+    """How many reports a kept batch holds."""
+    return len(_decode_counted(batch[2]).reports)
 
 
 def _encode_batch(incarnation: int, number: int, reports: list[bytes]) -> bytes:

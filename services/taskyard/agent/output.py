@@ -41,14 +41,14 @@ class Sender(Protocol):
 
 
 class AttemptOutput:
-    """The output of one attempt. `flow` is called with True when the program may write on, with False to hold it."""
+    """The output of one attempt, whose programs come one after another."""
 
     def __init__(self, *, agent: str, incarnation: int, task: TaskId, attempt: int, sender: Sender) -> None:
         self._subject = output_subject(agent, task)
         self._attempt = attempt
         self._id_prefix = f"{agent}-{incarnation}-{task}-{attempt}"
         self._sender = sender
-        self.flow: Callable[[bool], None] | None = None
+        self._flow: Callable[[bool], None] | None = None
         self._segments: deque[tuple[str, bytearray]] = deque()
         self._buffered = 0
         self._total = 0
@@ -60,8 +60,14 @@ class AttemptOutput:
         self._something = asyncio.Event()
         self._hurry = asyncio.Event()
 
+    def hold_by(self, flow: Callable[[bool], None] | None) -> None:
+        """`flow` is how the program that writes now is held up (False) and let go on (True); None: there is none."""
+        self._flow = flow
+        if flow is not None and self._held:
+            flow(False)
+
     def write(self, stream: str, data: bytes) -> None:
-        """Take output in. Never blocks; holds the program up by `flow` when the buffer is full."""
+        """Take output in. Never blocks; holds the program up when the buffer is full."""
         room = OUTPUT_BYTES_MAX - self._total
         self._total += len(data)
         if len(data) <= room:
@@ -135,8 +141,8 @@ class AttemptOutput:
     def _hold(self, held: bool) -> None:
         if held != self._held:
             self._held = held
-            if self.flow is not None:
-                self.flow(not held)
+            if self._flow is not None:
+                self._flow(not held)
 
     async def _store(self, stream: str, chunk: bytes) -> None:
         """Store one chunk, however often it takes: an id makes it one."""

@@ -123,6 +123,7 @@ async def spawn(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], take_
     )
     identity = identify(transport.get_pid())
     if identity is None:
+        transport.close()
         raise OSError("the process was gone before its program began")
     program.identity = identity
     return program

@@ -15,8 +15,13 @@ from typing import Any
 from msgspec import Struct, structs
 
 from taskyard.contracts.agent_protocol import (
+    ACCEPTED,
     AGENT_SLOTS_MAX,
+    DECLINED,
+    LOST,
     REASON_INCARNATION,
+    REASON_NO_KIND,
+    REASON_NO_SLOT,
     AnyReport,
     AssignAnswer,
     Assignment,
@@ -29,10 +34,6 @@ from taskyard.contracts.agent_protocol import (
 )
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.values import Instant, Position, TaskId
-
-ACCEPTED = "accepted"
-DECLINED = "declined"
-LOST = "lost"
 
 
 class ProcessIdentity(Struct, frozen=True, kw_only=True):
@@ -124,6 +125,7 @@ class SlotMemory:
         self._remembered = dict(remembered)
         self._live = {one.slot: one for one in live}
         self._slot_by_position = {one.position: one.slot for one in live}
+        self._written = {one.position for one in live}
         self._changed_slots: set[int] = set()
         self._changed_live: dict[Position, None] = {}
 
@@ -180,11 +182,14 @@ class SlotMemory:
         return reports
 
     def take_changes(self) -> MemoryChanges:
-        """What changed since the last call."""
+        """What changed since the last call; an attempt that began and ended in between never lived."""
+        live = [(position, self._live_at(position)) for position in self._changed_live]
         changes = MemoryChanges(
             slots=[(slot, self._remembered[slot]) for slot in sorted(self._changed_slots)],
-            live=[(position, self._live_at(position)) for position in self._changed_live],
+            live=[(position, one) for position, one in live if one is not None or position in self._written],
         )
+        for position, one in changes.live:
+            (self._written.discard if one is None else self._written.add)(position)
         self._changed_slots.clear()
         self._changed_live.clear()
         return changes
@@ -194,7 +199,7 @@ class SlotMemory:
     ) -> AssignAnswer:
         position, slot = assignment.position, assignment.slot
         if not 0 <= slot < AGENT_SLOTS_MAX:
-            return _declined(position, f"there is no slot {slot}")
+            return _declined(position, REASON_NO_SLOT)
         known = self._remembered.get(slot)
         # Also for another incarnation: whoever asks must hear what became of an attempt that did begin here.
         if known is not None and known.position == position:
@@ -221,9 +226,9 @@ class SlotMemory:
 
     def _obstacle(self, assignment: Assignment) -> str | None:
         if assignment.slot >= self._slot_count:
-            return f"there is no slot {assignment.slot}"
+            return REASON_NO_SLOT
         if assignment.kind not in self._kinds:
-            return f"this worker does not run {assignment.kind}"
+            return REASON_NO_KIND
         live = self._live.get(assignment.slot)
         if live is not None:
             process = f" as process {live.process.pid}" if live.process else ""

@@ -15,7 +15,7 @@ import nats.errors
 import uvloop
 
 from taskyard import client
-from taskyard.bench.command_line import count, leaves, positive
+from taskyard.bench.command_line import count, ended_in_order, leaves, positive
 from taskyard.bench.errors import BenchError
 from taskyard.bench.recovery import measure_recovery
 from taskyard.bench.recovery_report import print_recovery
@@ -50,16 +50,24 @@ class Options:
 
 
 def main(argv: list[str]) -> int:
-    """Measure, print, and return 0 if all is as it must be, else 1."""
+    """Measure, print, and return 0 if all is as it must be, 1 if not, 2 for wrong usage, 130 when interrupted."""
     options = _parse(argv)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     set_up_logs("warning")
+    try:
+        with ended_in_order():
+            return _measured(options)
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 128 + signal.SIGINT
+
+
+def _measured(options: Options) -> int:
     try:
         with _folder(options.keep) as folder:
             return _run(options, folder)
     except* (BenchError, EmbeddedError, EventLogError, client.NotAnswered, nats.errors.Error, OSError) as group:
         for error in leaves(group):
-            print(f"taskyard bench: {error or type(error).__name__}", file=sys.stderr)
+            _say(str(error) or type(error).__name__)
     return 1
 
 
@@ -72,7 +80,7 @@ def _run(options: Options, folder: Path) -> int:
             soak = uvloop.run(measure_soak(system, options.soak_minutes, _say))
             return _tell(options, soak, print_soak, is_well=soak.is_well)
         tasks = options.tasks or TASKS_DEFAULT
-        result = uvloop.run(measure(system, tasks=tasks, rate=options.rate, seconds=options.seconds))
+        result = uvloop.run(measure(system, tasks=tasks, rate=options.rate, seconds=options.seconds, say=_say))
         return _tell(options, result, print_table, is_well=result.all_completed)
 
 

@@ -1,10 +1,11 @@
 """Connections to a running system, each as long as a context lasts."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import httpx
 import nats
+import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from taskyard.bench.system import System
@@ -60,7 +61,8 @@ async def control_of(system: System) -> AsyncIterator[NatsClient]:
     try:
         yield control
     finally:
-        await control.close()
+        with suppress(nats.errors.Error, OSError):  # the server may have ended before us
+            await control.close()
 
 
 async def log_bytes(control: NatsClient, system: System) -> int:

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import msgspec
 
+from taskyard.bench.command_line import uninterrupted
 from taskyard.bench.errors import SystemNotStarted
-from taskyard.dev.app import Options, run_to_end
+from taskyard.dev.app import run_to_end
 from taskyard.dev.layout import Layout
+from taskyard.dev.options import Options
 from taskyard.settings import Settings, load
 
 WORKERS = 2
@@ -44,7 +46,8 @@ class System(msgspec.Struct, frozen=True, kw_only=True):
 def running(directory: Path) -> Iterator[System]:
     """Run the system in `directory` as long as the context lasts. Raises `SystemNotStarted`."""
     argv = (sys.executable, "-m", "taskyard.bench.system", str(directory))
-    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)
+    # Ctrl-C reaches the bench alone, which then stops the system.
+    child = subprocess.Popen(argv, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert child.stdout is not None
         if child.stdout.readline() != "ready\n":
@@ -57,8 +60,9 @@ def running(directory: Path) -> Iterator[System]:
             services=load(Settings, layout.configuration_file("services"), {}),
         )
     finally:
-        child.send_signal(signal.SIGTERM)
-        child.wait(STOP_SECONDS_MAX)
+        with uninterrupted():
+            child.send_signal(signal.SIGTERM)
+            child.wait(STOP_SECONDS_MAX)
 
 
 if __name__ == "__main__":

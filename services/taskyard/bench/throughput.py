@@ -1,6 +1,7 @@
 """How many tasks a second go through, and how soon one starts when the system has little to do."""
 
 import os
+from collections.abc import Callable
 
 from taskyard import client
 from taskyard.bench.connections import control_of, http_of, judge_log, log_bytes, log_of
@@ -15,7 +16,7 @@ WARM_UP_TASKS = 200
 """Before anything is measured so many tasks run, as in a system that has been up for a while."""
 
 
-async def measure(system: System, *, tasks: int, rate: float, seconds: float) -> Result:
+async def measure(system: System, *, tasks: int, rate: float, seconds: float, say: Callable[[str], None]) -> Result:
     """Put both kinds of load on the system, and judge what its log says. `rate` is in tasks a second, for `seconds`.
 
     Raises `BenchError`, `EventLogError`, `NotAnswered`, `nats.errors.Error`, alone or in a group.
@@ -30,14 +31,17 @@ async def measure(system: System, *, tasks: int, rate: float, seconds: float) ->
         await measure_throughput(taskyard, http, WARM_UP_TASKS)
 
         first, bytes_before, before = await log.head() + 1, await log_bytes(control, system), sample(programs, CLIENT)
+        say(f"{tasks:,} tasks at once")
         busy = await measure_throughput(taskyard, http, tasks)
         after, bytes_after = sample(programs, CLIENT), await log_bytes(control, system)
         last_busy = await log.head()
 
+        say(f"one by one, {rate:g} tasks a second for {seconds:g} s")
         counts = await completed_so_far(http)
         sent_at = await submit_steadily(taskyard, rate=rate, seconds=seconds)
         is_calm_done = await await_completed(http, counts, len(sent_at))
 
+        say("reads the log, and judges it")
         verdict = await judge_log(control, system)
         events = commits = 0
         async for stored in log.read(first, last_busy):

@@ -2,7 +2,12 @@
 
 import sys
 
-from taskyard.chaos.app import main
+INTERRUPTED = 130
+"""The exit status of a program that was ended by Ctrl-C."""
 
 if __name__ == "__main__":
+    try:
+        from taskyard.chaos.app import main  # takes seconds on a busy machine, in which Ctrl-C may come too
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     sys.exit(main(sys.argv[1:]))

@@ -13,7 +13,7 @@ from random import Random
 import nats.errors
 from rich.console import Console
 
-from taskyard.bench.command_line import leaves
+from taskyard.bench.command_line import ended_in_order, leaves, uninterrupted
 from taskyard.chaos.connecting import as_admin, as_service, over_http
 from taskyard.chaos.errors import ChaosError, NotBroken, NotHealed
 from taskyard.chaos.faults import Breaker
@@ -38,6 +38,7 @@ BETWEEN_SECONDS = 0.3
 SETTLE_SECONDS_MAX = 150.0
 """After everything was healed; the delays after failed deliveries and a lost worker's plans are well below."""
 POLL_SECONDS = 0.5
+INTERRUPTED = 128 + signal.SIGINT
 
 
 def main(argv: list[str]) -> int:
@@ -45,21 +46,23 @@ def main(argv: list[str]) -> int:
     options = parse(argv)
     console = Console(stderr=options.as_json)
     folder = Path(tempfile.mkdtemp(prefix="taskyard-chaos-")) if options.keep is None else options.keep.absolute()
-    on_term = signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     try:
-        result = _judged(options, folder, console)
-    except KeyboardInterrupt:
+        with ended_in_order():
+            result = _judged(options, folder, console)
+    except (KeyboardInterrupt, SystemExit) as ended:
+        if options.keep is None:
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(ended, SystemExit):
+            raise
         print("taskyard chaos: interrupted", file=sys.stderr)
-        return 128 + signal.SIGINT
-    finally:
-        signal.signal(signal.SIGTERM, on_term)
+        return INTERRUPTED
     if result is not None:
         print_result(result, console)
     is_well = result is not None and result.ok
     if is_well and options.keep is None:
         shutil.rmtree(folder)
     else:
-        console.print(f"data and logs are in {folder}")
+        console.print(f"data and logs are in {folder}", markup=False, soft_wrap=True)
     if result is not None and options.as_json:
         print(as_json(result), flush=True)
     return 0 if is_well else 1
@@ -85,8 +88,11 @@ async def _run(options: Options, folder: Path, console: Console) -> Result:
         result = await _Run(options, system, console, skipped).whole()
         return result
     finally:
-        await asyncio.to_thread(system.stop)
-        system.unmount_store(is_kept=options.keep is not None or result is None or not result.ok)
+        if result is None:
+            console.print("stops the system")
+        with uninterrupted():
+            await asyncio.to_thread(system.stop)
+            system.unmount_store(is_kept=options.keep is not None or result is None or not result.ok)
 
 
 class _Run:
@@ -105,7 +111,8 @@ class _Run:
     async def whole(self) -> Result:
         """Start, break, heal, judge."""
         system, options = self._system, self._options
-        self._console.print(f"taskyard chaos, seed {options.seed}: starting the system in {system.layout.directory}")
+        begun = f"taskyard chaos, seed {options.seed}: starting the system in {system.layout.directory}"
+        self._console.print(begun, markup=False, soft_wrap=True)
         await asyncio.to_thread(system.start)
         witnesses = Witnesses(system.layout.directory, {name: system.layout.worker_directory(name) for name in WORKERS})
         async with AsyncExitStack() as stack:
@@ -158,9 +165,10 @@ class _Run:
                 for number, step in enumerate(steps, 1):
                     screen.say(f"{number}/{len(steps)} {step.name}")
                     if not await _is_healed(breaker, step):
+                        screen.say(f"given up: {breaker.broken[-1]}")
                         break
                     await asyncio.sleep(BETWEEN_SECONDS)
-                screen.say("everything is healed; what is left ends")
+                screen.say("no more faults; what is left ends")
                 load.stop()
                 await loading
                 seconds = time.monotonic() - begun
@@ -171,6 +179,7 @@ class _Run:
             for task in (loading, following):
                 task.cancel()
             await asyncio.gather(loading, following, return_exceptions=True)
+            await load.settle(0.0)
 
     def _result(
         self, evidence: Evidence, breaker: Breaker, account: Account, seconds: float, broken: list[str]

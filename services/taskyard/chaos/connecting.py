@@ -1,11 +1,12 @@
 """Connections that outlive every fault: as a service, as a principal, and over HTTP."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import httpx
 import nats
+import nats.errors
 from nats.aio.client import Client as NatsClient
 
 from taskyard.chaos.system import Connection
@@ -58,7 +59,8 @@ async def _connected(**options: Any) -> AsyncIterator[NatsClient]:
     try:
         yield client
     finally:
-        await client.close()
+        with suppress(nats.errors.Error, OSError):  # the server may be away just now
+            await client.close()
 
 
 async def _ignore(error: Exception) -> None:

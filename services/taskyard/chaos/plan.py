@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 from taskyard.chaos.system import WORKERS, instances_of
-from taskyard.dev.app import SERVICES
+from taskyard.dev.options import SERVICES
 
 KILL, FREEZE, GONE, DISK_FULL, STOP_ALL, KILL_ALL = "kill", "freeze", "gone", "disk full", "stop all", "kill all"
 

@@ -6,6 +6,7 @@ import msgspec
 from msgspec import Struct
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from taskyard.chaos.faults import Done
@@ -113,9 +114,9 @@ def print_result(result: Result, console: Console) -> None:
         f"{result.witnessed:,} runs were witnessed outside, {result.events:,} events and {result.takeovers:,} takeovers read"
     )
     for text in result.skipped:
-        console.print(f"[yellow]left out:[/yellow] {text}")
+        console.print(f"[yellow]left out:[/yellow] {escape(text)}")
     for text in (*result.broken, *result.first_faults):
-        console.print(f"[red]wrong:[/red] {text}", highlight=False)
+        console.print(f"[red]wrong:[/red] {escape(text)}", highlight=False)
     if result.ok:
         console.print(f"[bold green]all is well[/]: {result.kills} kills, nothing lost, doubled, stuck or leaked")
         return

@@ -16,8 +16,9 @@ from pathlib import Path
 import msgspec
 
 from taskyard.chaos.errors import NotBroken, NotHealed, SystemNotStarted
-from taskyard.dev.app import Options, run_to_end
+from taskyard.dev.app import run_to_end
 from taskyard.dev.layout import Layout
+from taskyard.dev.options import Options
 from taskyard.settings import Settings, load
 
 INSTANCES = 2

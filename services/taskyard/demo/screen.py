@@ -1,17 +1,16 @@
 """Draws the tasks of the story as a live table; where there is no terminal, notes and the last table."""
 
-import asyncio
 import textwrap
 from collections import Counter
 from types import TracebackType
 from typing import Any, Self
 
 from rich import box
-from rich.console import Console
-from rich.live import Live
+from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from taskyard.bench.live import LiveDisplay
 from taskyard.demo.yard import Yard
 
 REFRESH_SECONDS = 0.25
@@ -31,40 +30,31 @@ STYLES = {
 
 
 class Screen:
-    """The live table."""
+    """The live table, and the notes above it."""
 
     def __init__(self, console: Console, yard: Yard) -> None:
         self._console = console
         self._yard = yard
         self._seen: dict[str, dict[str, Any]] = {}
-        self._live = Live(console=console, auto_refresh=False, transient=False)
-        self._drawing: asyncio.Task[None] | None = None
+        self._display = LiveDisplay(console, self._draw, refresh_seconds=REFRESH_SECONDS, stays=True)
 
     def note(self, text: str) -> None:
         """Say what the story does now."""
         self._console.print(f"[bold]·[/bold] {text}")
 
     async def __aenter__(self) -> Self:
-        self._live.start()
-        self._drawing = asyncio.create_task(self._draw())
+        await self._display.__aenter__()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._drawing is not None:
-            self._drawing.cancel()
-            await asyncio.gather(self._drawing, return_exceptions=True)
-        await self._look()
-        self._live.update(self._table(), refresh=True)
-        self._live.stop()
+        await self._display.__aexit__(kind, error, trace)
         self._console.print()
 
-    async def _draw(self) -> None:
-        while True:
-            await self._look()
-            self._live.update(self._table(), refresh=True)
-            await asyncio.sleep(REFRESH_SECONDS)
+    async def _draw(self) -> RenderableType:
+        await self._look()
+        return self._table()
 
     async def _look(self) -> None:
         for name in list(self._yard.tasks):

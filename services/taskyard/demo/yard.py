@@ -6,12 +6,15 @@ import os
 import signal
 import sysconfig
 import tempfile
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from taskyard.bench.command_line import uninterrupted
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 40.0
@@ -56,14 +59,17 @@ class Yard:
         Raises:
             Unexpected: it ended with another, or did not come about in time.
         """
-        async with asyncio.timeout(STEP_SECONDS_MAX):
-            while True:
-                task = await self.see(name)
-                if task["status"] == status:
-                    return task
-                if task["status"] in ENDED:
-                    raise Unexpected(f"{name} should be {status}, but is {json.dumps(task)}")
-                await asyncio.sleep(POLL_SECONDS)
+        task: dict[str, Any] = {}
+        try:
+            async with asyncio.timeout(STEP_SECONDS_MAX):
+                while (task := await self.see(name))["status"] != status:
+                    if task["status"] in ENDED:
+                        raise Unexpected(f"{name} should be {status}, but is {json.dumps(task)}")
+                    await asyncio.sleep(POLL_SECONDS)
+        except TimeoutError as error:
+            message = f"{name} was not {status} within {STEP_SECONDS_MAX:.0f} s: {json.dumps(task)}"
+            raise Unexpected(message) from error
+        return task
 
     async def history(self, name: str) -> list[dict[str, Any]]:
         """The events of a task."""
@@ -98,14 +104,15 @@ async def yard(said: Callable[[str], None]) -> AsyncIterator[Yard]:
         program = Path(sysconfig.get_path("scripts")) / "taskyard"
         arguments = ("dev", "--data", name, "--http-port", "0", "--nats-port", "0", "--separate")
         child = await asyncio.create_subprocess_exec(
-            program, *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+            program,
+            *arguments,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,  # Ctrl-C reaches the demo alone, which then stops the system
         )
         hearing = asyncio.create_task(_hear(child.stderr, said))
         try:
-            assert child.stdout is not None
-            async with asyncio.timeout(START_SECONDS_MAX):
-                if await child.stdout.readline() != b"ready\n":
-                    raise Unexpected("the system ended before it was ready")
+            await _until_ready(child)
             connection = _connection(folder)
             async with httpx.AsyncClient(
                 base_url=f"{connection['http_url']}/api/v1",
@@ -115,13 +122,33 @@ async def yard(said: Callable[[str], None]) -> AsyncIterator[Yard]:
             ) as http:
                 yield Yard(folder, http)
         finally:
-            if child.returncode is None:
-                child.send_signal(signal.SIGTERM)
-            async with asyncio.timeout(STOP_SECONDS_MAX):
-                status = await child.wait()
+            with uninterrupted():
+                status = await _stop(child)
                 await hearing
         if status:
             raise Unexpected(f"the system ended with {status}")
+
+
+async def _until_ready(child: Process) -> None:
+    assert child.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS_MAX):
+            if await child.stdout.readline() != b"ready\n":
+                raise Unexpected("the system ended before it was ready")
+    except TimeoutError as error:
+        raise Unexpected(f"the system was not ready within {START_SECONDS_MAX:.0f} s") from error
+
+
+async def _stop(child: Process) -> int:
+    """Ask the system to stop, and end it if it does not; its exit status."""
+    if child.returncode is None:
+        child.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_SECONDS_MAX):
+            return await child.wait()
+    except TimeoutError:
+        child.kill()
+        return await child.wait()
 
 
 async def _hear(speech: asyncio.StreamReader | None, said: Callable[[str], None]) -> None:

@@ -23,3 +23,8 @@ class PortInUse(DevError):
 
 class NotReady(DevError):
     """The system was not ready in time; the logs of its programs say why."""
+
+
+def describe(error: OSError) -> str:
+    """What the operating system refused, and for which file, in words for people."""
+    return ": ".join(str(part) for part in (error.strerror or error, error.filename) if part)

@@ -7,8 +7,11 @@ import msgspec
 
 BYTES_MAX = 16 << 10
 CHARACTERS_MAX = 300
-_STAMP = re.compile(r"^\[\d+\] [\d/]+ [\d:.]+ ")
-"""What nats-server puts before each line: its pid and the time."""
+LINES_SEARCHED = 5
+_STAMP = re.compile(r"^(\[\d+\] [\d/]+ [\d:.]+|[\d-]+ [\d:.]+ \w+ \[\d+\]) ")
+"""What nats-server and PostgreSQL put before each line: the pid and the time."""
+_GRAVE = re.compile(r"\b(FATAL|PANIC): ")
+"""PostgreSQL says why it ends, and then, last, that it has."""
 
 
 class _Line(msgspec.Struct):
@@ -21,7 +24,7 @@ class _Line(msgspec.Struct):
 
 
 def last_words(log_file: Path) -> str:
-    """The last line that a program has logged, for people; empty if it logged nothing."""
+    """The last line that a program has logged, or the one before that is fatal, for people; empty if it logged nothing."""
     try:
         with log_file.open("rb") as log:
             log.seek(max(log.seek(0, 2) - BYTES_MAX, 0))
@@ -29,7 +32,8 @@ def last_words(log_file: Path) -> str:
     except OSError:
         return ""
     lines = [line for line in text.splitlines() if line.strip(" |+-")]
-    return _readable(lines[-1])[:CHARACTERS_MAX] if lines else ""
+    grave = [line for line in lines[-LINES_SEARCHED:] if _GRAVE.search(line)]
+    return _readable((grave or lines)[-1])[:CHARACTERS_MAX] if lines else ""
 
 
 def _readable(line: str) -> str:

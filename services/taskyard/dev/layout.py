@@ -54,7 +54,7 @@ class Layout:
         self.postgres = self.directory / "postgres"
         self.archive = self.directory / "archive"
         self._logs = self.directory / "logs"
-        self._configuration = self.directory / "config"
+        self.configuration = self.directory / "config"
         self._workers = self.directory / "workers"
         self._credentials_file = self.directory / "credentials.json"
         self._ports_file = self.directory / "ports.json"
@@ -76,7 +76,7 @@ class Layout:
                 message = f"{self.directory} is in use by another taskyard dev"
                 raise DirectoryInUse(message) from error
             open_format(self.directory)
-            for folder in (self._logs, self._configuration, self._workers):
+            for folder in (self._logs, self.configuration, self._workers):
                 folder.mkdir(mode=0o700, exist_ok=True)
             yield
 
@@ -98,7 +98,7 @@ class Layout:
 
     def configuration_file(self, name: str) -> Path:
         """The settings of the program `name`; those of all services are called `services`."""
-        return self._configuration / f"{name}.json"
+        return self.configuration / f"{name}.json"
 
     def write_configuration(self, name: str, settings: msgspec.Struct) -> Path:
         """Write the settings that the program `name` is to read, and return their file."""
@@ -135,6 +135,10 @@ class Layout:
     def write_processes(self, running: dict[str, RunningProcess]) -> None:
         """Record what runs, for a next start that finds it still running."""
         _write(self._processes_file, running)
+
+    def forget_processes(self) -> None:
+        """Nothing runs any more. Needs no room on the disk."""
+        self._processes_file.unlink(missing_ok=True)
 
 
 def _read(path: Path, kind: type[Kept]) -> Kept:

@@ -6,10 +6,12 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from subprocess import Popen
 from types import TracebackType
 from typing import Self
 
+from taskyard.dev.errors import describe
 from taskyard.dev.last_words import last_words
 from taskyard.embedded.processes import ProcessIdentity, Program, identify, spawn
 
@@ -22,7 +24,8 @@ PROGRAMS_MAX = 128
 class Supervisor:
     """Keeps programs running from `start` to `stop`, inside `async with`. Each has a name of its own.
 
-    `started` is called with the program and its new process after every start; `report` with a sentence when one ended.
+    `started` is called with the program and its new process after every start, and may raise `OSError`: the process is
+    ended then, and another one started later. `report` is called with a sentence when one ended.
     Leaving the context without `stop` leaves the programs running.
     """
 
@@ -37,6 +40,8 @@ class Supervisor:
         self._ended: dict[str, asyncio.Task[None]] = {}
         self.ends: dict[str, int] = {}
         """How often each program has ended by itself since it last stayed up for a while."""
+        self.reasons: dict[str, str] = {}
+        """Why each program has ended the last time."""
         # A thread per program waits for its end: that way every platform tells us at once, and takes the status.
         self._waiters = ThreadPoolExecutor(PROGRAMS_MAX, thread_name_prefix="waits for")
         self._group = asyncio.TaskGroup()
@@ -67,6 +72,7 @@ class Supervisor:
         for name in chosen:
             self._stopping[name].set()
             self._signal(name, self._programs[name].stop_signal)
+            self._signal(name, signal.SIGCONT)  # one that stands still could not end in order
         ends = [self._ended[name] for name in chosen]
         if ends and (await asyncio.wait(ends, timeout=grace_seconds))[1]:
             for name in chosen:
@@ -82,43 +88,65 @@ class Supervisor:
         restart_seconds = RESTART_SECONDS_FIRST
         while not stopping.is_set():
             begun = time.monotonic()
-            status = await self._run_once(program)
+            end = await self._run_once(program)
             if stopping.is_set():
                 return
             if time.monotonic() - begun > HEALTHY_SECONDS:
                 restart_seconds = RESTART_SECONDS_FIRST
                 self.ends[program.name] = 0
             self.ends[program.name] = self.ends.get(program.name, 0) + 1
-            self._report(f"{program.name} {_how(status, program)}; it starts again in {restart_seconds} s")
+            self.reasons[program.name] = end.reason or end.how
+            told = f"{end.how}: {end.reason}" if end.reason else end.how
+            self._report(f"{program.name} {told}; it starts again in {restart_seconds} s")
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopping.wait(), restart_seconds)
             restart_seconds = min(2 * restart_seconds, RESTART_SECONDS_MAX)
 
-    async def _run_once(self, program: Program) -> int:
-        child = spawn(program)
+    async def _run_once(self, program: Program) -> "_End":
+        try:
+            child = spawn(program)
+        except OSError as error:
+            return _End(how="could not be started", reason=describe(error))
         # Recorded without an await in between: what is not recorded could not be stopped after we were killed.
         identity = identify(child.pid)
         try:
             if identity:
                 self._started(program, identity)
+        except OSError as error:
+            _end_at_once(child)
+            return _End(how="was ended, since nobody could record that it runs", reason=describe(error))
         except BaseException:
-            child.kill()
-            child.wait()
+            _end_at_once(child)
             raise
         self._children[program.name] = child
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._waiters, child.wait)
+            status = await asyncio.get_running_loop().run_in_executor(self._waiters, child.wait)
         finally:
             del self._children[program.name]
+        if status < 0:
+            return _End(how=f"was ended by {_name_of(-status)}")
+        return _End(how=f"ended with {status}", reason=last_words(program.log_file))
 
     def _signal(self, name: str, number: int) -> None:
         if child := self._children.get(name):
             child.send_signal(number)
 
 
-def _how(status: int, program: Program) -> str:
-    """How a program has ended, and why, as far as its log tells."""
-    if status < 0:
-        return f"was ended by {signal.Signals(-status).name}"
-    words = last_words(program.log_file)
-    return f"ended with {status}" + (words and f": {words}")
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """How a program has ended, and why, as far as anybody told."""
+
+    how: str
+    reason: str = ""
+
+
+def _name_of(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # most real-time signals have no name
+        return f"signal {number}"
+
+
+def _end_at_once(child: "Popen[bytes]") -> None:
+    child.kill()
+    child.wait()
