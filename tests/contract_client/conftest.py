@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scenarios"))
 from system import System, running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with one worker of three slots."""
     with running(tmp_path_factory.mktemp("yard"), arguments=()) as system:

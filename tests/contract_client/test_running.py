@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from forms import is_history, is_name, is_task
-from system import System, is_running
+from host_processes import is_running
+from system import System
 from test_streams import stuck_reader
 
 SERVICES = {"scheduler", "slot_allocator", "dispatcher", "state_projector", "api"}

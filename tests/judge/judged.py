@@ -11,19 +11,24 @@ from taskyard.contracts.events import (
     OWNERS,
     SCHEDULER,
     SLOT_ALLOCATOR,
+    ApplyConfirmed,
+    AttemptSucceeded,
+    Changes,
     Event,
     SlotAssigned,
     TaskDispatched,
+    TaskPlanned,
     TaskScheduled,
     TaskStarted,
     TaskSubmitted,
     WorkerJoined,
 )
 from taskyard.contracts.kinds import KINDS
-from taskyard.contracts.values import SECOND, Instant, Position, TaskId, make_position, make_uuid7
-from taskyard.judge.evidence import Evidence, Logged
+from taskyard.contracts.values import SECOND, CommandId, Instant, Position, TaskId, make_position, make_uuid7
+from taskyard.judge.evidence import Evidence, Logged, Ran
 from taskyard.judge.verdict import Verdict, judge
 
+COMMAND = CommandId("01a3185c-52dd-7ce5-85c6-5b2fc1658618")
 BEGIN = Instant(1_800_000_000 * SECOND)
 SLOTS = (("any",), ("plan",), ("plan",))
 
@@ -64,8 +69,8 @@ class Story:
         self.now += self.seconds
         body: dict[str, Any] = {
             "writer": writer,
-            "instance": f"{writer}-{self._epochs[writer]}",
-            "epoch": self._epochs[writer],
+            "instance": f"{writer}-{self._epochs.get(writer, 0)}",
+            "epoch": self._epochs.get(writer, 0),
             "at": BEGIN,
             "previous": self._hashes.get(writer, ""),
             "events": events,
@@ -78,6 +83,12 @@ class Story:
 
     def submit(self, number: int, kind: str = "command", **fields: Any) -> TaskId:
         """Submit a task with the policy of its kind."""
+        self.tell(self.submission(number, kind, **fields))
+        return task_id(number)
+
+    @staticmethod
+    def submission(number: int, kind: str = "command", **fields: Any) -> TaskSubmitted:
+        """The event of a submission."""
         policy = KINDS[kind]
         spec: dict[str, Any] = {
             "pool": "default",
@@ -90,8 +101,7 @@ class Story:
             "exclusive": policy.exclusive,
             "on_lost": policy.on_lost,
         }
-        self.tell(TaskSubmitted(task=task_id(number), kind=kind, **{**spec, **fields}))
-        return task_id(number)
+        return TaskSubmitted(task=task_id(number), kind=kind, **{**spec, **fields})
 
     def join(self, worker: str = "w", incarnation: int = 1) -> None:
         """A worker comes."""
@@ -110,9 +120,42 @@ class Story:
 
     def judged(self, **evidence: Any) -> Verdict:
         """What the judge says of it, as it stands."""
-        return judge(Evidence(log=self.log, **{"is_over": False, **evidence}))
+        given: dict[str, Any] = {"is_over": False, **evidence}
+        return judge(Evidence(log=self.log, **given))
 
 
 def rules(verdict: Verdict) -> set[str]:
     """Which rules were broken."""
     return {fault.rule.value for fault in verdict.faults}
+
+
+def whole() -> Story:
+    """One command that runs to its end, and one plan_and_apply that is asked for and applied."""
+    story = Story()
+    story.join()
+    one, other = story.submit(1), story.submit(2, "plan_and_apply")
+    story.run(one)
+    story.tell(AttemptSucceeded(task=one, attempt=1))
+    story.run(other)
+    story.tell(
+        TaskPlanned(task=other, attempt=1, changes=Changes(add=1)), ApplyConfirmed(task=other, attempt=1, by="eve")
+    )
+    story.assign(other, attempt=2)
+    story.tell(AttemptSucceeded(task=other, attempt=2))
+    return story
+
+
+def ran(position: int | None = None, **fields: Any) -> Ran:
+    seconds = BEGIN / SECOND
+    known: dict[str, Any] = {
+        "host": "w",
+        "slot": 0,
+        "position": position,
+        "task": task_id(1),
+        "attempt": 1,
+        "kind": "command",
+        "apply": False,
+        "began": seconds,
+        "ended": seconds,
+    }
+    return Ran(**{**known, **fields})

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 
-import msgspec
 import pytest
-from judged import BEGIN, Story, rules, task_id
+from judged import BEGIN, COMMAND, Story, rules, task_id, whole
 
 from taskyard.contracts.events import (
     ApplyConfirmed,
@@ -12,53 +11,16 @@ from taskyard.contracts.events import (
     AttemptFailed,
     AttemptSucceeded,
     Changes,
-    NotDelivered,
     PoolConfigured,
     TaskError,
     TaskPlanned,
-    TaskReprioritised,
     TaskScheduled,
     TaskStopRequested,
     WorkerLost,
 )
-from taskyard.contracts.subjects import COMMANDS
 from taskyard.contracts.values import SECOND, Instant, make_position
-from taskyard.judge.evidence import Asked, Noted, Ran, Shown, Told
+from taskyard.judge.evidence import Noted, Shown, Told
 from taskyard.judge.faults import Rule
-
-COMMAND = "01a3185c-52dd-7ce5-85c6-5b2fc1658618"
-
-
-def whole() -> Story:
-    """One command that runs to its end, and one plan_and_apply that is asked for and applied."""
-    story = Story()
-    story.join()
-    one, other = story.submit(1), story.submit(2, "plan_and_apply")
-    story.run(one)
-    story.tell(AttemptSucceeded(task=one, attempt=1))
-    story.run(other)
-    story.tell(
-        TaskPlanned(task=other, attempt=1, changes=Changes(add=1)), ApplyConfirmed(task=other, attempt=1, by="eve")
-    )
-    story.assign(other, attempt=2)
-    story.tell(AttemptSucceeded(task=other, attempt=2))
-    return story
-
-
-def ran(position: int | None = None, **fields: object) -> Ran:
-    seconds = BEGIN / SECOND
-    known = {
-        "host": "w",
-        "slot": 0,
-        "position": position,
-        "task": task_id(1),
-        "attempt": 1,
-        "kind": "command",
-        "apply": False,
-        "began": seconds,
-        "ended": seconds,
-    }
-    return Ran(**{**known, **fields})  # type: ignore[arg-type]
 
 
 def test_a_story_without_a_fault_is_found_without_one() -> None:
@@ -175,15 +137,6 @@ def test_an_apply_without_a_confirmation_is_found() -> None:
     assert rules(story.judged()) == {Rule.CONFIRMATION}
 
 
-def test_an_apply_that_ran_for_an_unconfirmed_plan_is_found() -> None:
-    story = Story()
-    story.join()
-    task = story.submit(1, "plan_and_apply")
-    position = story.run(task)
-    seen = ran(position, kind="plan_and_apply", apply=True)
-    assert rules(story.judged(ran=[seen])) == {Rule.CONFIRMATION}
-
-
 def test_an_attempt_with_a_number_that_was_used_is_found() -> None:
     story = Story()
     story.join()
@@ -204,87 +157,6 @@ def test_a_task_that_is_accepted_twice_is_found() -> None:
     story = whole()
     story.submit(1)
     assert rules(story.judged()) == {Rule.ENDED_ONCE}
-
-
-def test_a_command_that_is_decided_twice_is_found() -> None:
-    story = Story()
-    task = story.submit(1)
-    story.tell(TaskReprioritised(task=task, priority=1, by="eve", command=COMMAND))  # type: ignore[arg-type]
-    assert not story.judged().faults
-    story.tell(TaskReprioritised(task=task, priority=2, by="eve", command=COMMAND))  # type: ignore[arg-type]
-    assert rules(story.judged()) == {Rule.DECIDED_ONCE}
-
-
-def test_a_command_that_no_commit_accounts_for_is_found() -> None:
-    story = Story()
-    task = story.submit(1)
-    asked = Asked(sequence=7, verb="reprioritise", data=msgspec.json.encode({"id": COMMAND}))
-    event = TaskReprioritised(task=task, priority=1, by="eve", command=COMMAND)  # type: ignore[arg-type]
-    story.commit("scheduler", event, cursors={COMMANDS: 6})
-    assert rules(story.judged(asked=[asked])) == {Rule.DECIDED_ONCE}
-    story.log.pop()
-    story.commit(
-        "scheduler", event, cursors={COMMANDS: 7}, previous=msgspec.json.decode(story.log[-1].data)["previous"]
-    )
-    assert Rule.DECIDED_ONCE not in rules(story.judged(asked=[asked]))
-
-
-def test_an_attempt_that_runs_twice_is_found() -> None:
-    story = whole()
-    assert Rule.RAN_ONCE in rules(story.judged(ran=[ran(), ran()]))
-    assert not story.judged(ran=[ran()]).faults
-
-
-def test_a_task_that_may_run_once_and_runs_in_two_attempts_is_found() -> None:
-    story = Story()
-    story.join()
-    task = story.submit(1, max_attempts=1)
-    story.run(task)
-    assert Rule.RAN_ONCE in rules(story.judged(ran=[ran(), ran(attempt=2)]))
-
-
-def test_an_apply_that_runs_twice_is_found() -> None:
-    applies = [ran(task=task_id(2), attempt=attempt, kind="plan_and_apply", apply=True) for attempt in (2, 3)]
-    assert Rule.RAN_ONCE in rules(whole().judged(ran=applies))
-
-
-# -- what ran ----------------------------------------------------------------------------------------------------------
-
-
-def test_what_runs_after_its_end_is_found() -> None:
-    late = BEGIN / SECOND + 60
-    assert rules(whole().judged(ran=[ran(began=late, ended=late)])) == {Rule.FENCE}
-
-
-def test_what_runs_for_a_worker_that_it_was_not_given_to_is_found() -> None:
-    assert Rule.FENCE in rules(whole().judged(ran=[ran(host="other")]))
-
-
-def test_two_that_run_at_once_in_a_slot_are_found() -> None:
-    story = Story()
-    story.join()
-    story.run(story.submit(1))
-    begun = BEGIN / SECOND
-    seen = [ran(began=begun, ended=begun + 2), ran(task=task_id(2), began=begun + 1, ended=begun + 2)]
-    assert Rule.FENCE in rules(story.judged(ran=seen))
-
-
-def test_what_succeeded_and_never_ran_is_found() -> None:
-    story = whole()
-    other = story.submit(3)
-    story.run(other)
-    story.tell(AttemptSucceeded(task=other, attempt=1))
-    assert rules(story.judged(ran=[ran()])) == {Rule.FENCE}
-
-
-def test_what_was_not_delivered_and_ran_is_found() -> None:
-    story = Story()
-    story.join()
-    task = story.submit(1)
-    story.tell(TaskScheduled(task=task))
-    story.assign(task)
-    story.tell(NotDelivered(task=task, attempt=1, reason="nobody listened"))
-    assert Rule.FENCE in rules(story.judged(ran=[ran()]))
 
 
 # -- time --------------------------------------------------------------------------------------------------------------
@@ -333,9 +205,6 @@ def test_what_comes_before_its_time_is_found_and_in_time_is_not(story_of: Callab
     early.join()
     story_of(early)
     assert rules(early.judged()) == {Rule.EARLY}
-    in_time = Story()
-    in_time.join()
-    in_time.log[-1:] = in_time.log[-1:]
     later = _LateStory()
     later.join()
     story_of(later)
@@ -353,6 +222,21 @@ class _LateStory(Story):
         return super().tell(*events, writer=writer)  # type: ignore[arg-type]
 
 
+def test_whoever_has_read_an_end_and_goes_on_with_the_task_is_found() -> None:
+    story = whole()
+    story.tell(PoolConfigured(pool="default", by="eve"), TaskScheduled(task=task_id(1)))
+    assert rules(story.judged()) == {Rule.ENDED_ONCE}
+
+
+def test_what_crosses_an_end_on_its_way_is_not() -> None:
+    story = Story()
+    story.join()
+    task = story.submit(1)
+    story.tell(TaskScheduled(task=task), TaskStopRequested(task=task, cause="cancel", by="bob", command=COMMAND))
+    story.assign(task)  # the allocator's own commit before, behind which it decided, is older than the end
+    assert not story.judged().faults
+
+
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
@@ -368,11 +252,6 @@ def test_what_has_not_ended_is_stuck_holds_its_slot_and_counts_as_lost() -> None
     verdict = story.judged(is_over=True, accepted=[task_id(1)])
     assert rules(verdict) == {Rule.STUCK, Rule.LEAKED, Rule.LOST}
     assert not story.judged(is_over=False, accepted=[task_id(1)]).faults
-
-
-def test_a_stored_command_that_nobody_decided_is_lost() -> None:
-    asked = Asked(sequence=1, verb="cancel", data=msgspec.json.encode({"id": COMMAND}))
-    assert rules(whole().judged(is_over=True, asked=[asked])) == {Rule.LOST}
 
 
 # -- readers -----------------------------------------------------------------------------------------------------------
@@ -419,18 +298,3 @@ def test_a_journal_that_remembers_what_the_log_never_gave_or_another_end_is_foun
     assert not story.judged(noted=[Noted(**noted, end=None)]).faults  # type: ignore[arg-type]
     assert rules(story.judged(noted=[Noted(**{**noted, "slot": 1}, end=None)])) == {Rule.JOURNAL}  # type: ignore[arg-type]
     assert rules(story.judged(noted=[Noted(**noted, end="Succeeded")])) == {Rule.JOURNAL}  # type: ignore[arg-type]
-
-
-def test_a_task_that_was_asked_for_in_a_batch_first_and_then_alone_is_accounted_for_by_the_batch() -> None:
-    story = Story()
-    batch = Asked(sequence=1, verb="submit", data=msgspec.json.encode({"id": COMMAND, "tasks": [{"id": task_id(1)}]}))
-    alone = Asked(sequence=2, verb="submit", data=msgspec.json.encode({"id": task_id(1), "kind": "noop"}))
-    story.commit("scheduler", cursors={COMMANDS: 1})
-    story.submit(1)
-    assert not story.judged(asked=[batch, alone]).faults
-    assert Rule.DECIDED_ONCE in rules(story.judged(asked=[alone]))
-
-
-def test_a_batch_that_came_again_under_another_id_is_decided_by_its_tasks() -> None:
-    again = Asked(sequence=2, verb="submit", data=msgspec.json.encode({"id": COMMAND, "tasks": [{"id": task_id(1)}]}))
-    assert not whole().judged(is_over=True, asked=[again]).count(Rule.LOST)

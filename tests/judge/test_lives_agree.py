@@ -10,7 +10,8 @@ from taskyard.contracts.lifecycle import Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, make_position
 from taskyard.judge.commits import Commit
-from taskyard.judge.lives import Life, Lives
+from taskyard.judge.life import Life
+from taskyard.judge.lives import Lives
 from taskyard.simulation.run import run_seed
 
 

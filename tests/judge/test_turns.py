@@ -21,13 +21,13 @@ from taskyard.contracts.events import (
     WorkerDrainRequested,
     WorkerLost,
 )
-from taskyard.contracts.values import SECOND, CommandId, make_uuid7
+from taskyard.contracts.values import SECOND, CommandId, TaskId, make_uuid7
 from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Rule
 
 PAUSED = QueuePaused(pool="default", queue="q", by="alice")
 RESUMED = QueueResumed(pool="default", queue="q", by="alice")
-COMMAND = CommandId(make_uuid7(BEGIN, 99))
+COMMAND, OTHER = CommandId(make_uuid7(BEGIN, 99)), CommandId(make_uuid7(BEGIN, 98))
 
 
 def _pause_queue(story: Story) -> None:
@@ -95,8 +95,8 @@ def test_a_drained_worker_that_gets_a_task_is_found_until_it_is_another(incarnat
 def test_a_door_that_is_told_another_verdict_than_the_logs_is_found(code: int) -> None:
     story = Story()
     task = story.submit(1, "noop")
-    effective = story.tell(TaskStopRequested(task=task, cause="cancel", by="bob"))
-    void = story.tell(TaskReprioritised(task=task, priority=1, by="bob"))
+    effective = story.tell(_cancel(task, COMMAND))
+    void = story.tell(TaskReprioritised(task=task, priority=1, by="bob", command=OTHER))
     told = [Told(command=COMMAND, code=code, task=task, position=effective if code == 409 else void)]
     assert rules(story.judged(told=told)) == {Rule.ANSWERS}
 
@@ -104,9 +104,12 @@ def test_a_door_that_is_told_another_verdict_than_the_logs_is_found(code: int) -
 def test_a_repeated_stop_is_granted_and_may_be_told_so() -> None:
     story = Story()
     task = story.submit(1, "noop")
-    stop = TaskStopRequested(task=task, cause="cancel", by="bob")
-    told = [Told(command=COMMAND, code=202, task=task, position=story.tell(stop)) for _ in range(2)]
+    told = [Told(command=id, code=202, task=task, position=story.tell(_cancel(task, id))) for id in (COMMAND, OTHER)]
     assert not story.judged(told=told).faults
+
+
+def _cancel(task: TaskId, command: CommandId) -> TaskStopRequested:
+    return TaskStopRequested(task=task, cause="cancel", by="bob", command=command)
 
 
 @pytest.mark.parametrize(("asked_seconds", "found"), [(0.0, {Rule.CONFIRMATION}), (60.0, set[Rule]())])

@@ -22,7 +22,7 @@ SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6
 _failed = pytest.StashKey[bool]()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with one worker of three slots."""
     with running(tmp_path_factory.mktemp("system")) as running_system:
@@ -30,7 +30,7 @@ def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         _check_log(request, running_system)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with two workers, whose parts may be broken as long as they are whole again afterwards."""
     with running(tmp_path_factory.mktemp("pair"), workers=2, environment=SOON_LOST) as running_system:
@@ -71,5 +71,4 @@ def _leave(request: pytest.FixtureRequest, system: System) -> None:
         for task in system.live():
             system.act(task["id"], "force-stop", reason="the scenario failed")
     system.until(lambda: not system.live(), lambda: f"every task has ended: {system.live()}")
-    system.until(lambda: system.workers_active() == system.workers, "every worker is active")
-    system.all_idle()
+    system.at_rest()

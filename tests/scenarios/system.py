@@ -17,11 +17,13 @@ from typing import Any
 
 import httpx
 from gates import Gate
+from real_servers import give_cluster
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 40.0
 WAIT_SECONDS_MAX = 45.0
-POLL_SECONDS = 0.03
+POLL_SECONDS = (0.01, 0.1)
+"""How soon a condition is looked at again, at first and in the end: each look costs the system that is waited for some work."""
 ENDED = frozenset({"completed", "failed", "timeout", "cancelled"})
 LIVE = ("pending", "scheduled", "assigned", "dispatched", "running", "apply_pending", "cancelling")
 
@@ -62,12 +64,14 @@ class System:
         self._environment = {**os.environ, **(environment or {})}
         self._arguments = ("--data", str(self.data), "--workers", str(workers), *arguments)
         self._child: subprocess.Popen[str] | None = None
-        self.http = httpx.Client()
+        self.http = httpx.Client(verify=False)
 
     # -- running -------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Start, and wait for `ready`."""
+        if not self.data.exists():
+            give_cluster(self.data / "postgres")
         program = Path(sysconfig.get_path("scripts")) / "taskyard"
         self._child = subprocess.Popen(
             [program, "dev", "--http-port", "0", "--nats-port", "0", *self._arguments],
@@ -96,6 +100,7 @@ class System:
             headers={"Authorization": f"Bearer {token}"},
             timeout=15,
             trust_env=False,
+            verify=False,  # nothing is encrypted, and loading all certificates takes longer than most requests
         )
 
     def stop(self) -> int:
@@ -138,12 +143,19 @@ class System:
 
     @contextmanager
     def frozen(self, process: str) -> Iterator[None]:
-        """A process stands still until the end of the block: to others it looks as if its host were gone."""
-        pid = self.kill(process, signal.SIGSTOP)
+        """A process stands still until the end of the block: to others it looks as if its host were gone.
+
+        PostgreSQL's children stand still too. A worker's commands go on, as on a host whose agent alone is stuck.
+        """
+        pid = self.connection["processes"][process]
+        pids = [pid, *_children(pid)] if process == "postgres" else [pid]
+        for each in pids:
+            os.kill(each, signal.SIGSTOP)
         try:
             yield
         finally:
-            os.kill(pid, signal.SIGCONT)
+            for each in pids:
+                os.kill(each, signal.SIGCONT)
 
     def restarted(self, process: str, old_pid: int) -> None:
         """Wait until the supervisor has started a process anew."""
@@ -290,9 +302,21 @@ class System:
         """Wait until every slot is idle: nothing leaked."""
         self.until(lambda: all(slot["status"] == "idle" for slot in self.slots().values()), "every slot is idle")
 
+    def at_rest(self) -> None:
+        """Wait until every worker is active and every slot idle. Asked after each scenario, and so with one request."""
+
+        def rests() -> bool:
+            workers = self.http.get("/workers").json()["items"]
+            active = [worker for worker in workers if worker["status"] == "active"]
+            idle = all(slot["status"] == "idle" for worker in workers for slot in worker["slots"])
+            return idle and len(active) == self.workers
+
+        self.until(rests, "every worker is active and every slot idle")
+
     def until(self, condition: Callable[[], bool], what: str | Callable[[], str]) -> None:
         """Wait until a condition holds. The API may be away for a moment while something is killed."""
         deadline = time.monotonic() + WAIT_SECONDS_MAX
+        pause, longest = POLL_SECONDS
         while True:
             try:
                 if condition():
@@ -302,7 +326,8 @@ class System:
             if time.monotonic() > deadline:
                 text = what if isinstance(what, str) else what()
                 raise AssertionError(f"it did not come about that {text}\n{self.logs()}")
-            time.sleep(POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(pause * 1.5, longest)
 
 
 @contextmanager
@@ -317,13 +342,8 @@ def running(folder: Path, **options: Any) -> Iterator[System]:
     assert status == 0
 
 
-def is_running(pid: int) -> bool:
-    """Whether the process lives: one that nobody has waited for yet does not."""
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return text.rpartition(")")[2].split()[0] not in "ZX"
+def _children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 def _kill(pid: int, number: int) -> None:

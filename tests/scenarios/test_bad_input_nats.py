@@ -15,8 +15,8 @@ from log_checks import check
 from nats.aio.client import Client
 from nats_doors import connected
 from system import System
-from witnessed_load import new_id
 
+from taskyard.client import make_id
 from taskyard.contracts.commands import VERBS
 from taskyard.contracts.values import Instant, make_uuid7
 
@@ -63,8 +63,8 @@ BODIES: list[bytes] = [
     b'{"queue":5}',
     b'{"worker":"nobody\\n"}',
     b'{"nonsense":1}',
-    json.dumps({"task": new_id() + "\n"}).encode(),
-    json.dumps({"task": new_id(), "attempt": -1, "priority": 0}).encode(),
+    json.dumps({"task": make_id() + "\n"}).encode(),
+    json.dumps({"task": make_id(), "attempt": -1, "priority": 0}).encode(),
     json.dumps({"id": make_uuid7(Instant(0), 1), "kind": "noop", "input": {}}).encode(),
 ]
 """Wrong for every verb, except for those below that may be sent without anything."""
@@ -241,7 +241,7 @@ async def _talk_nonsense(client: Client, mine: str, other: str) -> None:
             [{**report, "type": "Planned", "changes": {"add": 10**400}}],
             [{**report, "at": -(2**63), "type": "Started"}],
             [{**report, "task": "\x00", "type": "Succeeded"}],
-            [{**report, "task": new_id(), "type": "Planned", "changes": {}}],
+            [{**report, "task": make_id(), "type": "Planned", "changes": {}}],
             [{**report, "task": "x" * 100_000, "type": "Succeeded"}],
             [{**foreign, "type": "Started"}] * 5000,
             [None, 1, "x"],

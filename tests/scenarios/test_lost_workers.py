@@ -2,8 +2,9 @@
 
 import shutil
 
+from host_processes import is_running
 from nats_doors import command
-from system import System, is_running
+from system import System
 
 SERVICES = ("scheduler", "slot_allocator", "dispatcher", "state_projector", "api")
 

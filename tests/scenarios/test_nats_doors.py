@@ -8,13 +8,14 @@ from urllib.parse import urlsplit
 import pytest
 from nats_doors import ask, ask_with, connected, store
 from system import System
-from test_submitting import fresh_id
+
+from taskyard.client import make_id
 
 DENIED_SECONDS_MAX = 5.0
 
 
 def test_a_stored_command_is_acknowledged_and_its_outcome_shows(system: System) -> None:
-    id = fresh_id()
+    id = make_id()
     body = {"id": id, "kind": "command", "input": {"argv": ["echo", "by nats"]}}
     first = store(system, "submit", body)
     assert store(system, "submit", body) > first  # it is stored each time, and decided once
@@ -30,7 +31,7 @@ def test_a_request_is_answered_as_http_would(system: System) -> None:
     assert seen.json()["id"] == answer["id"]
     system.wait(answer["id"], "completed")
     assert ask(system, "cancel", task=answer["id"])["code"] == 409
-    assert ask(system, "cancel", task=fresh_id())["code"] == 404
+    assert ask(system, "cancel", task=make_id())["code"] == 404
     wrong = ask(system, "submit", kind="command", input={"argv": []})
     assert wrong["code"] == 422
     assert [error["path"] for error in wrong["errors"]] == ["input.argv"]
@@ -54,7 +55,7 @@ def test_a_command_with_an_id_is_decided_once(system: System) -> None:
     gate = system.gate("decided-once")
     task = system.command(gate.wait)
     system.wait(task, "running")
-    id = fresh_id()
+    id = make_id()
     answers = [ask(system, "cancel", id=id, task=task, reason="twice") for _ in range(2)]
     assert answers[0]["code"] == answers[1]["code"] == 202
     assert answers[0]["position"] == answers[1]["position"]

@@ -1,23 +1,20 @@
 """Parts that are away for a while, and processes that stand still: what was accepted waits, and then goes on."""
 
-import asyncio
-import json
-import os
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-import nats
 import pytest
 from log_checks import Takeover, read_log
+from nats_doors import store
 from system import System, running
 from witnessed_load import Load
 
 LEASE_SECONDS = 3.0
+STANDSTILL_SECONDS = 6.0
+"""Twice as long as nats-server keeps a silent connection, and too short for a worker to be suspected."""
 ANSWER_SECONDS_MAX = 12.0
 MICROSECONDS = 1_000_000
 
@@ -47,11 +44,11 @@ def test_what_ends_while_nats_is_away_is_reported_later(troubled: System) -> Non
     task = load.command_task(f"while [ ! -e {gate} ]; do sleep 0.05; done; echo done > {gate}.done")
     load.send([task])
     troubled.wait(task["id"], "running")
-    with frozen(troubled, "nats-server"):
+    with troubled.frozen("nats-server"):
         gate.touch()
         troubled.until(gate.with_suffix(".done").exists, "the command has ended")
         # Longer than a publish of the agent waits for its acknowledgement.
-        time.sleep(6)
+        time.sleep(STANDSTILL_SECONDS)
     run = load.finish()
     assert run.lives[task["id"]].attempt == 1
     assert run.types[task["id"]].count("TaskStarted") == 1
@@ -72,12 +69,12 @@ def test_without_postgres_commands_are_accepted_and_run_and_reads_say_that_it_is
     known = troubled.command("true")
     troubled.wait(known, "completed")
     load = Load(troubled, "blind")
-    with frozen(troubled, "postgres"):
+    with troubled.frozen("postgres"):
         over_http, over_nats = load.command_task(), load.command_task()
         answer = troubled.http.post("/tasks", json=over_http)
         assert answer.status_code == 202, answer.text
         assert answer.json()["position"] is not None
-        asyncio.run(_store(troubled, "submit", over_nats))
+        store(troubled, "submit", over_nats)
         load.ids += [over_http["id"], over_nats["id"]]
         troubled.until(lambda: set(load.lines()) == set(load.ids), "both commands have run")
         for path in ("/tasks", f"/tasks/{known}/history", "/workers"):
@@ -90,19 +87,6 @@ def test_without_postgres_commands_are_accepted_and_run_and_reads_say_that_it_is
     load.finish()
 
 
-async def _store(system: System, verb: str, body: object) -> None:
-    connection = system.connection
-    client = await nats.connect(
-        connection["nats_url"],
-        user=connection["nats_user"],
-        password=connection["nats_password"],
-        inbox_prefix=connection["nats_inbox_prefix"].encode(),
-    )
-    ack = await client.request(f"taskyard.command.admin.default.{verb}", json.dumps(body).encode(), timeout=5)
-    assert "seq" in json.loads(ack.data), ack.data
-    await client.close()
-
-
 # -- processes that stand still ----------------------------------------------------------------------------------------
 
 
@@ -110,8 +94,8 @@ def test_a_worker_that_stands_still_for_a_while_goes_on_with_what_it_has(trouble
     load = Load(troubled, "still")
     load.submit()
     load.until_halfway()
-    with frozen(troubled, "worker-1"):
-        time.sleep(6)
+    with troubled.frozen("worker-1"):
+        time.sleep(STANDSTILL_SECONDS)
     run = load.finish()
     assert {run.lives[id].attempt for id in load.commands} == {1}
 
@@ -120,12 +104,12 @@ def test_a_scheduler_that_stands_still_and_has_no_other_goes_on(troubled: System
     load = Load(troubled, "alone")
     load.submit()
     load.until_halfway()
-    with frozen(troubled, "scheduler"):
+    with troubled.frozen("scheduler"):
         late = load.command_task()
         load.ids.append(late["id"])
         answer = troubled.http.post("/tasks", json=late)
         assert (answer.status_code, answer.json()["position"]) == (202, None)
-        time.sleep(3)
+        time.sleep(LEASE_SECONDS)
     load.finish()
 
 
@@ -136,7 +120,7 @@ def test_a_second_scheduler_takes_over_and_the_stale_one_writes_nothing(troubled
         load.submit(plans=1)
         load.until_halfway()
         assert _leader(troubled).instance.split("-")[-2] == str(first)
-        with frozen(troubled, "scheduler"):
+        with troubled.frozen("scheduler"):
             frozen_at = time.time()
             load.send([load.command_task()])
             troubled.until(lambda: _leads(troubled, second.pid), "the second scheduler leads")
@@ -175,22 +159,3 @@ def second_scheduler(system: System) -> Iterator["subprocess.Popen[bytes]"]:
     finally:
         child.kill()
         child.wait()
-
-
-@contextmanager
-def frozen(system: System, process: str) -> Iterator[None]:
-    """A process and its children stand still for as long as the block lasts."""
-    pid = system.connection["processes"][process]
-    # A worker's commands go on: each is a group of its own, as on a host whose agent alone is stuck.
-    pids = [pid, *_children(pid)] if process == "postgres" else [pid]
-    for each in pids:
-        os.kill(each, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for each in pids:
-            os.kill(each, signal.SIGCONT)
-
-
-def _children(pid: int) -> list[int]:
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

@@ -2,7 +2,8 @@
 
 import time
 
-from system import System, is_running
+from host_processes import is_running
+from system import System
 
 
 def test_a_cancel_reaches_the_process_and_is_acknowledged(system: System) -> None:

@@ -1,20 +1,13 @@
 """Submitting and reading: ids, batches, positions, filters."""
 
-import os
-import time
-
 from system import System
 
-
-def fresh_id() -> str:
-    """A UUIDv7, as a client makes it."""
-    digits = f"{int(time.time() * 1000):012x}7{os.urandom(2).hex()[:3]}8{os.urandom(8).hex()[:15]}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+from taskyard.client import make_id
 
 
 def test_the_same_submission_again_is_answered_again_and_runs_once(system: System) -> None:
     witness = system.folder / "once"
-    task = {"id": fresh_id(), "kind": "command", "input": {"script": f"echo ran >> {witness}"}}
+    task = {"id": make_id(), "kind": "command", "input": {"script": f"echo ran >> {witness}"}}
     first = system.http.post("/tasks", json=task)
     system.wait(task["id"], "completed")
     second = system.http.post("/tasks", json=task)

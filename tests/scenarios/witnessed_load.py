@@ -1,24 +1,18 @@
 """Mixed tasks whose commands leave a witness each time they run, so that what ran twice is seen outside Taskyard too."""
 
 import random
-import time
 from typing import Any
 
 from log_checks import Run, check
 from system import System
 
 from taskyard.chaos.witnesses import Witnesses
-from taskyard.contracts.values import Instant, make_uuid7
+from taskyard.client import make_id
 
 NOOPS = 120
 COMMANDS = 80
 PLANS = 3
 APPLIES = 1
-
-
-def new_id() -> str:
-    """A fresh id, as a client makes it."""
-    return make_uuid7(Instant(time.time_ns() // 1000), random.getrandbits(74))
 
 
 class Load:
@@ -41,17 +35,17 @@ class Load:
     ) -> None:
         """Submit everything at once, in a shuffled order that is the same each time."""
         tasks = [self.command_task() for _ in range(commands)]
-        tasks += [{"id": new_id(), "kind": "noop", "input": {"n": number}} for number in range(noops)]
+        tasks += [{"id": make_id(), "kind": "noop", "input": {"n": number}} for number in range(noops)]
         plan = {"queue": self._name, "input": {"directory": str(self._configuration)}}
-        tasks += [{"id": new_id(), "kind": "plan", **plan} for _ in range(plans)]
+        tasks += [{"id": make_id(), "kind": "plan", **plan} for _ in range(plans)]
         confirmed = {**plan, "input": {**plan["input"], "auto_confirm": True}}
-        tasks += [{"id": new_id(), "kind": "plan_and_apply", **confirmed} for _ in range(applies)]
+        tasks += [{"id": make_id(), "kind": "plan_and_apply", **confirmed} for _ in range(applies)]
         random.Random(1).shuffle(tasks)
         self.send(tasks)
 
     def command_task(self, script: str = ":") -> dict[str, Any]:
         """A command that leaves a witness, and then does what `script` says."""
-        id = new_id()
+        id = make_id()
         self.commands.append(id)
         return {"id": id, "kind": "command", "input": {"script": self.witnesses.script(script)}}
 

@@ -6,6 +6,7 @@ import re
 import pytest
 
 from taskyard.simulation.app import main
+from taskyard.simulation.defects import DEFECTS
 
 
 def test_the_last_line_of_json_counts(capsys: pytest.CaptureFixture[str]) -> None:
@@ -31,6 +32,15 @@ def test_a_failure_is_shown_made_small_and_can_be_seen_again(capsys: pytest.Capt
     assert again is not None
     assert "--without" in again[1]
     assert main(again[1].split()) == 1
+
+
+def test_help_tells_what_can_be_broken(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert stopped.value.code == 0
+    assert all(f"  {name} " in told for name in DEFECTS)
+    assert "A plan is applied without a confirmation." in told
 
 
 def test_numbers_that_are_none_are_refused_with_the_option(capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,9 +5,18 @@ puts back, and some seed shows again; the others show themselves too rarely for 
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
+import pytest
 from msgspec import Raw
 
-from taskyard.contracts.agent_protocol import Failed, ReportBatch
+from taskyard.contracts.agent_protocol import (
+    DECLINED,
+    REASON_NO_KIND,
+    REASON_NO_SLOT,
+    AssignAnswer,
+    Failed,
+    ReportBatch,
+)
 from taskyard.contracts.events import (
     NO_RESPONDERS,
     AnyEvent,
@@ -16,6 +25,7 @@ from taskyard.contracts.events import (
     Changes,
     Event,
     NotDelivered,
+    QueueLocked,
     SlotAssigned,
     TaskDispatched,
     TaskError,
@@ -32,12 +42,15 @@ from taskyard.contracts.events import (
 from taskyard.contracts.fleet import DRAINED_GONE_MAX, Fleet
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import SECOND, Instant, TaskId, make_position
-from taskyard.dispatcher.decide import NobodyListened, ReportsRead
+from taskyard.contracts.values import SECOND, Instant, Role, TaskId, make_position, make_uuid7
+from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
-from taskyard.machine.core import LoopCore, Role
+from taskyard.machine.core import LoopCore
+from taskyard.machine.core import Role as LoopRole
+from taskyard.scheduler.machine import Scheduler
+from taskyard.scheduler.messages import CommandMessage
 
 TASK = TaskId("01a3185c-52dd-7ce5-85c6-5b2fc1658618")
 AT = Instant(1_800_000_000 * SECOND)
@@ -68,7 +81,7 @@ def test_a_task_has_all_its_time_when_the_clock_of_the_log_was_set_back() -> Non
     core.take_over(0.0)
     core.appended(1)
     core.fold(_stored(1, AT, writer="dispatcher"), 0.0)
-    assert core.role is Role.LEADER
+    assert core.role is LoopRole.LEADER
     assert core.decide(3600.0) is None  # nothing happened for an hour
     events = (*_assigned(), TaskStarted(task=TASK, attempt=1, at=AT))  # stored as if only a second had passed
     core.fold(_stored(2, Instant(AT + SECOND), *events), 3600.0)
@@ -153,6 +166,32 @@ def test_what_is_told_of_an_earlier_incarnation_does_not_settle_the_question_to_
     machine.apply(_joined(2), AT, make_position(2, 0))
     machine.apply(TaskDispatched(task=TASK, attempt=1), AT, make_position(3, 0))  # of the incarnation that is gone
     assert _asked(machine, Instant(AT + 5 * SECOND)) == [2]
+
+
+@pytest.mark.parametrize("reason", [REASON_NO_SLOT, REASON_NO_KIND])
+def test_an_apply_that_was_sent_to_a_worker_that_came_back_without_its_slot_is_planned_again(reason: str) -> None:
+    machine = _leading(*_assigned("plan_and_apply"), *_planned_and_confirmed(), _slot(2), _joined(2))
+    (sent,) = machine.effects(AT)
+    assert isinstance(sent, SendAssignments)
+    answer = AssignAnswer(position=sent.assignments[0].position, outcome=DECLINED, reason=reason)
+    (told,) = machine.decide(AT, [Answered(request=sent, answers=(answer,))]).events
+    machine.apply(told, AT, make_position(2, 0))
+    record = machine.state.tasks.live[TASK]
+    assert (record.phase, record.confirmed, record.held_slot) == (Phase.PENDING, False, None)
+
+
+def test_a_command_that_is_ahead_of_a_log_whose_clock_was_set_back_is_decided_once() -> None:
+    stored_at = Instant(AT + 3600 * SECOND)  # the clock was right again when it was decided
+    body = {"id": make_uuid7(stored_at, 1), "queue": "q", "reason": "maintenance"}
+    first = CommandMessage(
+        sequence=1, at=stored_at, principal="alice", pool="default", verb="lock", data=msgspec.json.encode(body)
+    )
+    machine = Scheduler({"alice": Role.ADMIN})
+    machine.lead(AT)
+    told = machine.decide(AT, [first]).events
+    assert [type(event) for event in told] == [QueueLocked]
+    machine.apply(told[0], AT, make_position(2, 0))
+    assert machine.decide(AT, [msgspec.structs.replace(first, sequence=2)]).events == []
 
 
 def _asked(machine: Dispatcher, now: Instant) -> list[int]:
