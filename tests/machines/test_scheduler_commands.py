@@ -30,6 +30,7 @@ from taskyard.contracts.events import (
     TaskStopRequested,
     TaskSubmitted,
     WorkerDrainRequested,
+    WorkerLost,
 )
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import Status
@@ -407,6 +408,27 @@ def test_only_a_worker_of_the_pool_is_drained() -> None:
     story.when(story.said("drain", {"worker": "w1"}, "root")).then(Like(WorkerDrainRequested, worker="w1"))
     story.when(story.said("drain", {"worker": "w2"}, "root")).then(Like(CommandRejected, status=404))
     story.when(story.said("drain", {"worker": "w1"}, "root", pool="other")).then(Like(CommandRejected, status=404))
+
+
+def test_a_worker_that_is_lost_and_keeps_a_slot_cannot_be_drained() -> None:
+    """An apply under way is held, and its slot with it."""
+    story = with_plan().given(ApplyConfirmed(task=A, attempt=1, by="alice"), assigned(attempt=2))
+    story.given(TaskDispatched(task=A, attempt=2), WorkerLost(worker="w1", incarnation=1))
+
+    story.when(story.said("drain", {"worker": "w1"}, "root")).then(
+        Like(CommandRejected, status=409, code="worker_lost")
+    )
+
+
+def test_a_drain_that_comes_behind_the_loss_of_its_worker_is_told_so() -> None:
+    """The scheduler has not folded the loss when it decides."""
+    story = Commands().given(joined("w1"))
+
+    decided = story.decide(story.said("drain", {"worker": "w1"}, "root")).events
+    story.given(WorkerLost(worker="w1", incarnation=1), *decided)
+
+    (answer,) = story.answers()
+    assert (answer.code, answer.error) == (409, "worker_lost")
 
 
 def test_an_answer_names_the_position_of_the_event() -> None:

@@ -112,6 +112,18 @@ def test_a_drained_worker_that_was_lost_and_comes_back_as_it_was_is_still_draine
     assert fleet.idle_for("default", "plan") == 1
 
 
+def test_a_drain_that_stands_behind_the_loss_of_its_worker_has_no_effect() -> None:
+    """Whether or not the worker still holds slots: some who fold have forgotten it by then."""
+    drain = WorkerDrainRequested(pool="default", worker="w", by="alice")
+    for busy in ({}, {0: TASK}):
+        fleet = Fleet()
+        fleet.apply(_joined(1), ())
+        fleet.workers["w"].busy.update(busy)
+        for event in (WorkerLost(worker="w", incarnation=1, reason="silent"), drain, _joined(1)):
+            fleet.apply(event, ())
+        assert not fleet.workers["w"].is_draining
+
+
 def test_of_drained_workers_that_are_gone_only_so_many_are_remembered() -> None:
     fleet = Fleet()
     for number in range(DRAINED_GONE_MAX + 3):

@@ -11,7 +11,7 @@ from taskyard.simulation.shrink import shrink
 
 SEEDS = 1_050
 CHUNK = 50
-BESIDE = (2_071, 100_378, 101_062)
+BESIDE = (2_071, 2_514, 100_378, 101_062)
 """Single ones that show what is rare, or once found something."""
 
 

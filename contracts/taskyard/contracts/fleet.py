@@ -65,6 +65,18 @@ def join_counts(event: WorkerJoined, *, incarnation: int, is_lost: bool) -> bool
     return event.incarnation > incarnation or (event.incarnation == incarnation and is_lost)
 
 
+def concerns(
+    event: WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested, *, incarnation: int, is_lost: bool
+) -> bool:
+    """Whether an event changes a worker that is known by this incarnation. Every fold of workers asks here.
+
+    A drain that stands behind the loss of its worker has no effect: whoever folds may have forgotten the worker by then.
+    """
+    if isinstance(event, WorkerDrainRequested):
+        return not is_lost
+    return event.incarnation == incarnation
+
+
 class Fleet:
     """All workers that live or still hold slots, and those that were drained before they were lost.
 
@@ -134,7 +146,7 @@ class Fleet:
 
     def _changed(self, event: WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested) -> None:
         worker = self.workers.get(event.worker)
-        if worker is None or (not isinstance(event, WorkerDrainRequested) and event.incarnation != worker.incarnation):
+        if worker is None or not concerns(event, incarnation=worker.incarnation, is_lost=worker.is_lost):
             return
         self._count(worker, -1)
         match event:

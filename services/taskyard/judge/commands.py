@@ -6,14 +6,15 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.commands import ID_AGE_SECONDS_MAX, ID_AHEAD_SECONDS_MAX
-from taskyard.contracts.events import SCHEDULER, AnyEvent, CommandRejected, TaskSubmitted, UnknownEvent
+from taskyard.contracts.events import AnyEvent, CommandRejected, TaskSubmitted, UnknownEvent
 from taskyard.contracts.subjects import COMMANDS
 from taskyard.contracts.values import Instant, Position, format_position, is_uuid7, seconds, uuid7_instant
+from taskyard.judge.accounts import Account
 from taskyard.judge.commits import Commit
 from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Faults, Rule
 
-CURSOR_SEPARATOR = "@"
+ID_CHARACTERS_MAX = 64
 
 
 class _Identified(Struct):
@@ -26,6 +27,7 @@ class _Command(Struct):
 
 
 _decode = msgspec.json.Decoder(_Command).decode
+_decode_id = msgspec.json.Decoder(_Identified).decode
 
 
 class Commands:
@@ -34,40 +36,34 @@ class Commands:
     def __init__(self, faults: Faults, asked: Sequence[Asked]) -> None:
         self._faults = faults
         self._asked = asked
-        self._asked_at: dict[str, int] = {}
+        self._account = Account(COMMANDS)
+        self._asked_at: dict[str, list[tuple[str | None, int]]] = {}
         for each in asked:
-            # A task may be asked for in a batch first, and then alone.
-            for id in _ids_of(each.data):
+            # A command may be stored again, and a task asked for in a batch and then alone.
+            command, tasks = _ids_of(each.data)
+            for id in (command, *tasks):
                 if id is not None:
-                    self._asked_at.setdefault(id, each.sequence)
-        self._cursor = 0
-        self._cursor_name = COMMANDS
+                    self._asked_at.setdefault(id, []).append((each.stream, each.sequence))
         self._ids: set[str] = set()
         self._decided: dict[str, str] = {}
 
     def see_commit(self, commit: Commit) -> None:
-        """A commit of the scheduler accounts for commands."""
-        if commit.writer == SCHEDULER:
-            for name, sequence in commit.cursors.items():
-                # The name of a cursor may tell after the stream's own when that was made: one made anew begins again.
-                if name.partition(CURSOR_SEPARATOR)[0] == COMMANDS:
-                    before = self._cursor if name == self._cursor_name else 0
-                    self._cursor_name, self._cursor = name, max(before, sequence)
+        """The next commit begins."""
+        self._account.see_commit(commit)
 
     def see(self, event: AnyEvent | UnknownEvent, where: str) -> None:
-        """A command bears one id and is decided once.
+        """A command bears one id and is decided once, whole: all that it brings stands in a commit that accounts for it.
 
         A submission is told by its tasks' ids, and may come again when it was refused; what cannot be read is refused as
         often as it comes, since whether its id is one is not known, and so is what bears an id of quite another time.
         """
         command: str | None = getattr(event, "command", None)
         task = event.task if isinstance(event, TaskSubmitted) else None
-        for id in (command, task):
-            if id is not None:
-                self._ids.add(id)
-                asked = self._asked_at.get(id, 0)
-                text = f"{where}: command {asked} is decided and not accounted for"
-                self._faults.require(self._cursor >= asked, Rule.DECIDED_ONCE, text, task=task)
+        self._ids.update(id for id in (command, task) if id is not None)
+        asked = self._asked_at.get(command or "") or self._asked_at.get(task or "", [])
+        is_passed = not asked or any(self._account.passes(*one) for one in asked)
+        text = f"{where}: it was asked for in {asked}, which this commit does not account for"
+        self._faults.require(is_passed, Rule.DECIDED_ONCE, text, task=task)
         is_submission = (isinstance(event, TaskSubmitted) and event.retry_of is None) or (
             isinstance(event, CommandRejected)
             and (event.verb == "submit" or event.status == 422 or self._is_untimely(event.command))
@@ -85,9 +81,9 @@ class Commands:
     def end(self) -> None:
         """Everything that was stored must have been decided: by its own id, or each task of it by its own before."""
         for asked in self._asked:
-            command, *tasks = _ids_of(asked.data) or [None]
+            command, tasks = _ids_of(asked.data)
             is_decided = command in self._ids or (tasks and self._ids.issuperset(tasks))
-            if command is not None and not is_decided:
+            if command is not None and not is_decided and not asked.is_gone:
                 text = f"command {asked.sequence} ({asked.verb}) was stored and never decided: {asked.data[:200]!r}"
                 self._faults.add(Rule.LOST, text)
 
@@ -105,10 +101,23 @@ def check_told(faults: Faults, told: Iterable[Told], tasks: dict[int, str | None
             faults.add(Rule.ANSWERS, text, task=each.task)
 
 
-def _ids_of(data: bytes) -> list[str | None]:
-    """The id of a command, then those of its tasks; empty if it bears none or cannot be read."""
+def _ids_of(data: bytes) -> tuple[str | None, list[str]]:
+    """The id of a command, and those of its tasks; as far as they are given and can be read."""
     try:
         command = _decode(data)
     except msgspec.DecodeError:
-        return []
-    return [command.id, *(task.id for task in command.tasks)] if command.id is not None else []
+        return _id_alone(data), []
+    return _bounded(command.id), [task.id for task in command.tasks if task.id is not None]
+
+
+def _id_alone(data: bytes) -> str | None:
+    """The id of a command of which the rest is nonsense: it is refused under that id."""
+    try:
+        return _bounded(_decode_id(data).id)
+    except msgspec.DecodeError:
+        return None
+
+
+def _bounded(id: str | None) -> str | None:
+    """What is longer is no id: it is refused under another one."""
+    return id if id is None or len(id) <= ID_CHARACTERS_MAX else None

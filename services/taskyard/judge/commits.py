@@ -6,11 +6,12 @@ import msgspec
 from msgspec import Raw, Struct
 
 from taskyard.contracts.events import OWNERS, AnyEvent, UnknownEvent, decode_event, event_name
-from taskyard.contracts.values import Instant
+from taskyard.contracts.values import EVENTS_PER_COMMIT_MAX, Instant
 from taskyard.judge.evidence import Logged
 from taskyard.judge.faults import Faults, Rule
 
 HASH_BYTES = 16
+COMMIT_BYTES_MAX = 512 * 1024
 
 
 class Commit(Struct, frozen=True):
@@ -67,6 +68,9 @@ class Commits:
             self._faults.add(Rule.LOG, f"{where} cannot be read: {error}")
             return None
         self._link(commit, logged, where)
+        count, size = len(commit.events), len(logged.data)
+        is_fit = count <= EVENTS_PER_COMMIT_MAX and size <= COMMIT_BYTES_MAX
+        self._faults.require(is_fit, Rule.SIZE, f"{where} has {count} events in {size} bytes")
         events = [decode_event(raw) for raw in commit.events]
         owned = OWNERS.get(commit.writer, ())
         for event in events:

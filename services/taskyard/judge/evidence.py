@@ -1,7 +1,7 @@
 """What a run leaves for whoever judges it: stored bytes, what really ran, what doors and readers heard."""
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Self
 
 from taskyard.contracts.values import SECOND, Instant
@@ -44,12 +44,37 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One stored command; `at` is the stream's timestamp, where it is known."""
+    """One stored command; `at` is the stream's timestamp, where it is known.
+
+    `stream` is the name of the cursor of its stream; None: there was only one. `is_gone` says that the stream was
+    deleted, so that nobody need have decided it.
+    """
 
     sequence: int
     verb: str
     data: bytes
     at: int | None = None
+    stream: str | None = None
+    is_gone: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reported:
+    """One stored batch of a worker's reports. `stream` is as in `Asked`."""
+
+    sequence: int
+    worker: str
+    data: bytes
+    stream: str | None = None
+
+
+@dataclass(kw_only=True)
+class Cut:
+    """The program of a worker ran without contact from `began` to `ended`, in the witnesses' seconds; None: it still does."""
+
+    host: str
+    began: float
+    ended: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +123,8 @@ class Evidence:
     `accepted` are ids of tasks that a client was told were accepted. `shown` is the whole read model after it has read
     all of the log, None if nobody looked. `is_over` says that everything was given the time to end. `lied` has the tasks
     and attempts of which their own worker reported what was not so, which nobody could know: what ran of them proves
-    nothing.
+    nothing. `reported` are all stored reports, None if nobody looked. `knows` has the version of the log that an instance
+    knows. `cuts` are all times without contact, after `fenced_seconds` of which a worker has stopped what others may run.
     """
 
     log: Iterable[Logged]
@@ -111,3 +137,7 @@ class Evidence:
     shown: Sequence[Shown] | None = None
     is_over: bool = True
     lied: Collection[tuple[str, int]] = ()
+    reported: Sequence[Reported] | None = None
+    knows: Mapping[str, int] = field(default_factory=dict[str, int])
+    cuts: Sequence[Cut] = ()
+    fenced_seconds: float = 0.0

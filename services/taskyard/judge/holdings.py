@@ -11,7 +11,8 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import Life, Step
+from taskyard.judge.life import Life
+from taskyard.judge.lives import Step
 
 _ANY = "any"
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from taskyard.judge.evidence import Noted, Shown
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import Life, Stage
+from taskyard.judge.life import Life, Stage
 from taskyard.judge.runs import Assignments
 
 ENDED_BY_REPORT = {"Succeeded": (Stage.COMPLETED,), "Planned": tuple(Stage)}

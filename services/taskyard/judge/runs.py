@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from taskyard.contracts.events import AnyEvent, AttemptSucceeded, ForceStopped, NotDelivered, SlotAssigned, WorkerLost
+from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.values import Position
 from taskyard.judge.evidence import Evidence, Ran
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import OPEN, Life, Step
+from taskyard.judge.life import OPEN, Life
+from taskyard.judge.lives import Step
 
 EXCLUSIVE = "plan_and_apply"
 
@@ -65,6 +67,7 @@ def check_runs(faults: Faults, assignments: Assignments, lives: dict[str, Life],
         _check_run(faults, assignments, run)
     _check_slots(faults, ran)
     _check_exclusive(faults, assignments, lives, ran)
+    _check_fenced(faults, lives, evidence)
     kinds = {run.kind for run in ran}
     for (id, attempt), closed in assignments.closed.items():
         if (id, attempt) in lied:
@@ -132,6 +135,21 @@ def _check_exclusive(faults: Faults, assignments: Assignments, lives: dict[str, 
             elif one.task not in assignments.force_stopped:
                 text = f"{one.task} and {other.task} ran at once in {queue}"
                 faults.add(Rule.FENCE, text, task=other.task)
+
+
+def _check_fenced(faults: Faults, lives: dict[str, Life], evidence: Evidence) -> None:
+    """A worker without contact soon runs nothing that is tried elsewhere when it is declared lost."""
+    for run in evidence.ran:
+        life = lives.get(run.task)
+        if life is None or life.policy.on_lost is not OnLost.RETRY:
+            continue
+        for cut in evidence.cuts:
+            until = cut.began + evidence.fenced_seconds
+            is_over = run.ended is not None and run.ended <= until
+            is_back = cut.ended is not None and (cut.ended <= until or cut.ended <= run.began)
+            if cut.host == run.host and not is_over and not is_back:
+                text = f"{run.host} had no contact from {cut.began:.3f} on and ran attempt {run.attempt} of {run.task}"
+                faults.add(Rule.FENCE, f"{text} from {run.began:.3f} to {run.ended or 'its end'}", task=run.task)
 
 
 def _overlap(earlier: Ran, later: Ran) -> bool:

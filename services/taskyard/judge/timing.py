@@ -11,7 +11,8 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.values import SECOND, Instant
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import NEVER, Life, Step
+from taskyard.judge.life import NEVER, Life
+from taskyard.judge.lives import Step
 
 APPROVAL_SECONDS_DEFAULT = 86_400.0
 SLACK_SECONDS = 0.3

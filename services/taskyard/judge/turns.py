@@ -20,10 +20,12 @@ from taskyard.contracts.events import (
     UnknownEvent,
     WorkerDrainRequested,
     WorkerJoined,
+    WorkerLost,
 )
 from taskyard.judge.commits import Commit
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import NEVER, OVER, Life, Stage, Step
+from taskyard.judge.life import NEVER, OVER, Life, Stage
+from taskyard.judge.lives import Step
 
 
 @dataclass(slots=True)
@@ -77,6 +79,7 @@ class Turns:
         self._paused_pools: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self._drained: dict[str, int] = {}
+        self._lost: set[str] = set()
         self._fresh: dict[tuple[str, str, str], _Lane] = {}
 
     def see_commit(self, commit: Commit, sequence: int) -> None:
@@ -101,8 +104,12 @@ class Turns:
             case QueueConfigured() if event.max_running is not None:
                 self._queue(event.pool, event.queue).limit = event.max_running
             case WorkerDrainRequested():
-                self._drained.setdefault(event.worker, self._sequence)
-            case WorkerJoined():
+                if event.worker not in self._lost:
+                    self._drained.setdefault(event.worker, self._sequence)
+            case WorkerLost() if event.incarnation == self._incarnations.get(event.worker):
+                self._lost.add(event.worker)
+            case WorkerJoined() if event.incarnation >= self._incarnations.get(event.worker, 0):
+                self._lost.discard(event.worker)
                 if event.incarnation > self._incarnations.get(event.worker, 0):
                     self._drained.pop(event.worker, None)
                 self._incarnations[event.worker] = event.incarnation

@@ -17,15 +17,19 @@ from taskyard.contracts.events import (
 from taskyard.contracts.values import Instant, Position, format_position, make_position
 from taskyard.judge.commands import Commands, check_told
 from taskyard.judge.commits import Commits, Takeover
+from taskyard.judge.ends import Ends
 from taskyard.judge.evidence import Evidence, Logged
 from taskyard.judge.faults import Fault, Faults, Rule
 from taskyard.judge.holdings import Holdings
-from taskyard.judge.lives import Life, Lives, Step
+from taskyard.judge.life import Life
+from taskyard.judge.lives import Lives, Step
 from taskyard.judge.readers import check_noted, check_shown
+from taskyard.judge.reports import Reports
 from taskyard.judge.runs import EXCLUSIVE, Assignments, check_runs
 from taskyard.judge.timing import Timing
 from taskyard.judge.turns import Turns
 from taskyard.judge.verdicts import Verdicts
+from taskyard.judge.versions import Versions
 
 
 class Verdict(Struct, kw_only=True):
@@ -66,7 +70,10 @@ class _Case:
         self._evidence = evidence
         self._faults = Faults()
         self._commits = Commits(self._faults)
+        self._versions = Versions(self._faults, evidence.knows)
         self._commands = Commands(self._faults, evidence.asked)
+        self._reports = Reports(self._faults, evidence.reported)
+        self._ends = Ends(self._faults)
         self._holdings = Holdings(self._faults)
         self._timing = Timing(self._faults)
         self._turns = Turns(self._faults)
@@ -88,8 +95,11 @@ class _Case:
         if read is None:
             return
         commit, events = read
+        self._versions.see_commit(commit, events, logged.sequence)
         self._commands.see_commit(commit)
+        self._reports.see_commit(commit)
         self._turns.see_commit(commit, logged.sequence)
+        self._ends.see_commit(commit, logged.sequence)
         for index, event in enumerate(events):
             self._event(event, make_position(logged.sequence, index), logged.seconds)
 
@@ -108,6 +118,7 @@ class _Case:
             self._number(event, where)
         for step in self._lives.tell(event, at, position):
             self._verdicts.see(event, position, step.life, counts=step.counts, where=where)
+            self._ends.check(event, step, where)
             if step.counts and not isinstance(event, UnknownEvent):
                 self._counts(event, step, position, seconds, where)
             elif task is not None:
@@ -124,6 +135,7 @@ class _Case:
         """An event took effect on a task."""
         life, at = step.life, self._commits.at
         self._holdings.see(event, step, where)
+        self._reports.check(event, life, where)
         self._timing.check(event, step, at, where)
         self._turns.check(event, step, where)
         self._assignments.see(event, step, position, seconds)

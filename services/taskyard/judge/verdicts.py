@@ -17,7 +17,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.values import Instant, Position, format_position
 from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.lives import Life, Stage
+from taskyard.judge.life import Life, Stage
 
 _OF_COMMANDS = (ApplyConfirmed, ApplyDiscarded, ForceStopped, TaskReprioritised, TaskStopRequested)
 

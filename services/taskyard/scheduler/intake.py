@@ -40,7 +40,15 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import CAUSE_CANCEL
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import CommandId, Role, TaskId, is_name
-from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, given_id, rejection
+from taskyard.scheduler.messages import (
+    CommandMessage,
+    Refused,
+    as_refused,
+    derived_id,
+    given_id,
+    lost_worker,
+    rejection,
+)
 from taskyard.scheduler.state import SchedulerState
 from taskyard.scheduler.submissions import Submissions, check_age
 
@@ -138,6 +146,8 @@ class Intake:
                 worker = self._state.fleet.workers.get(body.worker)
                 if worker is None or worker.pool != pool:
                     raise Refused(404, "not_found", f"no worker {body.worker} in pool {pool}")
+                if worker.is_lost and not worker.is_draining:
+                    raise lost_worker(body.worker)
                 return WorkerDrainRequested(pool=pool, worker=body.worker, by=by, reason=body.reason, command=id)
             case _:
                 raise AssertionError(f"no decision for {message.verb}")

@@ -64,6 +64,11 @@ def as_refused(error: InvalidCommand | Refused) -> Refused:
     return error if isinstance(error, Refused) else Refused(422, "invalid", str(error), *error.errors)
 
 
+def lost_worker(worker: str) -> Refused:
+    """What somebody is told who drains a worker that is lost, or was by the time that the drain stood in the log."""
+    return Refused(409, "worker_lost", f"worker {worker} is lost; ask again when it is back")
+
+
 def rejection(message: CommandMessage, command: CommandId, refused: Refused) -> CommandRejected:
     """The event that tells of a refusal."""
     return CommandRejected(

@@ -16,6 +16,7 @@ from taskyard.contracts.events import (
     PoolConfigured,
     TaskSubmitted,
     UnknownEvent,
+    WorkerDrainRequested,
 )
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord, Verdict
@@ -25,6 +26,7 @@ from taskyard.contracts.values import Instant, Position, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds
+from taskyard.scheduler.messages import lost_worker
 from taskyard.scheduler.pools import (
     Pool,
     Queue,
@@ -152,12 +154,18 @@ class SchedulerState:
         if command is None:
             return
         answer = answer_of(event, changes, self.known.tasks, position)
+        if isinstance(event, WorkerDrainRequested) and not self._is_drained(event.worker):
+            answer = lost_worker(event.worker).answer()
         if isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
             if event.verb != SUBMIT:  # a refused submission may be sent again under its id when the reason is gone
                 self.known.commands.remember_rejected(command, answer, at)
             return
         self.known.commands.remember(command, answer, at)
         self.answers.settle(command, answer)
+
+    def _is_drained(self, name: str) -> bool:
+        worker = self.fleet.workers.get(name)
+        return worker is not None and worker.is_draining
 
     # -- settings ------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from taskyard.agent.slots import Decision, Live, Remembered, SlotMemory
+from taskyard.agent.stopping import retries
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
     Assignment,
@@ -20,15 +21,17 @@ from taskyard.contracts.agent_protocol import (
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.subjects import report_subject
-from taskyard.simulation.attempts import STOP_SECONDS_MAX, Attempts, retries
+from taskyard.simulation.attempts import STOP_SECONDS_MAX, Attempts
 from taskyard.simulation.host import Disk, Witness
 from taskyard.simulation.journal import Journal
 from taskyard.simulation.network import Network, Reply
 from taskyard.simulation.streams import Servers
 from taskyard.simulation.time import Process
 
-SELF_FENCE_SECONDS = 4.0
-"""Before the allocator of this world declares a worker lost."""
+SELF_FENCE_SECONDS = 3.0
+FENCED_SECONDS = SELF_FENCE_SECONDS + HEARTBEAT_SECONDS + STOP_SECONDS_MAX + 0.1
+"""So long after its last contact nothing runs any more that others may run: before the allocator of this world declares
+the worker lost."""
 NOTICE_SECONDS_MAX = 3.0
 """How long the server may believe in a connection that is gone."""
 APPLY_DRAIN_SECONDS = 3.0
@@ -134,6 +137,12 @@ class Agent(Process):
         self.life += 1
         self.is_up = False
         self.disconnect()
+        self._witness.no_longer_cut_off(self.name)
+
+    def freeze(self, duration_seconds: float) -> None:
+        """Stand still: nothing is stopped meanwhile."""
+        self._witness.no_longer_cut_off(self.name)
+        super().freeze(duration_seconds)
 
     def lose_host(self) -> None:
         """The host is gone, with everything that ran and was kept there."""
@@ -146,12 +155,15 @@ class Agent(Process):
         """The network reaches it again."""
         self._connection += 1
         self.is_connected = self._is_reachable = True
+        self._witness.no_longer_cut_off(self.name)
         self._contact_at = self.world.now
         self._tell_heartbeat()
         self._journal.send()
 
     def disconnect(self) -> None:
         """The network does not reach it; the server notices a while later."""
+        if self.is_up and self._is_reachable and not self.is_frozen:
+            self._witness.cut_off(self.name)
         self._is_reachable = False
         connection = self._connection
 

@@ -115,14 +115,30 @@ def _numbers(text: str) -> frozenset[int]:
 
 
 def _parse(argv: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="simulate", description="Runs the control plane under faults, from seeds.")
+    parser = argparse.ArgumentParser(
+        prog="./dev simulate",
+        description="Runs the control plane under faults, from seeds. Exit code 1 if any seed failed.",
+        epilog=_told_defects(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     which = parser.add_mutually_exclusive_group()
-    which.add_argument("--seed", type=int, help="run this one")
-    which.add_argument("--seeds", type=int, help=f"run so many (default {SEEDS_DEFAULT})")
-    which.add_argument("--minutes", type=float, help="run as many as fit this time")
+    which.add_argument("--seed", type=int, metavar="N", help="run this one")
+    which.add_argument("--seeds", type=int, metavar="COUNT", help=f"run so many (default {SEEDS_DEFAULT})")
+    which.add_argument("--minutes", type=float, metavar="M", help="run as many as fit this time")
     nothing: frozenset[int] = frozenset()
-    parser.add_argument("--without", type=_numbers, default=nothing, help="leave acts out, as a failure shows them")
-    parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
+    parser.add_argument(
+        "--without", type=_numbers, default=nothing, metavar="ACTS", help="leave acts out, as a failure shows them"
+    )
+    parser.add_argument("--first", type=int, default=0, metavar="N", help="the first seed (default 0)")
     parser.add_argument("--json", action="store_true", help="print one JSON object as the last line")
-    parser.add_argument("--defect", choices=sorted(DEFECTS), help="break a rule on purpose: the checks must find it")
+    parser.add_argument(
+        "--defect", choices=sorted(DEFECTS), metavar="NAME", help="break a rule on purpose: the checks must find it"
+    )
     return parser.parse_args(argv)
+
+
+def _told_defects() -> str:
+    """What can be broken, one a line."""
+    width = max(map(len, DEFECTS))
+    lines = (f"  {name:<{width}}  {(DEFECTS[name].__doc__ or '').splitlines()[0]}" for name in sorted(DEFECTS))
+    return "\n".join(("defects:", *lines))

@@ -8,7 +8,6 @@ import msgspec
 from taskyard.agent.slots import ProcessIdentity, SlotMemory
 from taskyard.contracts.agent_protocol import AnyReport, Assignment, Failed, Planned, Progressed, Started, Succeeded
 from taskyard.contracts.events import Changes, TaskError
-from taskyard.contracts.kinds import KINDS, OnLost
 from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.judge.evidence import Ran
@@ -17,7 +16,7 @@ from taskyard.simulation.journal import Journal
 from taskyard.simulation.time import Process
 
 STOP_SECONDS_MAX = 1.5
-RUN_SECONDS = (0.01, 0.1, 0.5, 1.0, 2.0, 4.0)
+RUN_SECONDS = (0.01, 0.1, 0.5, 1.0, 2.0, 4.0, 12.0)
 FAILS, FAILS_RETRYABLY = 0.15, 0.08
 """Shares of attempts that end badly, and of those among them that may be tried again."""
 
@@ -168,11 +167,6 @@ class Attempts:
             apply=one.apply,
             began=self._agent.world.now,
         )
-
-
-def retries(assignment: Assignment) -> bool:
-    """Whether another worker may run the attempt's task when this one is lost."""
-    return KINDS[assignment.kind].on_lost is OnLost.RETRY
 
 
 def _failed(one: Assignment, error: TaskError, at: Instant) -> Failed:

@@ -23,6 +23,8 @@ DOOR = "door-1"
 WORKSPACES = ("network", "storage")
 REPEATS_MAX = 3
 REPEAT_SECONDS_MAX = 15.0
+GREAT_COMMANDS, GREAT_CHARACTERS = 6, 60_000
+"""So many commands of two tasks each, whose inputs are so long, are more than a commit takes."""
 PATIENCE_SECONDS = 30.0
 """So long after everything was healed, an admin force-stops what a worker has that will never come back."""
 
@@ -112,6 +114,15 @@ class Clients:
         self.command(principal, "submit", body, pool)
         if body.get("id") is not None and self._chance(0.05):  # the same id for something else
             self.command(principal, "submit", {**body, "labels": {"other": "yes"}}, pool)
+
+    def submit_much(self, random: Random) -> None:
+        """More than fits one commit, all at once."""
+        self._random = random
+        pool = random.choice(self.pools)
+        for _ in range(GREAT_COMMANDS):
+            argv = ["true", "x" * GREAT_CHARACTERS]
+            tasks = [{"kind": "command", "id": self.new_id(), "input": {"argv": argv}} for _ in range(2)]
+            self.command(ADMIN, "submit", {"tasks": tasks, "id": self.new_id()}, pool)
 
     def _spec(self) -> dict[str, Any]:
         kind = self._random.choice(("plan", "plan_and_apply", "plan_and_apply", "command", "noop"))

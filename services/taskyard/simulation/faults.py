@@ -10,6 +10,7 @@ from taskyard.simulation.lies import Lies
 from taskyard.simulation.network import Faultiness
 from taskyard.simulation.service_faults import ServiceFaults
 from taskyard.simulation.time import World
+from taskyard.simulation.upgrades import Upgrades
 
 FAULTS_MAX = 24
 
@@ -32,7 +33,14 @@ def draw_faultiness(world: World) -> Faultiness:
 
 
 def plan_faults(
-    world: World, acts: Acts, until_seconds: float, *, services: ServiceFaults, agents: AgentFaults, lies: Lies
+    world: World,
+    acts: Acts,
+    until_seconds: float,
+    *,
+    services: ServiceFaults,
+    agents: AgentFaults,
+    lies: Lies,
+    upgrades: Upgrades,
 ) -> None:
     """Draw the faults of the time until then: some kinds of them, each so often."""
     kinds: Sequence[tuple[int, str, Fault]] = (
@@ -45,6 +53,8 @@ def plan_faults(
         (2, "an allocator hears nobody", services.deafen),
         (3, "the streams are away", services.log_away),
         (2, "a stream is full", services.fill),
+        (2, "an input stream is deleted and made anew", services.make_anew),
+        (1, "the services are upgraded", upgrades.roll),
         (3, "an instance hears nothing of the log", services.stall),
         (2, "the clock of the streams is set", services.set_clock),
         (2, "an instance reads again", services.read_again),

@@ -4,9 +4,14 @@ from typing import Any
 
 import msgspec
 
+from taskyard.contracts.events import LOG_KEEPER, LOG_VERSION
+from taskyard.contracts.subjects import log_subject
+from taskyard.eventlog.commit import StoredCommit
+from taskyard.eventlog.errors import LogVersionUnknown
+from taskyard.eventlog.versions import require_known
 from taskyard.machine.core import LoopCore
 from taskyard.simulation.snapshots import Snapshot
-from taskyard.simulation.streams import Servers
+from taskyard.simulation.streams import PARTITION, Servers
 from taskyard.simulation.time import Process, Step
 
 PART_CHANCE = 0.2
@@ -14,19 +19,40 @@ PART_CHANCE = 0.2
 
 
 class Following:
-    """One life's fold of the log. `on_folded` is told when something new was folded."""
+    """One life's fold of the log, by a program that knows it up to `version`.
 
-    def __init__(self, process: Process, core: LoopCore[Any, Any], servers: Servers, on_folded: Step) -> None:
+    `on_folded` is told when something new was folded, `on_unknown` when what comes next must not be folded.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        core: LoopCore[Any, Any],
+        servers: Servers,
+        *,
+        version: int,
+        on_folded: Step,
+        on_unknown: Step,
+    ) -> None:
         self.core = core
         self.is_stalled = False
         self._process = process
         self._servers = servers
+        self._knows_all = version > LOG_VERSION
         self._on_folded = on_folded
+        self._on_unknown = on_unknown
         self._is_due = False
         self._waits: tuple[int, Step] | None = None
 
     def recover(self) -> None:
-        """Begin with a snapshot, if there is one that can be read, as `taskyard.machine.loop` does."""
+        """Begin with a snapshot, if there is one that can be read, as `taskyard.machine.loop` does.
+
+        Raises:
+            LogVersionUnknown: this program must not begin on this log, as `taskyard.service` finds.
+        """
+        last = self._servers.log.last(log_subject(PARTITION, LOG_KEEPER))
+        if last is not None:
+            self._require_known(self._servers.decoded(last, self.core.log_time))
         machine = self.core.machine
         found = self._servers.snapshots.load(machine.writer, self._process.random)
         if found is not None:
@@ -76,7 +102,13 @@ class Following:
         if len(messages) > 1 and process.world.chance(PART_CHANCE, process.random):
             messages = messages[: process.random.randrange(1, len(messages))]
         for message in messages:
-            core.fold(servers.decoded(message, core.log_time), process.monotonic)
+            stored = servers.decoded(message, core.log_time)
+            try:
+                self._require_known(stored)
+            except LogVersionUnknown:
+                self._on_unknown()
+                return
+            core.fold(stored, process.monotonic)
         if core.folded < servers.log.head:
             self.soon()
         if self._waits is not None and core.folded >= self._waits[0]:
@@ -85,3 +117,7 @@ class Following:
             then()
         if messages:
             self._on_folded()
+
+    def _require_known(self, stored: StoredCommit[Any]) -> None:
+        if not self._knows_all:
+            require_known(stored)

@@ -5,16 +5,21 @@
 
 from dataclasses import dataclass, field
 
-from taskyard.judge.evidence import Ran
+from taskyard.judge.evidence import Cut, Ran
 from taskyard.simulation.time import World
 
 
 class Witness:
-    """Everything that ran anywhere. `lied` has the tasks and attempts of which their own agent said what was not so."""
+    """Everything that ran anywhere, and when agents ran without contact.
+
+    `lied` has the tasks and attempts of which their own agent said what was not so.
+    """
 
     def __init__(self, world: World) -> None:
         self.runs: list[Ran] = []
         self.lied: set[tuple[str, int]] = set()
+        self.cuts: list[Cut] = []
+        self._cut: dict[str, Cut] = {}
         self._world = world
         self._open: list[Ran] = []
 
@@ -33,6 +38,17 @@ class Witness:
         if run.ended is None:
             run.ended = self._world.now
             self._open.remove(run)
+
+    def cut_off(self, host: str) -> None:
+        """The agent of a host runs, and has no contact from now on."""
+        self._cut[host] = cut = Cut(host=host, began=self._world.now)
+        self.cuts.append(cut)
+
+    def no_longer_cut_off(self, host: str) -> None:
+        """It has contact, or does not run."""
+        cut = self._cut.pop(host, None)
+        if cut is not None:
+            cut.ended = self._world.now
 
 
 @dataclass(kw_only=True)

@@ -7,7 +7,8 @@ What may be decided when is the real `LoopCore`; how an append is resolved is th
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from taskyard.eventlog.errors import FenceMoved, LogUnavailable, Unanswered
+from taskyard.contracts.events import LOG_VERSION
+from taskyard.eventlog.errors import FenceMoved, LogUnavailable, LogVersionUnknown, Unanswered
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import Append, LoopCore, Offered, Role
@@ -15,11 +16,13 @@ from taskyard.machine.machine import Machine
 from taskyard.simulation.appending import Appender, Driver, append
 from taskyard.simulation.following import Following
 from taskyard.simulation.network import Network
+from taskyard.simulation.reading import Readings
 from taskyard.simulation.streams import LEASE_SECONDS, Servers, codec
 from taskyard.simulation.time import Process, Step
 
 RENEW_SECONDS = LEASE_SECONDS / 3
 LEASE_SILENT_CHANCE = 0.02
+SUPERVISED_SECONDS = (1.0, 4.0)
 SNAPSHOT_CHANCE = 0.05
 SNAPSHOT_ON_STOP_CHANCE = 0.8
 THINKING_SECONDS = 0.001
@@ -49,7 +52,9 @@ class Service(Protocol):
 
 
 class Instance(Process):
-    """A process of one service."""
+    """A process of one service. `version` is the newest version of the log that its program knows, `knew` that of each
+    life, by the name under which it appends.
+    """
 
     def __init__(self, service: Service, letter: str, servers: Servers, network: Network) -> None:
         super().__init__(servers.world, f"{service.writer}-{letter}")
@@ -59,12 +64,13 @@ class Instance(Process):
         self.following: Following
         self.is_deaf = False
         self.on_append: Callable[[Instance], None] = lambda _: None
-        self.terms = 0
+        self.version = LOG_VERSION
+        self.knew: dict[str, int] = {}
         self._appender = Appender(self, servers, network)
         self._leads = False
         self._decides = False
         self._append: Driver | None = None
-        self._read: dict[str, int] = {}
+        self._readings = Readings(service.sources)
         self._due: set[str] = set()
         self._alarm = 0
         servers.listeners.append(self._stored)
@@ -72,15 +78,25 @@ class Instance(Process):
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the process: from what snapshot it finds, else from the first commit on."""
+        """Start the process: from what snapshot it finds, else from the first commit on. Where the log has a version that
+        it does not know it ends at once.
+        """
         self.life += 1
         self.is_up = True
         self.core = LoopCore(self.service.make_machine(), codec, f"{self.name}-{self.life}")
-        self.following = Following(self, self.core, self.servers, self._wake)
-        self.following.recover()
+        self.knew[self.core.instance] = self.version
+        self.following = Following(
+            self, self.core, self.servers, version=self.version, on_folded=self._wake, on_unknown=self._outdated
+        )
         self._leads = self._decides = False
+        self._readings.end()
         self._append = None
         self._due.clear()
+        try:
+            self.following.recover()
+        except LogVersionUnknown:
+            self._outdated()
+            return
         self.following.soon()
         self.later(self.random.uniform(0.0, RENEW_SECONDS), self._campaign)
 
@@ -102,6 +118,16 @@ class Instance(Process):
             self.servers.release(self.service.writer, instance)
         self.crash()
 
+    def _outdated(self) -> None:
+        self.world.note(f"{self.name} ends: it does not know the version of the log")
+        self.crash()
+        self.world.later(self.random.uniform(*SUPERVISED_SECONDS), self._start_again)
+
+    def _start_again(self) -> None:
+        """What looks after processes starts it once more, of whatever version it is."""
+        if not self.is_up:
+            self.start()
+
     @property
     def leads(self) -> bool:
         """Whether it decides now, as far as it knows."""
@@ -110,8 +136,7 @@ class Instance(Process):
     @property
     def is_idle(self) -> bool:
         """Whether it has folded, read and decided everything that is there."""
-        read = all(self._read.get(name, 0) == stream.head for name, stream in self.service.sources.items())
-        waits = not self._leads or (read and self._append is None and not self.core.inputs_waiting)
+        waits = not self._leads or (self._readings.is_at_end and self._append is None and not self.core.inputs_waiting)
         return self.is_up and self.core.folded == self.servers.log.head and waits
 
     def post(self, observation: Any) -> None:
@@ -152,11 +177,10 @@ class Instance(Process):
             granted = False  # the lease's server does not answer
         else:
             granted = self.servers.claim(self.service.writer, self.core.instance, renew=self._leads)
-        if self._leads and not granted:
+        if self._leads and (not granted or self._readings.is_replaced):
             self._stop_leading()
         elif granted and not self._leads:
             self._leads = True
-            self.terms += 1
             self._ask_head()
 
     def _ask_head(self) -> None:
@@ -175,13 +199,13 @@ class Instance(Process):
             self._stop_leading()
             return
         self._decides = True
-        for name, stream in self.service.sources.items():
-            self._read[name] = self.core.cursors.get(name, 0)
-            self._take_soon(stream)
+        self._readings.begin(self.core)
+        self._take_all_soon()
         self._wake()
 
     def _stop_leading(self) -> None:
         self._leads = self._decides = False
+        self._readings.end()
         self.following.forget_waiting()
         if self._append is not None:
             self._append.close()
@@ -190,23 +214,27 @@ class Instance(Process):
 
     # -- inputs --------------------------------------------------------------------------------------------------------
 
+    def _take_all_soon(self) -> None:
+        for stream in self.service.sources.values():
+            self._take_soon(stream)
+
     def _take_soon(self, stream: MemoryStream) -> None:
         self._soon(stream.name, lambda: self._take(stream), self.random.uniform(0.0005, 0.008))
 
     def _take(self, stream: MemoryStream) -> None:
         if not self._decides:
             return
-        for message in stream.after(self._read[stream.name]):
-            self._read[stream.name] = message.sequence
-            self.core.offer(Offered(self.service.read(self, message), stream.name, message.sequence))
+        if self._readings.is_replaced:
+            self._stop_leading()
+            return
+        self._readings.take(stream.name, lambda message: self.service.read(self, message))
         self._wake()
 
     def read_again(self) -> None:
         """Its readers lose their place and read everything once more."""
         if self._decides:
-            for name, stream in self.service.sources.items():
-                self._read[name] = 0
-                self._take_soon(stream)
+            self._readings.again()
+            self._take_all_soon()
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 

@@ -11,17 +11,17 @@ from msgspec import Struct
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import StoredCommit
-from taskyard.eventlog.log import StreamMessage
-from taskyard.eventlog.memory import MemoryStream
-from taskyard.judge.evidence import Asked, Evidence, Logged, Ran, Told
+from taskyard.judge.evidence import Logged, Ran
 from taskyard.judge.verdict import judge
 from taskyard.scheduler.state import Pool
 from taskyard.simulation.acts import Act
 from taskyard.simulation.defects import put_back
+from taskyard.simulation.evidence import gather, read_log
 from taskyard.simulation.instance import Instance
 from taskyard.simulation.read_model import compare_read_model, project
-from taskyard.simulation.streams import Servers
+from taskyard.simulation.streams import Servers, read_whole
 from taskyard.simulation.tables import Tables
+from taskyard.simulation.time import World
 from taskyard.simulation.yard import Yard
 
 
@@ -68,13 +68,17 @@ def _no_collection() -> Iterator[None]:
 
 def _judge(yard: Yard, without: frozenset[int]) -> Outcome:
     """Read the log and what really ran; say all that is wrong."""
-    world, log = yard.world, _logged(yard.servers)
-    with put_back():
-        verdict = judge(_evidence(yard, log))
-    failures = [*world.failures, *map(str, verdict.faults)]
-    if not world.failures:
+    world, log = yard.world, read_log(yard.servers)
+    failures, tables, commits = world.failures, None, []
+    if not failures:
         commits = _followed(yard.servers)
-        failures += _project_and_compare(commits, world.seed)
+        tables = _project(commits, world)
+    with put_back():
+        verdict = judge(gather(yard, log, tables))
+        failures = [*failures, *map(str, verdict.faults)]
+        if tables is not None:
+            failures += compare_read_model(tables, commits)
+    if commits:
         failures += _compare_instances(yard.instances)
     return Outcome(
         seed=world.seed,
@@ -91,28 +95,14 @@ def _judge(yard: Yard, without: frozenset[int]) -> Outcome:
     )
 
 
-def _project_and_compare(commits: list[StoredCommit[Any]], seed: int) -> list[str]:
+def _project(commits: list[StoredCommit[Any]], world: World) -> Tables | None:
+    """The read model of the whole log; None if it could not be written, which is a failure of the run."""
     with put_back(but=Tables):
         try:
-            tables = project(commits, seed)
-        except Exception:  # noqa: BLE001 - as above
-            return [f"the projector stopped with an error:\n{traceback.format_exc(limit=-3)}"]
-    with put_back():
-        return compare_read_model(tables, commits)
-
-
-def _evidence(yard: Yard, log: list[Logged]) -> Evidence:
-    asked = [
-        Asked(sequence=message.sequence, verb=message.subject.rpartition(".")[2], data=message.data, at=message.at)
-        for message in _all(yard.servers.commands)
-    ]
-    told = [
-        Told(command=command, code=answer.code, task=answer.id, position=answer.position)
-        for command, heard in yard.clients.answers.items()
-        for answers in heard
-        for answer in answers
-    ]
-    return Evidence(log=log, asked=asked, ran=yard.witness.runs, told=told, lied=yard.witness.lied)
+            return project(commits, world.seed)
+        except Exception:  # noqa: BLE001 - whatever a projection raises is a finding
+            world.failures.append(f"the projector stopped with an error:\n{traceback.format_exc(limit=-3)}")
+            return None
 
 
 def _compare_instances(instances: list[Instance]) -> list[str]:
@@ -144,31 +134,11 @@ def _plain(part: Any) -> Any:
     return part
 
 
-def _all(stream: MemoryStream) -> list[StreamMessage]:
-    messages: list[StreamMessage] = []
-    while more := stream.after(len(messages)):
-        messages += more
-    return messages
-
-
 def _followed(servers: Servers) -> list[StoredCommit[Any]]:
     """The log as a follower gives it."""
     commits: list[StoredCommit[Any]] = []
     at = Instant(0)
-    for message in _all(servers.log):
+    for message in read_whole(servers.log):
         commits.append(servers.decoded(message, at))
         at = commits[-1].at
     return commits
-
-
-def _logged(servers: Servers) -> list[Logged]:
-    return [
-        Logged(
-            sequence=message.sequence,
-            at=message.at,
-            seconds=seconds,
-            writer=message.subject.rpartition(".")[2],
-            data=message.data,
-        )
-        for message, seconds in zip(_all(servers.log), servers.stored_at, strict=True)
-    ]

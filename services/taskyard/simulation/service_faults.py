@@ -10,6 +10,8 @@ from taskyard.slot_allocator.liveness import Reconnected
 
 CLOCK_STEPS_SECONDS = (-3600.0, -5.0, -5.0, -0.5, 0.5, 60.0, 3600.0)
 DOWN_SECONDS = (0.2, 2.0, 10.0)
+ROLLING_SECONDS = 1.5
+"""Between the restarts of two instances, where all are restarted one by one."""
 
 
 class ServiceFaults:
@@ -70,7 +72,9 @@ class ServiceFaults:
     def roll(self, random: Random) -> None:
         """Every instance is restarted, one after the other."""
         for number, instance in enumerate(self._instances):
-            self._world.later(1.5 * number, lambda instance=instance: self._stop(instance, random, down_seconds=0.5))
+            self._world.later(
+                ROLLING_SECONDS * number, lambda instance=instance: self._stop(instance, random, down_seconds=0.5)
+            )
 
     def _some(self, random: Random) -> Instance:
         leaders = [instance for instance in self._instances if instance.leads]
@@ -135,6 +139,20 @@ class ServiceFaults:
                 servers.full.discard(name)
 
         self._during(f"{name} is full", 12.0, switch, random)
+
+    def make_anew(self, random: Random) -> None:
+        """Somebody deletes an input stream with all that is in it; another one of its name is there a while later."""
+        servers = self._servers
+        stream = random.choice((servers.commands, servers.reports))
+
+        def switch(on: bool) -> None:
+            if on:
+                servers.make_anew(stream)
+                servers.full.add(stream.name)
+            else:
+                servers.full.discard(stream.name)
+
+        self._during(f"{stream.name} is deleted and made anew, and away", 6.0, switch, random)
 
     def stall(self, random: Random) -> None:
         """An instance does not hear of the log."""

@@ -5,6 +5,7 @@ and its clock may be set.
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from taskyard.contracts.events import AnyEvent, decode_event
@@ -13,7 +14,7 @@ from taskyard.contracts.values import Instant, seconds
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
 from taskyard.eventlog.errors import Unanswered
 from taskyard.eventlog.leases import MemoryLeases
-from taskyard.eventlog.log import StreamMessage
+from taskyard.eventlog.log import CURSOR_SEPARATOR, StreamMessage
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.simulation.snapshots import Snapshots
 from taskyard.simulation.time import World
@@ -26,13 +27,37 @@ FORGOTTEN_ID_CHANCE = 0.2
 codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
 
 
+def cursor_name(stream: MemoryStream) -> str:
+    """The key of an input stream's cursor in commits: see `taskyard.eventlog.memory.MemoryInput`."""
+    return f"{stream.name}{CURSOR_SEPARATOR}{stream.made}"
+
+
+def read_whole(stream: MemoryStream) -> list[StreamMessage]:
+    """Everything that is in a stream."""
+    messages: list[StreamMessage] = []
+    while more := stream.after(len(messages)):
+        messages += more
+    return messages
+
+
+@dataclass(kw_only=True)
+class StoredInput:
+    """An input that was acknowledged, and the name of its stream's cursor; `is_gone` if the stream was deleted since."""
+
+    stream: str
+    message: StreamMessage
+    is_gone: bool = False
+
+
 class Servers:
-    """What NATS is to the services. `listeners` are told of every message that a stream stored."""
+    """What NATS is to the services. `listeners` are told of every message that a stream stored.
+
+    `inputs` are all that were ever stored, by the names of their streams.
+    """
 
     def __init__(self, world: World) -> None:
         self.world = world
         self.clock_offset_seconds = 0.0
-        self.clock_back_seconds = 0.0
         self.is_lease_broken = False
         self.full: set[str] = set()
         self.log = MemoryStream(log_stream(PARTITION), self.clock)
@@ -41,6 +66,7 @@ class Servers:
         self.snapshots = Snapshots()
         self.listeners: list[Callable[[MemoryStream], None]] = []
         self.stored_at: list[float] = []
+        self.inputs: dict[str, list[StoredInput]] = {COMMANDS: [], REPORTS: []}
         self._leases = MemoryLeases(self.clock_of_leases, lease_seconds=LEASE_SECONDS)
         self._message_ids: set[str] = set()
         self._decoded: list[StoredCommit[Any]] = []
@@ -56,7 +82,6 @@ class Servers:
     def step_clock(self, by_seconds: float) -> None:
         """Set the clock of the streams forward or back."""
         self.clock_offset_seconds += by_seconds
-        self.clock_back_seconds += max(0.0, -by_seconds)
 
     # -- the log -------------------------------------------------------------------------------------------------------
 
@@ -107,8 +132,17 @@ class Servers:
             if id is not None:
                 self._message_ids.add(id)
             stream.store(subject, data, headers=headers)
+            message = stream.after(stream.head - 1)[0]
+            self.inputs[stream.name].append(StoredInput(stream=cursor_name(stream), message=message))
             self._tell(stream)
         return True
+
+    def make_anew(self, stream: MemoryStream) -> None:
+        """Delete an input stream with all that is in it, and make another one of its name."""
+        stream.make_anew()
+        self._message_ids.clear()
+        for each in self.inputs[stream.name]:
+            each.is_gone = True
 
     # -- leases --------------------------------------------------------------------------------------------------------
 

@@ -12,10 +12,10 @@ from taskyard.state_projector.rows import (
     TASK_COLUMNS,
     TASK_FIXED_COLUMNS,
     AttemptRow,
-    PoolRow,
-    QueueRow,
     Row,
     WorkerRow,
+    restore_pool,
+    restore_queue,
     restore_record,
 )
 from taskyard.state_projector.store import LogPosition
@@ -83,8 +83,8 @@ class Tables:
         state = ReadState(
             records=[restore_record(row[record]) for row in live],
             attempts=[AttemptRow(*row) for row in current if row is not None and row[ended] is None],
-            queues=[QueueRow(*row) for row in self.queues.values()],
-            pools=[PoolRow(*row) for row in self.pools.values()],
+            queues=[restore_queue(row) for row in self.queues.values()],
+            pools=[restore_pool(row) for row in self.pools.values()],
             workers=[WorkerRow(*row) for row in self.workers.values()],
             counts=dict(self.counts),
         )

@@ -6,6 +6,7 @@ so a run stays much like itself when something is left out of it.
 """
 
 from collections.abc import Callable
+from functools import partial
 from heapq import heappop, heappush
 from random import Random
 
@@ -85,22 +86,26 @@ class Process:
 
     def later(self, delay_seconds: float, step: Step) -> None:
         """Do a step of this life of the process."""
-        life = self.life
+        self.world.later(delay_seconds, partial(self._in_life, self.life, step))
 
-        def guarded() -> None:
-            if self.life != life:
-                return
-            if self._frozen_until > self.world.now:
-                self._held.append(guarded)
-            else:
-                step()
-
-        self.world.later(delay_seconds, guarded)
+    def _in_life(self, life: int, step: Step) -> None:
+        # No closure: one that puts itself aside refers to itself, and each of them would wait for the garbage collector.
+        if self.life != life:
+            return
+        if self.is_frozen:
+            self._held.append(partial(self._in_life, life, step))
+        else:
+            step()
 
     def freeze(self, duration_seconds: float) -> None:
         """Let nothing of it happen for a while; then it goes on where it was."""
         self._frozen_until = max(self._frozen_until, self.world.now + duration_seconds)
         self.world.later(duration_seconds, self._release)
+
+    @property
+    def is_frozen(self) -> bool:
+        """Whether it stands still now."""
+        return self._frozen_until > self.world.now
 
     def thaw(self) -> None:
         """Let everything go on from now."""

@@ -17,12 +17,14 @@ from taskyard.simulation.service_faults import ServiceFaults
 from taskyard.simulation.services import AllocatorService, DispatcherService, SchedulerService
 from taskyard.simulation.streams import Servers
 from taskyard.simulation.time import World
+from taskyard.simulation.upgrades import Upgrades
 
 HEALED_SECONDS_MAX = 400.0
 """So long after everything was healed all that was accepted must have ended: delays after failed deliveries are long."""
 TIDY_SECONDS = 2.0
 SUBMISSIONS = (4, 40)
 COMMANDS = (0, 60)
+MUCH_AT_ONCE = (0,) * 15 + (1,)
 RESTART_CHANCE = 0.2
 STEPS_MAX = 400_000
 TROUBLE_SECONDS = (8.0, 20.0, 40.0)
@@ -52,6 +54,7 @@ class Yard:
         self._ears = [instance for instance in self.instances if isinstance(instance.service, AllocatorService)]
         self.agents: list[Agent] = []
         self._service_faults = ServiceFaults(self.servers, self.network, self.instances)
+        self._upgrades = Upgrades(self.servers, self.network, self.instances)
         self._agent_faults = AgentFaults(world, self.network, self.agents, self._replace)
         self._lies = Lies(world, self.agents, self.reader, self.witness)
         for pool in pools:
@@ -71,11 +74,20 @@ class Yard:
         for number in range(random.randrange(*SUBMISSIONS)):
             submit = partial(clients.submit, world.source(f"submission {number}"))
             acts.plan(random.uniform(0.0, self.trouble_seconds), "somebody submits", submit)
+        for number in range(random.choice(MUCH_AT_ONCE)):
+            submit = partial(clients.submit_much, world.source(f"great submission {number}"))
+            acts.plan(random.uniform(0.0, self.trouble_seconds), "somebody submits much at once", submit)
         for number in range(random.randrange(*COMMANDS)):
             meddle = partial(clients.meddle, world.source(f"command {number}"))
             acts.plan(random.uniform(0.0, self.trouble_seconds), "somebody commands", meddle)
         plan_faults(
-            world, acts, self.trouble_seconds, services=self._service_faults, agents=self._agent_faults, lies=self._lies
+            world,
+            acts,
+            self.trouble_seconds,
+            services=self._service_faults,
+            agents=self._agent_faults,
+            lies=self._lies,
+            upgrades=self._upgrades,
         )
 
     def run(self) -> None:
@@ -88,6 +100,7 @@ class Yard:
         self.world.is_healed = True
         self.network.faultiness = Faultiness()
         self.world.note("all is healed")
+        self._upgrades.heal()
         self._service_faults.heal()
         self._agent_faults.heal()
         self.clients.heal()

@@ -14,7 +14,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
-from taskyard.contracts.fleet import join_counts
+from taskyard.contracts.fleet import concerns, join_counts
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
@@ -142,7 +142,9 @@ class Surroundings:
 
     def _drain_requested(self, event: WorkerDrainRequested, at: Instant) -> None:
         known = self._workers.get(event.worker)
-        if known is not None and (worker := self._change_worker(event.worker, known.incarnation, at)):
+        if known is None or not concerns(event, incarnation=known.incarnation, is_lost=known.lost):
+            return
+        if worker := self._change_worker(event.worker, known.incarnation, at):
             worker.draining, worker.reason = True, plain_text(event.reason)
 
     # -- rows that an event touches ------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
-from taskyard.contracts.fleet import join_counts
+from taskyard.contracts.fleet import concerns, join_counts
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
@@ -144,7 +144,7 @@ class PastState:
         if isinstance(event, WorkerJoined):
             self._joined(event, worker, at)
             return
-        if worker is None or (not isinstance(event, WorkerDrainRequested) and event.incarnation != worker.incarnation):
+        if worker is None or not concerns(event, incarnation=worker.incarnation, is_lost=worker.is_lost):
             return
         worker.changed_at = at
         match event:

@@ -7,11 +7,13 @@ put back while they judge.
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 
-from taskyard.simulation.defects import of_edges, of_fold, of_log, of_loop, of_services
+from taskyard.simulation.defects import of_edges, of_fold, of_inputs, of_log, of_loop, of_services
 from taskyard.simulation.defects.patching import Defect, Patches
 from taskyard.simulation.errors import UnknownDefect
 
-DEFECTS: dict[str, Defect] = of_log.DEFECTS | of_loop.DEFECTS | of_services.DEFECTS | of_fold.DEFECTS | of_edges.DEFECTS
+DEFECTS: dict[str, Defect] = (
+    of_log.DEFECTS | of_loop.DEFECTS | of_inputs.DEFECTS | of_services.DEFECTS | of_fold.DEFECTS | of_edges.DEFECTS
+)
 """What can be broken."""
 
 _patches = Patches()

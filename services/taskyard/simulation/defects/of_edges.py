@@ -5,6 +5,7 @@
 from dataclasses import replace as changed
 from typing import Any
 
+import taskyard.simulation.agent as agent
 from taskyard.agent.slots import SlotMemory
 from taskyard.contracts.values import Instant
 from taskyard.simulation.defects.patching import Replace
@@ -59,6 +60,11 @@ def _journal_has_no_birth(replace: Replace) -> None:
     replace(SlotMemory, "__init__", unaware)
 
 
+def _never_fences_itself(replace: Replace) -> None:
+    """An agent without contact runs on, whatever it runs."""
+    replace(agent, "SELF_FENCE_SECONDS", float("inf"))
+
+
 def _acts_before_it_is_durable(replace: Replace) -> None:
     """An agent answers and begins before its journal is on disk."""
     sync = Journal.sync
@@ -88,6 +94,7 @@ DEFECTS = {
     "cancels-are-not-remembered": _cancels_are_not_remembered,
     "memory-is-not-on-disk": _memory_is_not_on_disk,
     "journal-has-no-birth": _journal_has_no_birth,
+    "never-fences-itself": _never_fences_itself,
     "acts-before-it-is-durable": _acts_before_it_is_durable,
     "rows-apart-from-position": _rows_apart_from_position,
 }
