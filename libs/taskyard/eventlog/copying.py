@@ -20,6 +20,7 @@ from taskyard.eventlog.errors import ApiRefused, CopyRefused, EventLogError, Log
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.jetstream_api import (
     EXPECTED_LAST_SEQUENCE,
+    STORE_NOT_CREATED,
     StoredMessage,
     StreamInfo,
     api_request,
@@ -91,8 +92,8 @@ class LogCopy:
                 await _copied(delete_stream(self._nc, self._snapshots, COPY_SECONDS_MAX))
             config = {**stream_config(self._spec, self._replicas), "first_seq": first}
             call = f"STREAM.CREATE.{self._spec.name}"
-            # Servers that have just met may not all be there yet.
-            passing = (NO_SUITABLE_PEERS,)
+            # Servers that have just met may not all be there yet, and the files of the log before a next generation still be.
+            passing = (NO_SUITABLE_PEERS, STORE_NOT_CREATED)
             await _copied(
                 until_answered(lambda: api_request(self._nc, call, config), COPY_SECONDS_MAX, passing=passing)
             )

@@ -24,6 +24,8 @@ WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
 NO_MESSAGE_FOUND = 10037
 STREAM_NOT_FOUND = 10059
 MESSAGE_TOO_LARGE = 10054
+STORE_NOT_CREATED = 10049
+"""A stream cannot be made now: one of its name was just deleted, and its files are still going."""
 
 NANOSECONDS = 1_000_000_000
 
