@@ -21,6 +21,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import SECOND, Instant, TaskId, digest_bits, format_instant, make_uuid7, seconds
 from taskyard.eventlog.commit import StoredCommit
+from taskyard.eventlog.log import StreamMessage
 from taskyard.replay.comparing import OrderDifference, compare_orders
 from taskyard.replay.crew import Crew
 from taskyard.replay.errors import NothingToReplay
@@ -103,6 +104,25 @@ def replay(
     )
 
 
+class Rerun(Struct, frozen=True, kw_only=True):
+    """The log that recorded commands made once more; `is_over` says whether everything has ended in it."""
+
+    log: list[StreamMessage]
+    is_over: bool
+
+
+def rerun(before: PastState, commits: Iterable[StoredCommit[Any]]) -> Rerun:
+    """Run what was recorded once more, with nothing otherwise. Raises as `replay`."""
+    recorder = Recorder(before)
+    for stored in commits:
+        recorder.see(stored)
+    recording = recorder.recording()
+    if not recording.tasks:
+        raise NothingToReplay("the commits hold no tasks")
+    as_it_was = WhatIf()
+    return _Replay(recording, _workers(recording, as_it_was), as_it_was).rerun()
+
+
 class _Replay:
     """The run: puts everything that was recorded on the agenda of a yard, and reads what it comes to."""
 
@@ -128,6 +148,11 @@ class _Replay:
         span = self._recording.ended - self._recording.began
         until = Instant(self._recording.ended + 2 * span + seconds(OVERTIME_SECONDS))
         self._yard.run(until, lambda: not self._yard.has_live_tasks, progress)
+
+    def rerun(self) -> Rerun:
+        """Run it to its end; the log that it made."""
+        self.run(lambda _: None)
+        return Rerun(log=self._yard.stored(), is_over=not self._yard.has_live_tasks)
 
     @property
     def estimated(self) -> set[TaskId]:

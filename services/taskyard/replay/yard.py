@@ -15,6 +15,7 @@ from taskyard.dispatcher.decide import Answered, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
+from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import LoopCore, Offered
 from taskyard.replay.errors import ReplayTooLong
@@ -139,6 +140,13 @@ class Yard:
     def has_live_tasks(self) -> bool:
         """Whether a task has not ended."""
         return bool(self._dispatcher.machine.state.tasks.live)  # pyright: ignore[reportAttributeAccessIssue]
+
+    def stored(self) -> list[StreamMessage]:
+        """The whole log as it was stored."""
+        messages: list[StreamMessage] = []
+        while batch := self._stream.after(len(messages)):
+            messages += batch
+        return messages
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 

@@ -1,21 +1,33 @@
-"""`taskyard.simulation`: run one seed, many, or as many as fit a time; say what failed and how to see it again."""
+"""`taskyard.simulation`: run one seed, many, or as many as fit a time, or a slice of a recorded log; say what failed and
+how to see it again.
+"""
 
 import argparse
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 
+from taskyard.eventlog.errors import SliceUnreadable
+from taskyard.replay.errors import ReplayError
 from taskyard.simulation.acts import parse_numbers
 from taskyard.simulation.defects import DEFECTS, defect
-from taskyard.simulation.history import replay_options, shortened_history
+from taskyard.simulation.history import FAILURES_SHOWN_MAX, replay_options, shortened_history
 from taskyard.simulation.run import Outcome, run_seed
 from taskyard.simulation.shrink import shrink
+from taskyard.simulation.slices import run_slice
 
 SEEDS_DEFAULT = 300
 PROGRESS_SECONDS = 5.0
 HISTORIES_MAX = 3
+_DESCRIPTION = """Runs the control plane under faults, from seeds.
+Exit code 1 if any seed failed, 2 for a slice that cannot be run."""
+
+UNREADABLE = 2
+"""The exit status where a slice cannot be read or run."""
 
 
 class Totals:
@@ -67,6 +79,8 @@ class Totals:
 def main(argv: list[str]) -> int:
     """Simulate and print; 1 if any seed failed."""
     options = _parse(argv)
+    if options.slice is not None:
+        return _run_slice(options)
     totals, shown_at = Totals(), 0.0
     with defect(options.defect):
         for seed in _seeds(options):
@@ -81,6 +95,24 @@ def main(argv: list[str]) -> int:
     if options.json:
         print(totals.json(), flush=True)
     return 1 if totals.failed else 0
+
+
+def _run_slice(options: argparse.Namespace) -> int:
+    try:
+        with defect(options.defect):
+            outcome = run_slice(options.slice)
+    except (SliceUnreadable, ReplayError, OSError) as error:
+        told = error.strerror if isinstance(error, OSError) else error
+        print(f"{options.slice}: {told}", file=sys.stderr)
+        return UNREADABLE
+    for failure in outcome.failures[:FAILURES_SHOWN_MAX]:
+        print(failure)
+    left = "all have ended" if outcome.is_over else "not all have ended"
+    print(f"{outcome.tasks} tasks, {outcome.events} events, {len(outcome.failures)} failures; {left}")
+    if options.json:
+        values = {"seeds": 0, "failed": int(bool(outcome.failures)), "events": outcome.events, "tasks": outcome.tasks}
+        print(msgspec.json.encode(values).decode(), flush=True)
+    return 1 if outcome.failures else 0
 
 
 def _print_failure(outcome: Outcome, name: str | None, *, is_short: bool) -> None:
@@ -117,13 +149,16 @@ def _numbers(text: str) -> frozenset[int]:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="./dev simulate",
-        description="Runs the control plane under faults, from seeds. Exit code 1 if any seed failed.",
+        description=_DESCRIPTION,
         epilog=_told_defects(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--seed", type=int, metavar="N", help="run this one")
     which.add_argument("--seeds", type=int, metavar="COUNT", help=f"run so many (default {SEEDS_DEFAULT})")
+    which.add_argument(
+        "--slice", type=Path, metavar="FILE", help="run what a slice of `taskyard log export` recorded, without faults"
+    )
     which.add_argument("--minutes", type=float, metavar="M", help="run as many as fit this time")
     nothing: frozenset[int] = frozenset()
     parser.add_argument(
