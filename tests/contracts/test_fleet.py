@@ -42,7 +42,7 @@ class Story:
         return self
 
     def idle(self, kind: str) -> int:
-        return self.fleet.idle_for("default", kind)
+        return sum(count for accepts, count in self.fleet.idle.get("default", {}).items() if kind in accepts)
 
 
 def joined(worker: str = "w", incarnation: int = 1, slots=SLOTS) -> WorkerJoined:

@@ -115,10 +115,6 @@ class Fleet:
             elif change.holds is None:
                 self._set(*change.held, None)
 
-    def idle_for(self, pool: str, kind: str) -> int:
-        """How many idle slots of the pool take the kind."""
-        return sum(count for accepts, count in self.idle.get(pool, {}).items() if kind in accepts)
-
     def size_for(self, pool: str, kind: str) -> int:
         """How many slots of the pool, idle or not, take the kind."""
         return sum(count for accepts, count in self.size.get(pool, {}).items() if kind in accepts)

@@ -41,8 +41,8 @@ class Admission:
         self._now = now
         self._agenda: Agenda = state.agenda
         self._events: list[Event] = []
-        # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
         self._submitted = [event for event in decided if isinstance(event, TaskSubmitted)]
+        # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
         self._taken = {event.task for event in decided if isinstance(event, TaskStopRequested | ForceStopped)}
         self._closed = {
             event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
