@@ -12,6 +12,7 @@ from taskyard.scheduler.answers import AnswerDoor
 from taskyard.scheduler.decide import decide
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.state import Saved, SchedulerState
+from taskyard.scheduler.verbs import check_verbs
 
 
 class Scheduler:
@@ -21,6 +22,7 @@ class Scheduler:
     snapshot_version = 2
 
     def __init__(self, roles: Mapping[str, Role]) -> None:
+        check_verbs()
         self.state = SchedulerState()
         self._roles = roles
 

@@ -13,9 +13,9 @@ from taskyard.contracts.values import TaskId
 from taskyard.dispatcher.decide import _Attempts
 from taskyard.dispatcher.delivery import Deliveries
 from taskyard.scheduler.admission import Admission
-from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.known import KnownCommands
 from taskyard.scheduler.state import SchedulerState
+from taskyard.scheduler.verbs import View
 from taskyard.simulation.defects.patching import Replace
 
 # -- the scheduler -----------------------------------------------------------------------------------------------------
@@ -80,10 +80,10 @@ def _confirms_what_is_shown_now(replace: Replace) -> None:
     """An answer that names no attempt counts for the plan that is shown when it is decided, though it is older."""
 
     def careless(self: Any, _message: Any, body: Any) -> int:
-        record = self._state.tasks.live.get(TaskId(body.task))
+        record = self.state.tasks.live.get(TaskId(body.task))
         return body.attempt or (record.plan_attempt if record is not None else 0) or 0
 
-    replace(Intake, "_plan_seen", careless)
+    replace(View, "plan_seen", careless)
 
 
 # -- the slot allocator ------------------------------------------------------------------------------------------------

@@ -1,0 +1,208 @@
+"""What each verb about what there is becomes: one decision for each, by its own name.
+
+`submit` and `retry` make tasks and are decided by `Submissions`. A verb is never told by the form of its body: two verbs
+share a form and ask for opposite things.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from taskyard.contracts.commands import (
+    BODIES,
+    ApprovalCommand,
+    ConfigurePoolCommand,
+    ConfigureQueueCommand,
+    DrainCommand,
+    LockCommand,
+    QueueCommand,
+    ReprioritiseCommand,
+    TaskCommand,
+    may_touch,
+)
+from taskyard.contracts.events import (
+    ApplyConfirmed,
+    ApplyDiscarded,
+    Event,
+    FieldError,
+    ForceStopped,
+    PoolConfigured,
+    QueueConfigured,
+    QueueLocked,
+    QueuePaused,
+    QueueResumed,
+    QueueUnlocked,
+    TaskReprioritised,
+    TaskStopRequested,
+    WorkerDrainRequested,
+)
+from taskyard.contracts.lifecycle import CAUSE_CANCEL
+from taskyard.contracts.values import CommandId, Role, TaskId
+from taskyard.scheduler.messages import CommandMessage, Refused, lost_worker
+from taskyard.scheduler.state import SchedulerState
+
+RETRY = "retry"
+
+
+class VerbsDiffer(Exception):
+    """A verb has a body and no decision, or a decision and no body: the program must not start. The cure is in its code."""
+
+
+class View:
+    """What a decision looks at: the folded state, and what each principal may do."""
+
+    def __init__(self, state: SchedulerState, roles: Mapping[str, Role]) -> None:
+        self.state = state
+        self._roles = roles
+
+    def role(self, principal: str) -> Role:
+        """The role of a principal; whoever is unknown may only look."""
+        return self._roles.get(principal, Role.VIEWER)
+
+    def touchable(self, message: CommandMessage, task: str) -> TaskId:
+        """The task's id, if the principal may command it.
+
+        Raises:
+            Refused: there is no such task, or it is another's.
+        """
+        known = self.state.known.tasks.get(TaskId(task))
+        record = self.state.tasks.live.get(TaskId(task))
+        by = record.submitted_by if record is not None else known.by if known is not None else None
+        if by is None or (record is not None and record.pool != message.pool):
+            raise Refused(404, "not_found", f"no task {task} in pool {message.pool}")
+        if not may_touch(self.role(message.principal), message.principal, by):
+            raise Refused(403, "forbidden", f"the task is {by}'s")
+        return TaskId(task)
+
+    def plan_seen(self, message: CommandMessage, body: ApprovalCommand) -> int:
+        """The attempt whose plan the answer is for. One that names none counts for the plan of its own time.
+
+        Raises:
+            Refused: there is a newer plan.
+        """
+        if body.attempt is not None:
+            return body.attempt
+        record = self.state.tasks.live.get(TaskId(body.task))
+        if record is None:
+            known = self.state.known.tasks.get(TaskId(body.task))
+            return (known.plan_confirmed if known is not None else None) or 0
+        if record.planned_at is not None and record.planned_at > message.at:
+            raise Refused(409, "plan_changed", "there is another plan now; look at it first")
+        return record.plan_attempt or 0
+
+
+Decide = Callable[[View, CommandMessage, Any, CommandId], Event]
+"""Decides on a command whose body, of the verb's own form, has been read. Raises `Refused`."""
+
+
+def _cancel(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
+    return TaskStopRequested(
+        task=view.touchable(message, body.task),
+        cause=CAUSE_CANCEL,
+        by=message.principal,
+        reason=body.reason,
+        command=id,
+    )
+
+
+def _force_stop(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
+    if not body.reason:
+        error = FieldError(path="reason", message="is required")
+        raise Refused(422, "invalid", "a force-stop needs a reason", error)
+    task = view.touchable(message, body.task)
+    return ForceStopped(task=task, by=message.principal, reason=body.reason, command=id)
+
+
+def _confirm(view: View, message: CommandMessage, body: ApprovalCommand, id: CommandId) -> Event:
+    return ApplyConfirmed(
+        task=view.touchable(message, body.task),
+        attempt=view.plan_seen(message, body),
+        by=message.principal,
+        comment=body.comment,
+        command=id,
+    )
+
+
+def _discard(view: View, message: CommandMessage, body: ApprovalCommand, id: CommandId) -> Event:
+    return ApplyDiscarded(
+        task=view.touchable(message, body.task),
+        attempt=view.plan_seen(message, body),
+        by=message.principal,
+        comment=body.comment,
+        command=id,
+    )
+
+
+def _reprioritise(view: View, message: CommandMessage, body: ReprioritiseCommand, id: CommandId) -> Event:
+    task = view.touchable(message, body.task)
+    return TaskReprioritised(task=task, priority=body.priority, by=message.principal, command=id)
+
+
+def _configure_pool(_: View, message: CommandMessage, body: ConfigurePoolCommand, id: CommandId) -> Event:
+    return PoolConfigured(
+        pool=message.pool,
+        by=message.principal,
+        command=id,
+        max_waiting=body.max_waiting,
+        approval_timeout_seconds=body.approval_timeout_seconds,
+        placement=body.placement,
+    )
+
+
+def _configure_queue(_: View, message: CommandMessage, body: ConfigureQueueCommand, id: CommandId) -> Event:
+    return QueueConfigured(
+        pool=message.pool, queue=body.queue, by=message.principal, command=id, max_running=body.max_running
+    )
+
+
+def _pause(_: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+    return QueuePaused(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
+
+
+def _resume(_: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+    return QueueResumed(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
+
+
+def _lock(_: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+    return QueueLocked(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
+
+
+def _unlock(_: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+    return QueueUnlocked(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
+
+
+def _drain(view: View, message: CommandMessage, body: DrainCommand, id: CommandId) -> Event:
+    worker = view.state.fleet.workers.get(body.worker)
+    if worker is None or worker.pool != message.pool:
+        raise Refused(404, "not_found", f"no worker {body.worker} in pool {message.pool}")
+    if worker.is_lost and not worker.is_draining:
+        raise lost_worker(body.worker)
+    return WorkerDrainRequested(
+        pool=message.pool, worker=body.worker, by=message.principal, reason=body.reason, command=id
+    )
+
+
+DECISIONS: dict[str, Decide] = {
+    "cancel": _cancel,
+    "force-stop": _force_stop,
+    "confirm": _confirm,
+    "discard": _discard,
+    "reprioritise": _reprioritise,
+    "configure-pool": _configure_pool,
+    "configure-queue": _configure_queue,
+    "pause": _pause,
+    "resume": _resume,
+    "lock": _lock,
+    "unlock": _unlock,
+    "drain": _drain,
+}
+
+
+def check_verbs(bodies: Iterable[str] = BODIES, decisions: Iterable[str] = (RETRY, *DECISIONS)) -> None:
+    """Every verb that may be read is decided, and no other.
+
+    Raises:
+        VerbsDiffer: it is not so.
+    """
+    differ = sorted(set(bodies) ^ set(decisions))
+    if differ:
+        raise VerbsDiffer(f"verbs without a body or without a decision: {', '.join(differ)}")
