@@ -16,6 +16,7 @@ from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import OUTPUT_CLOSE_SECONDS, AttemptOutput
 from taskyard.agent.process import ENV_ATTEMPT, ENV_TASK, LEFTOVER_GRACE_SECONDS, Program, spawn, stop_group
+from taskyard.agent.progress import ProgressTold
 from taskyard.agent.slots import SlotMemory
 from taskyard.agent.stopping import TIMED_OUT, StopRequest
 from taskyard.agent.tracing import Tracing
@@ -50,7 +51,7 @@ class Attempt:
         self._outbox = outbox
         self._output = output
         self._has_started = False
-        self._progressed_at: float | None = None
+        self._progress = ProgressTold(self._send_progress, seconds_min=PROGRESS_SECONDS_MIN)
 
     def stop(self, request: StopRequest) -> None:
         """Stop it. The first reason counts; a shorter grace of a later one does not."""
@@ -100,10 +101,13 @@ class Attempt:
 
     def progress(self, percent: int, message: str) -> None:
         """See `Context.progress`."""
-        now = asyncio.get_running_loop().time()
-        if self._progressed_at is not None and now - self._progressed_at < PROGRESS_SECONDS_MIN:
-            return
-        self._progressed_at = now
+        self._progress.tell(percent, message)
+
+    def end_progress(self) -> None:
+        """Its end is reported next: what was not told yet is told before."""
+        self._progress.end()
+
+    def _send_progress(self, percent: int, message: str) -> None:
         one = self.assignment
         text = message[:MESSAGE_CHARACTERS_MAX]
         self._outbox.add(
@@ -224,6 +228,7 @@ class Attempts:
         finally:
             timer.cancel()
             pump.cancel()
+            attempt.end_progress()
         self._memory.ended(assignment.position, report)
         self._journal.write_memory(self._memory.take_changes())
         self._outbox.add([report])

@@ -66,7 +66,7 @@ class Context(Protocol):
         ...
 
     def progress(self, percent: int, message: str) -> None:
-        """Report progress; too frequent ones are left out."""
+        """Report progress. Of what comes too fast the newest counts, and is told in time or at the end."""
         ...
 
 
