@@ -106,6 +106,9 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
         canonical = msgspec.json.encode(msgspec.json.decode(spec.input), order="sorted")
     except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "input")) from error
+    if len(canonical) > kind.input_bytes_max:  # `1e15` is written with 18 characters
+        message = f"larger than {kind.input_bytes_max} bytes as it is stored"
+        raise InvalidCommand(FieldError(path="input", message=message))
     return msgspec.structs.replace(spec, input=Raw(canonical))
 
 

@@ -14,7 +14,9 @@ from taskyard.contracts.values import EVENTS_PER_COMMIT_MAX, Instant
 from taskyard.eventlog.errors import CommitTooLarge, CommitUnreadable
 
 COMMIT_BYTES_MAX = 512 * 1024
-"""The longest stored form of a commit, in bytes. Machines aim at half of it; names that only subjects bear may add to it."""
+"""The longest stored form of a commit, in bytes. Names that only subjects bear may add to it."""
+COMMIT_BYTES_AIM = COMMIT_BYTES_MAX // 2
+"""What several inputs together may make: a larger commit is decided again with fewer of them."""
 
 HASH_BYTES = 16
 

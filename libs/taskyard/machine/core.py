@@ -8,6 +8,8 @@ They are the protocol's safety:
   first and so moves the fence: a stale leader's append is refused, and it steps down.
 - An instance that folds another's epoch of its writer stops deciding at that position.
 - Cursors in commits name the last input accounted for; a new leader goes on behind them.
+- No input ends a service: one that makes deciding raise, or a commit too large, is found by deciding on fewer and fewer,
+  and refused by itself.
 """
 
 from collections import deque
@@ -19,9 +21,9 @@ from typing import Any, Generic, Protocol, TypeVar
 from msgspec import Struct
 
 from taskyard.contracts.values import Instant, Position, positions_of, seconds
-from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
+from taskyard.eventlog.commit import COMMIT_BYTES_AIM, Commit, CommitCodec, StoredCommit
 from taskyard.eventlog.log import CURSOR_SEPARATOR
-from taskyard.machine.machine import Machine
+from taskyard.machine.machine import Decision, Fault, Machine
 
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
@@ -117,6 +119,8 @@ class LoopCore(Generic[InputT, EffectT]):
         self._taken: dict[str, int] = {}
         self._in_flight = False
         self._own_last = 0
+        self._shown_max = INPUTS_OFFERED_MAX
+        self._faults: list[Fault] = []
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
@@ -165,6 +169,7 @@ class LoopCore(Generic[InputT, EffectT]):
     def take_over(self, monotonic: float) -> Append:
         """The epoch that makes this instance the leader once it is stored and folded."""
         self.role = Role.TAKING_OVER
+        self._in_flight = True
         return self._append([], self.epoch + 1, {}, monotonic)
 
     def step_down(self) -> None:
@@ -227,23 +232,90 @@ class LoopCore(Generic[InputT, EffectT]):
         """The next commit to append; None when nothing is to be appended or it is not the time to decide."""
         self._follow_clock_back(monotonic)
         while self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded:
-            offered = list(islice(self._inputs, INPUTS_OFFERED_MAX))
-            decision = self.machine.decide(self.now(monotonic), [each.input for each in offered])
-            self._take(offered[: decision.taken])
-            if decision.events:
-                return self._append(decision.events, self.epoch, self._cursors_ahead(), monotonic)
+            offered = list(islice(self._inputs, self._shown_max))
+            try:
+                decision, append = self._decide_on(offered, monotonic)
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the service: see `_fewer`
+                decision, append = self._fewer(offered, error, monotonic)
+            if append is not None:
+                return append
             if not decision.taken:
                 return None
         return None
 
-    def _take(self, offered: Sequence[Offered[InputT]]) -> None:
-        for each in offered:
+    def take_faults(self) -> Sequence[Fault]:
+        """What stood aside since the last time, to tell of it."""
+        faults, self._faults = self._faults, []
+        return faults
+
+    def _decide_on(self, offered: Sequence[Offered[InputT]], monotonic: float) -> tuple[Decision, Append | None]:
+        """Decide on these inputs as long as they do not make a commit too large."""
+        while True:
+            decision = self.machine.decide(self.now(monotonic), [each.input for each in offered])
+            append = self._encoded(decision, offered, monotonic)
+            if append is None or len(append.data) <= COMMIT_BYTES_AIM or decision.taken <= 1:
+                self._take(decision, offered, append)
+                self._shown_max = min(INPUTS_OFFERED_MAX, 2 * self._shown_max)
+                return decision, append
+            self.machine.look_again(self.now(monotonic))
+            self._shown_max = decision.taken // 2
+            offered = offered[: self._shown_max]
+
+    def _fewer(
+        self, offered: Sequence[Offered[InputT]], error: Exception, monotonic: float
+    ) -> tuple[Decision, Append | None]:
+        """Deciding on these inputs raised: half of them, then one, then none; only then is the one the cause.
+
+        Raises:
+            Exception: what deciding raises without any input.
+        """
+        while True:
+            self.machine.look_again(self.now(monotonic))
+            if not offered:
+                raise error
+            self._shown_max = max(1, len(offered) // 2)
+            first, offered = offered[:1], offered[: len(offered) // 2]
+            try:
+                decision, append = self._decide_on(offered, monotonic)
+            except Exception as again:  # noqa: BLE001 - as above
+                error = again
+                continue
+            if offered or append is not None:
+                return decision, append
+            return self._refuse(first, error, monotonic)
+
+    def _refuse(
+        self, first: Sequence[Offered[InputT]], error: Exception, monotonic: float
+    ) -> tuple[Decision, Append | None]:
+        try:
+            decision = self.machine.refuse(self.now(monotonic), first[0].input, error)
+            append = self._encoded(decision, first, monotonic)
+        except Exception as again:  # noqa: BLE001 - one that cannot even be refused is passed over
+            fault = Fault(f"{first[0].stream} {first[0].sequence}", again)
+            decision, append = Decision(events=[], taken=1, faults=(fault,)), None
+        self._take(decision, first, append)
+        return decision, append
+
+    def _take(self, decision: Decision, offered: Sequence[Offered[InputT]], append: Append | None) -> None:
+        """The decision stands: its inputs are done with."""
+        for each in offered[: decision.taken]:
             self._inputs.popleft()
             if each.stream is not None:
                 self._taken[each.stream] = each.sequence
+        self._faults += decision.faults
+        self._in_flight = append is not None
 
-    def _cursors_ahead(self) -> dict[str, int]:
-        return {stream: sequence for stream, sequence in self._taken.items() if sequence != self.cursors.get(stream, 0)}
+    def _encoded(self, decision: Decision, offered: Sequence[Offered[InputT]], monotonic: float) -> Append | None:
+        if not decision.events:
+            return None
+        return self._append(decision.events, self.epoch, self._cursors_ahead(offered[: decision.taken]), monotonic)
+
+    def _cursors_ahead(self, taken: Sequence[Offered[InputT]]) -> dict[str, int]:
+        reached = dict(self._taken)
+        for each in taken:
+            if each.stream is not None:
+                reached[each.stream] = each.sequence
+        return {stream: sequence for stream, sequence in reached.items() if sequence != self.cursors.get(stream, 0)}
 
     def _append(self, events: list[Any], epoch: int, cursors: dict[str, int], monotonic: float) -> Append:
         commit = Commit(
@@ -255,9 +327,7 @@ class LoopCore(Generic[InputT, EffectT]):
             cursors=cursors,
             events=tuple(events),
         )
-        data = self._codec.encode(commit)
-        self._in_flight = True
-        return Append(data, self._writer_sequence)
+        return Append(self._codec.encode(commit), self._writer_sequence)
 
     def appended(self, sequence: int) -> None:
         """The append in flight is stored at `sequence`; deciding goes on once it is folded."""

@@ -17,6 +17,7 @@ from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, work_with_lease
 from taskyard.eventlog.log import EventLog, InputStream, StreamMessage
 from taskyard.eventlog.snapshots import SnapshotStore
 from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.machine import Fault
 from taskyard.machine.snapshots import SnapshotKeeper
 
 InputT = TypeVar("InputT")
@@ -54,6 +55,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         self.core = core
         self.is_recovered = False
         self.commits_appended = 0
+        self.inputs_failed = 0
         self._log = log
         self._lease = lease
         self._lease_seconds = lease_seconds
@@ -169,7 +171,7 @@ class MachineLoop(Generic[InputT, EffectT]):
     async def _decide(self) -> None:
         while True:
             self._wake.clear()
-            while (append := self.core.decide(time.monotonic())) is not None:
+            while (append := self._next()) is not None:
                 await self._append(append)
                 self._act()
                 if self._is_leaving:
@@ -183,6 +185,16 @@ class MachineLoop(Generic[InputT, EffectT]):
                 raise SteppedDown("another instance took over")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._wake.wait(), self.core.wait_seconds(time.monotonic()))
+
+    def _next(self) -> Append | None:
+        append = self.core.decide(time.monotonic())
+        for fault in self.core.take_faults():
+            self._tell(fault)
+        return append
+
+    def _tell(self, fault: Fault) -> None:
+        self.inputs_failed += 1
+        self._logger.error("could not be decided on", reference=fault.reference, exc_info=fault.error)
 
     async def _append(self, append: Append) -> None:
         """Append, and wait until it is folded here: only then something may be decided again."""
@@ -208,8 +220,17 @@ class MachineLoop(Generic[InputT, EffectT]):
                         self._logger.error("an input stream lost its end and is read again", stream=name, end=reached)
                         self.core.read_again(name)
                     reached = message.sequence
-                    self.core.offer(Offered(await source.read(message), name, message.sequence))
+                    await self._offer(source, name, message)
                 self._wake.set()
+
+    async def _offer(self, source: Source[InputT], name: str, message: StreamMessage) -> None:
+        """Let a message wait for its decision; one that cannot be made an input is passed over, told and counted."""
+        try:
+            read = await source.read(message)
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, those behind it go on
+            self._tell(Fault(f"{name} {message.sequence}", error))
+        else:
+            self.core.offer(Offered(read, name, message.sequence))
 
     async def _has_room(self) -> None:
         """Until inputs were decided on, which need not have made any event."""

@@ -16,14 +16,26 @@ InputT = TypeVar("InputT", contravariant=True)
 EffectT = TypeVar("EffectT", covariant=True)
 
 
+class Fault(Struct, frozen=True):
+    """Something that could not be decided on as it should, since deciding raised `error`, and that stands aside.
+
+    `reference` names it in the log of the program, where the error is told, and to whoever is told of the fault.
+    """
+
+    reference: str
+    error: Exception
+
+
 class Decision(Struct, frozen=True, kw_only=True):
     """Events to append as one commit, and how many of the offered inputs they account for (always the first ones).
 
     A machine takes no more inputs and chooses no more events than fit a commit; what is left it is asked again.
+    `faults` are told and counted once the decision stands.
     """
 
     events: list[Any]
     taken: int = 0
+    faults: Sequence[Fault] = ()
 
 
 class Machine(Protocol[InputT, EffectT]):
@@ -46,6 +58,17 @@ class Machine(Protocol[InputT, EffectT]):
 
     def decide(self, now: Instant, inputs: Sequence[InputT]) -> Decision:
         """What should be appended now. Called again until it chooses nothing and takes nothing."""
+        ...
+
+    def look_again(self, now: Instant) -> None:
+        """What was decided last is not appended: look at everything once more. What is known beside the log stays."""
+        ...
+
+    def refuse(self, now: Instant, culprit: InputT, error: Exception) -> Decision:
+        """What to do with an input that makes every decision raise `error`, or too large: pass it over, with its fault.
+
+        Only the input is looked at, and the events are few and short.
+        """
         ...
 
     def effects(self, now: Instant) -> Sequence[EffectT]:

@@ -7,10 +7,10 @@ import msgspec
 
 from taskyard.contracts.events import DISPATCHER
 from taskyard.contracts.values import Instant, Position
-from taskyard.dispatcher.decide import Input, decide
+from taskyard.dispatcher.decide import Input, ReportsRead, decide
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.state import DispatcherState, Saved
-from taskyard.machine.machine import Decision
+from taskyard.machine.machine import Decision, Fault
 
 
 class Dispatcher:
@@ -37,6 +37,15 @@ class Dispatcher:
     def decide(self, now: Instant, inputs: Sequence[Input]) -> Decision:
         """Decide on reports, answers and deadlines."""
         return decide(self.state, now, inputs)
+
+    def look_again(self, now: Instant) -> None:
+        """Look at everything once more: what agents were asked meanwhile is asked again."""
+        self.state.lead()
+
+    def refuse(self, now: Instant, culprit: Input, error: Exception) -> Decision:
+        """Pass over what an agent said: an attempt whose end it told runs out of time."""
+        who = culprit.agent if isinstance(culprit, ReportsRead) else culprit.request.agent
+        return Decision(events=[], taken=1, faults=(Fault(f"{type(culprit).__name__} of {who}", error),))
 
     def effects(self, now: Instant) -> Sequence[SendAssignments | SendCancels]:
         """What agents have to be sent."""

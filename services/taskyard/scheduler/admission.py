@@ -6,6 +6,7 @@ What was chosen within one decision is held in an overlay, since the state chang
 from collections.abc import Sequence
 
 from taskyard.contracts.events import (
+    SCHEDULER,
     Event,
     ForceStopped,
     QueueConfigured,
@@ -18,7 +19,9 @@ from taskyard.contracts.events import (
 from taskyard.contracts.fleet import Accepts
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import Instant, TaskId
+from taskyard.machine.machine import Fault
 from taskyard.scheduler.agenda import Agenda, Head
+from taskyard.scheduler.messages import INTERNAL_ERROR
 from taskyard.scheduler.pools import Pool, Queue
 from taskyard.scheduler.state import SchedulerState
 
@@ -50,13 +53,20 @@ class Admission:
         self._admitted: dict[tuple[str, str], int] = {}
         self._holders: dict[tuple[str, str], TaskId] = {}
         self._scheduled: dict[tuple[str, str], int] = {}
+        self.faults: list[Fault] = []
+        self._failed: set[tuple[str, str]] = set()
 
     def choose(self) -> list[Event]:
         """Events for every pool that was touched, up to the limit; a pool that is not finished stays touched."""
         for name in list(self._agenda.touched):
             if name in self._closed:
                 continue
-            if self._fill(self._state.pool(name)):
+            try:
+                is_full = self._fill(self._state.pool(name))
+            except Exception as error:  # noqa: BLE001 - one pool must not stop all others
+                self.faults.append(Fault(f"pool {name}", error))
+                is_full = True
+            if is_full:
                 del self._agenda.touched[name]
         self._choose_submitted()
         return self._events
@@ -84,7 +94,7 @@ class Admission:
                 clear[event.pool] = None
                 continue
             queue = self._state.queue(event.pool, event.queue)
-            if self._is_open(queue, event.task if event.exclusive else None):
+            if self._may_run(queue, event.task if event.exclusive else None):
                 self._schedule(event.task, event)
 
     def _clear(self, name: str) -> Pool | None:
@@ -129,7 +139,7 @@ class Admission:
         """The first waiting task of a kind whose queue lets it run."""
         while (found := self._agenda.head(pool, kind, self._state.tasks, self._taken, self._now)) is not None:
             record = found[1]
-            if self._is_open(self._state.queue(pool, record.queue), record.id if record.exclusive else None):
+            if self._may_run(self._state.queue(pool, record.queue), record.id if record.exclusive else None):
                 return found
             self._agenda.block(pool, kind)
         return None
@@ -154,6 +164,24 @@ class Admission:
         """Scheduled tasks without a slot that any slot of these classes could take."""
         kinds = {kind for accepts in classes for kind in accepts}
         return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
+
+    def _may_run(self, queue: Queue, exclusive: TaskId | None) -> bool:
+        """`_is_open`. A queue on which it raises is paused, so that it stops no other, and people see why it stands still.
+
+        Somebody resumes it once the cause is mended, and it is looked at again.
+        """
+        key = (queue.pool, queue.name)
+        if key in self._failed:
+            return False
+        try:
+            return self._is_open(queue, exclusive)
+        except Exception as error:  # noqa: BLE001 - as above
+            reference = f"queue {queue.name} of pool {queue.pool}"
+            self._failed.add(key)
+            self.faults.append(Fault(reference, error))
+            reason = f"{INTERNAL_ERROR}: see {reference!r} in the scheduler's log, then resume it"
+            self._events.append(QueuePaused(pool=queue.pool, queue=queue.name, by=SCHEDULER, reason=reason))
+            return False
 
     def _is_open(self, queue: Queue, exclusive: TaskId | None) -> bool:
         """Whether the queue lets one more of its tasks run; `exclusive` is the task that would take its workspace."""

@@ -4,9 +4,10 @@ A door that stored a command waits for its outcome. What was decided is told onl
 the verdict; what is lost with a leader is not told again (the door answers without a position then, and may ask again).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.commands import Answer, AnswerBatch, CommandAnswers
@@ -26,6 +27,9 @@ from taskyard.scheduler.messages import CommandMessage
 WAITING_MAX = 50_000
 """Commands whose outcome is waited for; beyond it the oldest are given up."""
 
+MESSAGE_BYTES_MAX = 256 * 1024
+"""One message to a door holds no more, unless it is one command's; the server takes four times as much."""
+
 
 class AnswerDoor(Struct, frozen=True, kw_only=True):
     """Tell a door outcomes."""
@@ -44,34 +48,60 @@ class _Open(Struct, kw_only=True):
     missing: int
 
 
+_Expected = tuple[CommandMessage, str, CommandId, list[Answer | CommandId | TaskId]]
+
+
+def packed(batch: AnswerBatch) -> Iterator[bytes]:
+    """The batch as messages that can be sent."""
+    data = msgspec.json.encode(batch)
+    half = len(batch.outcomes) // 2
+    if len(data) <= MESSAGE_BYTES_MAX or not half:
+        yield data
+        return
+    yield from packed(AnswerBatch(outcomes=batch.outcomes[:half]))
+    yield from packed(AnswerBatch(outcomes=batch.outcomes[half:]))
+
+
 class Answers:
-    """What doors wait for."""
+    """What doors wait for. What a decision expects counts once the decision stands."""
 
     def __init__(self) -> None:
+        self._decided: list[_Expected] = []
         self._open: dict[CommandId | TaskId, list[tuple[_Open, int]]] = {}
         self._ready: dict[str, list[CommandAnswers]] = {}
 
     def expect(self, message: CommandMessage, command: CommandId, answers: list[Answer | CommandId | TaskId]) -> None:
         """A door waits for a command: `answers` has what is known at once, and the id by which the rest will be settled."""
-        if message.door is None:
-            return
-        known = [answer if isinstance(answer, Answer) else None for answer in answers]
-        waits = _Open(
-            door=message.door, command=command, sequence=message.sequence, answers=known, missing=known.count(None)
-        )
-        for index, answer in enumerate(answers):
-            if not isinstance(answer, Answer):
-                self._open.setdefault(answer, []).append((waits, index))
-        while len(self._open) > WAITING_MAX:
-            del self._open[next(iter(self._open))]
-        self._finish(waits)
+        if message.door is not None:
+            self._decided.append((message, message.door, command, answers))
+
+    def stand(self) -> None:
+        """What was decided last stands."""
+        decided, self._decided = self._decided, []
+        for message, door, command, answers in decided:
+            known = [answer if isinstance(answer, Answer) else None for answer in answers]
+            waits = _Open(
+                door=door, command=command, sequence=message.sequence, answers=known, missing=known.count(None)
+            )
+            for index, answer in enumerate(answers):
+                if not isinstance(answer, Answer):
+                    self._open.setdefault(answer, []).append((waits, index))
+            while len(self._open) > WAITING_MAX:
+                del self._open[next(iter(self._open))]
+            self._finish(waits)
+
+    def take_back(self) -> None:
+        """What was decided last does not stand: it is decided again."""
+        self._decided = []
 
     def is_awaited(self, key: CommandId | TaskId) -> bool:
         """Whether a door waits for this outcome."""
+        self.stand()
         return key in self._open
 
     def settle(self, key: CommandId | TaskId, answer: Answer) -> None:
         """The outcome of a command, or of one task of a submission, is folded."""
+        self.stand()
         for waits, index in self._open.pop(key, ()):
             waits.answers[index] = answer
             waits.missing -= 1
@@ -79,6 +109,7 @@ class Answers:
 
     def take_ready(self) -> list[AnswerDoor]:
         """Outcomes to tell now, together per door."""
+        self.stand()
         ready, self._ready = self._ready, {}
         return [AnswerDoor(door=door, batch=AnswerBatch(outcomes=tuple(outcomes))) for door, outcomes in ready.items()]
 

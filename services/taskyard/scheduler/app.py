@@ -3,8 +3,6 @@
 import asyncio
 from collections.abc import Mapping
 
-import msgspec
-
 from taskyard.contracts.commands import TaskCommand
 from taskyard.contracts.events import TaskSubmitted
 from taskyard.contracts.subjects import COMMANDS, HEADER_ANSWER, HEADER_TRACEPARENT, answer_subject
@@ -14,7 +12,7 @@ from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.scheduler.answers import AnswerDoor
+from taskyard.scheduler.answers import AnswerDoor, packed
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.metrics import TaskCounts, show_tasks
@@ -34,7 +32,8 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         reader = CommandReader(machine, links)
 
         async def answer(effect: AnswerDoor) -> None:
-            await links.control_client.publish(answer_subject(effect.door), msgspec.json.encode(effect.batch))
+            for data in packed(effect.batch):
+                await links.control_client.publish(answer_subject(effect.door), data)
 
         commands = JetStreamInput(links.control_client, COMMANDS)
         counts = TaskCounts(lambda: machine.state, RejectionLines(machine.writer))

@@ -16,11 +16,12 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
 from taskyard.contracts.values import Instant, Role, TaskId, seconds
-from taskyard.machine.machine import Decision
+from taskyard.eventlog.errors import CommitTooLarge
+from taskyard.machine.machine import Decision, Fault
 from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.agenda import ANSWER_BY
 from taskyard.scheduler.intake import Intake
-from taskyard.scheduler.messages import CommandMessage
+from taskyard.scheduler.messages import CommandMessage, failed, given_id, reference_of, rejection, too_large
 from taskyard.scheduler.state import SchedulerState
 
 TIMERS_PER_DECISION_MAX = 100
@@ -34,13 +35,25 @@ def decide(
     state: SchedulerState, now: Instant, messages: Sequence[CommandMessage], roles: Mapping[str, Role]
 ) -> Decision:
     """What should be appended now."""
+    state.answers.stand()
     intake = Intake(state, roles)
     taken = _take_commands(intake, messages)
-    events: list[Event] = intake.events
+    events, faults = intake.events, intake.faults
     events += _confirm_by_itself(state)
-    events += _fire_timers(state, now)
-    events += Admission(state, now, events).choose()
-    return Decision(events=events, taken=taken)
+    events += _fire_timers(state, now, faults)
+    admission = Admission(state, now, events)
+    events += admission.choose()
+    return Decision(events=events, taken=taken, faults=faults + admission.faults)
+
+
+def refuse(state: SchedulerState, message: CommandMessage, error: Exception) -> Decision:
+    """Refuse a command that makes every decision raise, or one too large."""
+    state.answers.stand()
+    reference = reference_of(message)
+    refused = too_large() if isinstance(error, CommitTooLarge) else failed(reference)
+    event = rejection(message, given_id(message), refused)
+    state.answers.expect(message, event.command, [refused.answer()])
+    return Decision(events=[event], taken=1, faults=(Fault(reference, error),))
 
 
 def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:
@@ -48,7 +61,10 @@ def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:
     taken = size = 0
     for message in messages:
         size += _bytes(message)
-        if taken and (size > COMMAND_BYTES_MAX or len(intake.events) + _tasks_at_most(message) > TASKS_PER_COMMAND_MAX):
+        if taken and (
+            size + intake.bytes_beyond > COMMAND_BYTES_MAX
+            or len(intake.events) + _tasks_at_most(message) > TASKS_PER_COMMAND_MAX
+        ):
             break
         intake.take(message)
         taken += 1
@@ -76,7 +92,7 @@ def _confirm_by_itself(state: SchedulerState) -> list[Event]:
     return events
 
 
-def _fire_timers(state: SchedulerState, now: Instant) -> list[Event]:
+def _fire_timers(state: SchedulerState, now: Instant, faults: list[Fault]) -> list[Event]:
     events: list[Event] = []
     said: set[TaskId] = set()  # one plan may have several timers, since its time to expire may change
     while len(events) < TIMERS_PER_DECISION_MAX and (fired := state.agenda.pop_due(now)) is not None:
@@ -84,7 +100,11 @@ def _fire_timers(state: SchedulerState, now: Instant) -> list[Event]:
         record = state.tasks.live.get(id)
         if record is None or id in said:
             continue
-        event = _timer_event(state, record, kind, now)
+        try:
+            event = _timer_event(state, record, kind, now)
+        except Exception as error:  # noqa: BLE001 - one task's timer must not stop all others
+            faults.append(Fault(f"timer {kind} of task {id}", error))
+            continue
         if event is not None:
             said.add(id)
             events.append(event)

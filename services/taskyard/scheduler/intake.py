@@ -6,11 +6,23 @@ race is settled by the order of the log and by nothing else.
 
 from collections.abc import Mapping
 
+import msgspec
+
 from taskyard.contracts.commands import SUBMIT, Answer, TaskCommand, may_command
 from taskyard.contracts.events import Event, FieldError
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import CommandId, Role, TaskId, is_name
-from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, given_id, rejection
+from taskyard.machine.machine import Fault
+from taskyard.scheduler.messages import (
+    CommandMessage,
+    Refused,
+    as_refused,
+    derived_id,
+    failed,
+    given_id,
+    reference_of,
+    rejection,
+)
 from taskyard.scheduler.state import SchedulerState
 from taskyard.scheduler.submissions import Submissions, check_age
 from taskyard.scheduler.verbs import DECISIONS, RETRY, View
@@ -21,13 +33,30 @@ class Intake:
 
     def __init__(self, state: SchedulerState, roles: Mapping[str, Role]) -> None:
         self.events: list[Event] = []
+        self.faults: list[Fault] = []
         self._state = state
         self._view = View(state, roles)
         self._submissions = Submissions(state, self.events)
         self._decided: dict[CommandId, Answer | CommandId | TaskId] = {}
+        self._refused_bytes = 0
+
+    @property
+    def bytes_beyond(self) -> int:
+        """What the commands that were taken add to the commit beyond their own length."""
+        return self._refused_bytes + self._submissions.bytes_beyond
 
     def take(self, message: CommandMessage) -> None:
-        """Decide on one command."""
+        """Decide on one command. Whatever it makes raise, it alone is refused."""
+        mark = self._submissions.mark()
+        try:
+            self._decide(message)
+        except Exception as error:  # noqa: BLE001 - a bug that one command has found must not stop all others
+            self._submissions.take_back(mark, message.pool)
+            reference = reference_of(message)
+            self.faults.append(Fault(reference, error))
+            self._refuse(message, failed(reference))
+
+    def _decide(self, message: CommandMessage) -> None:
         try:
             # A subject may hold any text. What is no name here would become a pool, and some of it nobody could store.
             if not is_name(message.pool):
@@ -39,13 +68,18 @@ class Intake:
             else:
                 self._command(message)
         except (InvalidCommand, Refused) as error:
-            refused, id = as_refused(error), given_id(message)
-            if message.verb != SUBMIT:
-                if self._is_decided(message, id):
-                    return
-                self._decided[id] = refused.answer()
-            self.events.append(rejection(message, id, refused))
-            self._state.answers.expect(message, id, [refused.answer()])
+            self._refuse(message, as_refused(error))
+
+    def _refuse(self, message: CommandMessage, refused: Refused) -> None:
+        id = given_id(message)
+        if message.verb != SUBMIT:
+            if self._is_decided(message, id):
+                return
+            self._decided[id] = refused.answer()
+        event = rejection(message, id, refused)
+        self._refused_bytes += len(msgspec.json.encode(event))
+        self.events.append(event)
+        self._state.answers.expect(message, id, [refused.answer()])
 
     def _command(self, message: CommandMessage) -> None:
         body = decode_body(message.verb, message.data, message.pool)

@@ -9,7 +9,7 @@ from taskyard.contracts.events import SCHEDULER
 from taskyard.contracts.values import Instant, Position, Role
 from taskyard.machine.machine import Decision
 from taskyard.scheduler.answers import AnswerDoor
-from taskyard.scheduler.decide import decide
+from taskyard.scheduler.decide import decide, refuse
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.state import Saved, SchedulerState
 from taskyard.scheduler.verbs import check_verbs
@@ -32,7 +32,7 @@ class Scheduler:
 
     def lead(self, now: Instant) -> None:
         """Look at everything once."""
-        self.state.make_agenda()
+        self.state.lead()
 
     def stand_by(self) -> None:
         """Remember nothing to decide."""
@@ -41,6 +41,14 @@ class Scheduler:
     def decide(self, now: Instant, inputs: Sequence[CommandMessage]) -> Decision:
         """Decide on commands, timers and waiting tasks."""
         return decide(self.state, now, inputs, self._roles)
+
+    def look_again(self, now: Instant) -> None:
+        """Look at everything once more."""
+        self.state.look_again()
+
+    def refuse(self, now: Instant, culprit: CommandMessage, error: Exception) -> Decision:
+        """Refuse a command that cannot be decided on."""
+        return refuse(self.state, culprit, error)
 
     def effects(self, now: Instant) -> Sequence[AnswerDoor]:
         """Outcomes that doors wait for."""

@@ -1,5 +1,6 @@
 """A command on its way to a decision: as it was read, and how it is refused."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -11,8 +12,12 @@ from taskyard.contracts.validation import UNREADABLE, InvalidCommand
 from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
 
 TEXT_CHARACTERS_MAX = 200
-ERRORS_MAX = 100
-"""What is stored of a refusal: so many characters of a text, so many faults."""
+FAULTS_MAX = 20
+FAULT_BYTES_MAX = 2_048
+"""What is stored of a refusal: so many characters of a text, so many faults, and as many as take so many bytes. What came
+in is easily made to have a fault at every second character, and each is many times as long as that."""
+INTERNAL_ERROR = "internal_error"
+"""The code of what is refused, or held back, since deciding on it raised."""
 
 
 class CommandMessage(Struct, frozen=True, kw_only=True):
@@ -41,11 +46,7 @@ class Refused(Exception):
         super().__init__(message)
         self.task_status = task_status
         self.status, self.code, self.message = status, code, message[:TEXT_CHARACTERS_MAX]
-        # What is refused is stored, and a commit is small: cut what a stranger may have made long.
-        self.errors = tuple(
-            FieldError(path=error.path[:TEXT_CHARACTERS_MAX], message=error.message[:TEXT_CHARACTERS_MAX])
-            for error in errors[:ERRORS_MAX]
-        )
+        self.errors = _told(errors)
 
     def answer(self) -> Answer:
         """What the door is told."""
@@ -57,6 +58,37 @@ class Refused(Exception):
         """The faults as they are told below `path` of a batch."""
         errors = self.errors or (FieldError(path="", message=self.message),)
         return [FieldError(path=f"{path}.{e.path}" if e.path else path, message=e.message) for e in errors]
+
+
+def _told(errors: Sequence[FieldError]) -> tuple[FieldError, ...]:
+    """The first faults, as far as they fit, and how many more there are."""
+    told: list[FieldError] = []
+    room = FAULT_BYTES_MAX
+    for error in errors[:FAULTS_MAX]:
+        fault = FieldError(path=error.path[:TEXT_CHARACTERS_MAX], message=error.message[:TEXT_CHARACTERS_MAX])
+        room -= len(msgspec.json.encode(fault))
+        if told and room < 0:
+            break
+        told.append(fault)
+    more = len(errors) - len(told)
+    if more:
+        told.append(FieldError(path="", message=f"and {more} more"))
+    return tuple(told)
+
+
+def failed(reference: str) -> Refused:
+    """The refusal of a command on which deciding raised."""
+    return Refused(500, INTERNAL_ERROR, f"an error of ours: the scheduler's log tells of it at {reference!r}")
+
+
+def too_large() -> Refused:
+    """The refusal of a command of which more would have to be stored than fits."""
+    return Refused(413, "too_large", "as it is stored it is too large: send it in parts")
+
+
+def reference_of(message: CommandMessage) -> str:
+    """How a command is named in the log of the program."""
+    return f"command {message.sequence}"
 
 
 def as_refused(error: InvalidCommand | Refused) -> Refused:

@@ -217,10 +217,18 @@ class SchedulerState:
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
 
-    def make_agenda(self) -> None:
-        """Look at everything once, as a new leader does."""
-        self.agenda = Agenda(is_open=True)
+    def lead(self) -> None:
+        """Look at everything once; nobody waits yet."""
         self.answers = Answers()
+        self._make_agenda()
+
+    def look_again(self) -> None:
+        """The last decision does not stand: look at everything once more. Who waited before it still does."""
+        self.answers.take_back()
+        self._make_agenda()
+
+    def _make_agenda(self) -> None:
+        self.agenda = Agenda(is_open=True)
         for record in self.tasks.live.values():
             self._must_start(record)
             if record.phase is Phase.PENDING:

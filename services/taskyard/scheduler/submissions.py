@@ -5,7 +5,7 @@ import re
 import msgspec
 from msgspec import Struct
 
-from taskyard.contracts.commands import Answer, TaskBatch, TaskSpec
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer, TaskBatch, TaskSpec
 from taskyard.contracts.events import Event, FieldError, TaskSubmitted
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.validation import InvalidCommand, content_digest, decode_spec, decode_submission
@@ -19,10 +19,13 @@ from taskyard.contracts.values import (
     from_datetime,
 )
 from taskyard.scheduler.id_window import Window
-from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection
+from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection, too_large
 from taskyard.scheduler.state import SchedulerState
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+ANSWER_BYTES_MAX = 128 * 1024
+"""So long are the reasons of one batch's refusals that its door is told; behind them, only that it was refused."""
 
 RETRYABLE = frozenset((Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
 
@@ -35,6 +38,20 @@ class Submissions:
         self._events = events
         self._accepted: dict[TaskId, str] = {}
         self._waiting: dict[str, int] = {}
+        self.bytes_beyond = 0
+        """What the tasks and the refusals add to the commit beyond the length of their commands."""
+
+    def mark(self) -> tuple[int, int]:
+        """Where this decision stands, for `take_back`."""
+        return len(self._events), len(self._accepted)
+
+    def take_back(self, mark: tuple[int, int], pool: str) -> None:
+        """The one command that came since the mark, for `pool`, is not accepted after all."""
+        events, accepted = mark
+        del self._events[events:]
+        while len(self._accepted) > accepted:
+            self._accepted.popitem()
+            self._waiting[pool] -= 1
 
     # -- submissions ---------------------------------------------------------------------------------------------------
 
@@ -49,6 +66,7 @@ class Submissions:
         if isinstance(body, TaskSpec):
             id = TaskId(body.id or derived_id(message, 0))
             outcome = self._submit(message, body, id, command=None)
+            self.bytes_beyond += max(0, len(bytes(body.input)) - len(message.data))
             self._state.answers.expect(message, CommandId(id), [outcome])
         else:
             self._batch(message, body)
@@ -58,19 +76,24 @@ class Submissions:
         command = CommandId(batch.id or derived_id(message, -1))
         outcomes: list[Answer | CommandId | TaskId] = []
         faults: list[FieldError] = []
+        room = Room()
         for index, raw in enumerate(batch.tasks):
             try:
                 spec = decode_spec(raw, message.pool)
+                room.take(spec)
                 id = spec.id or (derive_uuid7(batch.id, str(index)) if batch.id else derived_id(message, index))
                 outcomes.append(self._submit(message, spec, TaskId(id), command=command))
             except (InvalidCommand, Refused) as error:
                 refused = as_refused(error)
-                outcomes.append(refused.answer())
+                outcomes.append(room.answer(refused))
                 faults += refused.faults(f"tasks[{index}]")
         if faults:
             count = sum(isinstance(outcome, Answer) and outcome.code >= 300 for outcome in outcomes)
             refused = Refused(422, "invalid", f"{count} tasks were refused", *faults)
-            self._events.append(rejection(message, command, refused))
+            event = rejection(message, command, refused)
+            self.bytes_beyond += len(msgspec.json.encode(event))
+            self._events.append(event)
+        self.bytes_beyond += max(0, room.stored_bytes - len(message.data))
         self._state.answers.expect(message, command, outcomes)
 
     def _submit(
@@ -127,13 +150,41 @@ class Submissions:
         return new_id
 
     def _accept(self, id: TaskId, digest: str, pool: str) -> None:
-        self._accepted[id] = digest
         self._waiting[pool] = self._waiting.get(pool, 0) + 1
+        self._accepted[id] = digest
 
     def _check_room(self, name: str) -> None:
         pool = self._state.pool(name)
         if pool.waiting + self._waiting.get(name, 0) >= pool.waiting_max:
             raise Refused(429, "pool_full", f"the pool {name} has {pool.waiting_max} waiting tasks, its limit")
+
+
+class Room:
+    """What is left of one batch's share: of a commit for its inputs, which may be stored longer than they came in, and of
+    a message to its door for the reasons of its refusals.
+    """
+
+    def __init__(self) -> None:
+        self.stored_bytes = 0
+        self._answer_bytes = ANSWER_BYTES_MAX
+
+    def take(self, spec: TaskSpec) -> None:
+        """One more task.
+
+        Raises:
+            Refused: the inputs are together too long.
+        """
+        if self.stored_bytes + len(bytes(spec.input)) > COMMAND_BYTES_MAX:
+            raise too_large()
+        self.stored_bytes += len(bytes(spec.input))
+
+    def answer(self, refused: Refused) -> Answer:
+        """What the door is told of a refusal."""
+        answer = refused.answer()
+        self._answer_bytes -= len(msgspec.json.encode(answer))
+        if self._answer_bytes >= 0:
+            return answer
+        return Answer(code=refused.status, error=refused.code, message="send it by itself to learn why")
 
 
 def check_age(window: Window, id: str, at: Instant) -> None:

@@ -246,6 +246,8 @@ class Instance(Process):
         if not self._decides or self._append is not None:
             return
         decided = self.core.decide(self.monotonic)
+        for fault in self.core.take_faults():  # a service goes on without it, and here it shows
+            raise fault.error
         if decided is not None:
             self._start_append(decided, self._decided)
             return

@@ -7,9 +7,9 @@ import msgspec
 
 from taskyard.contracts.events import SLOT_ALLOCATOR
 from taskyard.contracts.values import Instant, Position
-from taskyard.machine.machine import Decision
+from taskyard.machine.machine import Decision, Fault
 from taskyard.slot_allocator.decide import Observation, decide, next_deadline
-from taskyard.slot_allocator.liveness import Liveness
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness
 from taskyard.slot_allocator.state import AllocatorState, Saved
 
 
@@ -41,6 +41,15 @@ class SlotAllocator:
     def decide(self, now: Instant, inputs: Sequence[Observation]) -> Decision:
         """Decide on heartbeats, silence, and slots."""
         return decide(self.state, self._liveness, now, inputs)
+
+    def look_again(self, now: Instant) -> None:
+        """Look at everything once more; what was heard of whom stays."""
+        self.state.open_idle_slots()
+
+    def refuse(self, now: Instant, culprit: Observation, error: Exception) -> Decision:
+        """Pass over what was observed: a heartbeat comes again."""
+        who = culprit.agent if isinstance(culprit, HeartbeatSeen) else "the server"
+        return Decision(events=[], taken=1, faults=(Fault(f"{type(culprit).__name__} of {who}", error),))
 
     def effects(self, now: Instant) -> Sequence[None]:
         """An allocator of agents that come by themselves does nothing in the world."""

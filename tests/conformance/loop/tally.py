@@ -10,7 +10,7 @@ from taskyard.contracts.values import SECOND, Instant, Position
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import Append, LoopCore, Offered, Role
-from taskyard.machine.machine import Decision
+from taskyard.machine.machine import Decision, Fault
 
 START = Instant(1_790_000_000 * SECOND)
 PER_DECISION_MAX = 3
@@ -45,6 +45,8 @@ class Tally:
         self.applied: list[tuple[Instant, Position]] = []
         self.deadline: Instant | None = None
         self.leads = False
+        self.looked_again = 0
+        self.refused: list[int] = []
         self.decided_on: list[list[int]] = []
 
     def apply(self, event: Any, at: Instant, position: Position) -> None:
@@ -62,6 +64,15 @@ class Tally:
         self.decided_on.append(taken)
         new = dict.fromkeys(number for number in taken if number >= 0 and number not in self.numbers)
         return Decision(events=[Noted(number) for number in new], taken=len(taken))
+
+    def look_again(self, now: Instant) -> None:
+        self.looked_again += 1
+
+    def refuse(self, now: Instant, culprit: int, error: Exception) -> Decision:
+        self.refused.append(culprit)
+        return Decision(
+            events=[Noted(-culprit)] if culprit >= 0 else [], taken=1, faults=(Fault(f"number {culprit}", error),)
+        )
 
     def effects(self, now: Instant) -> Sequence[int]:
         return [len(self.numbers)]

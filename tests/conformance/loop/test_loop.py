@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
 import pytest
 from msgspec import json
-from tally import CODEC, Foreign, Tally
+from tally import CODEC, PER_DECISION_MAX, Foreign, Tally
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import Commit, StoredCommit
@@ -19,6 +19,7 @@ from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
 from taskyard.eventlog.snapshots import MemorySnapshots
 from taskyard.machine.core import LoopCore, Role
 from taskyard.machine.loop import MachineLoop, Source
+from taskyard.machine.machine import Decision
 
 pytestmark = pytest.mark.anyio
 
@@ -196,6 +197,34 @@ async def test_an_effect_that_fails_ends_nothing(place: Place) -> None:
     place.tell(99)
 
     await until(lambda: place.noted()[-1] == 99)
+
+
+async def test_a_message_that_cannot_be_read_is_passed_over_told_and_counted(place: Place) -> None:
+    one = await place.leader("one")
+
+    place.tell(1)
+    place.inputs.store("in", b"no number")
+    place.tell(2)
+
+    await until(lambda: place.noted() == [1, 2])
+    assert one.loop.inputs_failed == 1
+    assert one.loop.core.cursors == {await MemoryInput(place.inputs).cursor_name(): 3}
+
+
+async def test_an_input_on_which_deciding_raises_ends_no_service_and_is_counted(place: Place) -> None:
+    one = await place.leader("one")
+    decide = one.machine.decide
+
+    def touchy(now: Instant, inputs: Sequence[int]) -> Decision:
+        if 13 in inputs[:PER_DECISION_MAX]:
+            raise ValueError(13)
+        return decide(now, inputs)
+
+    one.machine.decide = touchy  # type: ignore[method-assign]
+    place.tell(1, 13, 2)
+
+    await until(lambda: place.noted() == [1, -13, 2])
+    assert (one.machine.refused, one.loop.inputs_failed, one.leads) == ([13], 1, True)
 
 
 async def test_what_others_write_is_folded(place: Place) -> None:

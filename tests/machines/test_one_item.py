@@ -1,0 +1,311 @@
+"""One command, one timer, one queue never stops the scheduler: each stands aside by itself, and people are told why."""
+
+from typing import Any
+
+import pytest
+from machine_story import A, B, C, joined, submitted, task_id
+from msgspec import json
+from scheduler_story import Commands
+from test_commit_sizes import decide_all, stored_bytes
+
+from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
+from taskyard.contracts.events import (
+    SCHEDULER,
+    CommandRejected,
+    QueuePaused,
+    QueueResumed,
+    TaskScheduled,
+    TaskStopRequested,
+    TaskSubmitted,
+)
+from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.eventlog.errors import CommitTooLarge
+from taskyard.scheduler import decide, verbs
+from taskyard.scheduler.admission import Admission
+from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
+from taskyard.scheduler.messages import FAULT_BYTES_MAX, FAULTS_MAX
+from taskyard.scheduler.submissions import Submissions
+
+
+def broken(*_: Any) -> Any:
+    raise ZeroDivisionError("a bug")
+
+
+# -- what is refused ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("body", "count"), [(json.encode({"tasks": [1] * 100}), 300), (b"{}", 421)], ids=["300 of 100 ones", "421 of {}"]
+)
+def test_a_flood_of_refused_messages_is_refused_in_commits_that_fit(body: bytes, count: int) -> None:
+    story = Commands()
+
+    chosen = decide_all(story, *(story.said("submit", body) for _ in range(count)))
+
+    assert len(chosen) == count
+    assert all(isinstance(event, CommandRejected) for event in chosen)
+
+
+def test_a_refusal_tells_the_first_faults_and_how_many_more_there_are() -> None:
+    story = Commands()
+
+    (refusal,) = decide_all(story, story.said("submit", {"tasks": [1] * 100}))
+
+    assert isinstance(refusal, CommandRejected)
+    assert refusal.message == "100 tasks were refused"
+    assert [error.path for error in refusal.errors[:2]] == ["tasks[0]", "tasks[1]"]
+    assert refusal.errors[FAULTS_MAX].message == f"and {100 - FAULTS_MAX} more"
+    assert stored_bytes([refusal]) < FAULT_BYTES_MAX + 1_000
+
+
+def test_a_refusal_of_long_faults_is_bounded_in_bytes() -> None:
+    story = Commands()
+    tasks = [{"kind": "noop", "input": {}, "\x01" * 200 + str(number): 1} for number in range(50)]
+
+    (refusal,) = decide_all(story, story.said("submit", {"tasks": tasks}))
+
+    assert stored_bytes([refusal]) < 2 * FAULT_BYTES_MAX + 1_000
+
+
+def test_an_answer_to_a_door_is_bounded_though_each_task_of_a_batch_is_refused() -> None:
+    story = Commands()
+    tasks = [{"kind": "noop", "input": {}, "\x01" * 100 + str(number): 1} for number in range(150)]
+    story.when(story.said("submit", {"tasks": tasks}))
+
+    (effect,) = story.effects()
+
+    (message,) = packed(effect.batch)
+    assert len(message) <= MESSAGE_BYTES_MAX
+    answers = effect.batch.outcomes[0].answers
+    assert len(answers) == 150 and {answer.code for answer in answers} == {422}
+    assert answers[0].errors and not answers[-1].errors
+
+
+def test_many_answers_to_one_door_go_in_several_messages() -> None:
+    story = Commands()
+    story.when(*(story.said("submit", {"tasks": [1] * 100}) for _ in range(300)))
+
+    (effect,) = story.effects()
+    messages = list(packed(effect.batch))
+
+    assert len(messages) > 1 and max(map(len, messages)) <= MESSAGE_BYTES_MAX
+    told = [outcome for each in messages for outcome in json.decode(each, type=AnswerBatch).outcomes]
+    assert told == list(effect.batch.outcomes)
+
+
+def test_an_input_is_measured_as_it_is_stored() -> None:
+    story = Commands()
+    numbers = ",".join(["1e15"] * (INPUT_BYTES_MAX // 10))
+    data = f'{{"kind":"plan","queue":"q","input":{{"directory":"/d","variables":{{"n":[{numbers}]}}}}}}'.encode()
+    assert len(data) < INPUT_BYTES_MAX
+
+    (refusal,) = decide_all(story, story.said("submit", data))
+
+    assert isinstance(refusal, CommandRejected)
+    assert [(error.path, error.message) for error in refusal.errors] == [
+        ("input", f"larger than {INPUT_BYTES_MAX} bytes as it is stored")
+    ]
+
+
+def test_a_batch_whose_inputs_grow_when_they_are_stored_fits_or_is_refused_in_part() -> None:
+    story = Commands()
+    numbers = ",".join(["1e15"] * 2_000)
+    task = f'{{"kind":"plan","queue":"q","input":{{"directory":"/d","variables":{{"n":[{numbers}]}}}}}}'
+    data = ('{"tasks":[' + ",".join([task] * 12) + "]}").encode()
+    assert len(data) < COMMAND_BYTES_MAX
+
+    chosen = decide_all(story, story.said("submit", data), *(story.said("submit", data) for _ in range(5)))
+
+    made = [event for event in chosen if isinstance(event, TaskSubmitted)]
+    refused = [event for event in chosen if isinstance(event, CommandRejected)]
+    assert len(made) == 6 * 3 and len(refused) == 6
+    assert {error.message for event in refused for error in event.errors} == {
+        "as it is stored it is too large: send it in parts"
+    }
+
+
+def test_a_command_that_is_too_large_by_itself_is_refused() -> None:
+    story = Commands()
+    message = story.submit()
+
+    decision = story.machine.refuse(story.now, message, CommitTooLarge("too many bytes"))
+    story.given(*decision.events)
+
+    (refusal,) = decision.events
+    assert (refusal.status, refusal.code, decision.taken) == (413, "too_large", 1)
+    assert story.codes() == [413]
+
+
+# -- what raises -------------------------------------------------------------------------------------------------------
+
+
+def test_a_command_on_which_deciding_raises_is_refused_alone_with_a_reference_to_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Commands()
+    story.given(joined())
+    monkeypatch.setitem(verbs.DECISIONS, "pause", broken)
+    pause = story.said("pause", {"queue": "q"}, "root")
+
+    decision = story.decide(story.submit(1), pause, story.submit(2))
+    story.given(*decision.events)
+
+    assert decision.taken == 3
+    refusals = [event for event in decision.events if isinstance(event, CommandRejected)]
+    assert [(event.code, event.status, event.verb) for event in refusals] == [("internal_error", 500, "pause")]
+    (fault,) = decision.faults
+    assert fault.reference in refusals[0].message and isinstance(fault.error, ZeroDivisionError)
+    assert sorted(story.codes()) == [202, 202, 500]
+
+
+def test_a_submission_that_raises_halfway_submits_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    accept, count = Submissions._accept, iter(range(10))
+
+    def touchy(self: Any, *arguments: Any) -> None:
+        accept(self, *arguments)
+        if next(count) == 2:
+            raise ZeroDivisionError
+
+    monkeypatch.setattr(Submissions, "_accept", touchy)
+    tasks = [{"id": task_id(number), "kind": "noop", "input": {}} for number in range(5)]
+
+    decision = story.decide(story.said("submit", {"tasks": tasks}), story.said("submit", {"tasks": tasks}))
+    story.given(*decision.events)
+
+    assert [type(event) for event in decision.events] == [CommandRejected, *[TaskSubmitted] * 5]
+    assert sorted(story.codes()) == [202] * 5 + [500]
+
+
+def test_a_new_verb_that_reuses_a_body_never_becomes_the_opposite_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    monkeypatch.setitem(BODIES, "postpone", QueueCommand)
+
+    (event,) = story.decide(story.said("postpone", {"queue": "q"}, "root")).events
+
+    assert isinstance(event, CommandRejected) and event.code == "internal_error"
+
+
+def test_one_task_whose_timer_raises_does_not_stop_the_timers_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    story.given(*(submitted(task, schedule_to_start_timeout_seconds=5.0) for task in (A, B)))
+    fire = decide._timer_event
+
+    def touchy(state: Any, record: Any, *rest: Any) -> Any:
+        return broken() if record.id == A else fire(state, record, *rest)
+
+    monkeypatch.setattr(decide, "_timer_event", touchy)
+
+    decision = story.after(6).decide()
+
+    assert [(type(event), event.task) for event in decision.events] == [(TaskStopRequested, B)]
+    assert [fault.reference for fault in decision.faults] == [f"timer start_by of task {A}"]
+
+
+# -- a queue that makes admission raise --------------------------------------------------------------------------------
+
+
+def with_a_bad_queue(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    story = Commands()
+    story.given(joined(slots=(("any",),) * 4))
+    is_open = Admission._is_open
+
+    def touchy(self: Any, queue: Any, exclusive: Any) -> bool:
+        return broken() if queue.name == "bad" and not queue.is_paused else is_open(self, queue, exclusive)
+
+    monkeypatch.setattr(Admission, "_is_open", touchy)
+    return story
+
+
+def paused(event: Any) -> bool:
+    return isinstance(event, QueuePaused) and event.by == SCHEDULER and event.reason.startswith("internal_error: ")
+
+
+def test_one_queue_whose_tasks_make_admission_raise_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = with_a_bad_queue(monkeypatch)
+    story.given(submitted(A, queue="bad"), submitted(B, queue="good"), submitted(C, "command", queue="bad"))
+
+    decision = story.decide()
+
+    assert [event for event in decision.events if not paused(event)] == [TaskScheduled(task=B)]
+    assert [event.queue for event in decision.events if isinstance(event, QueuePaused)] == ["bad"]
+    assert [fault.reference for fault in decision.faults] == ["queue bad of pool default"]
+
+
+def test_it_is_told_once_and_not_by_every_decision_or_leader(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = with_a_bad_queue(monkeypatch)
+    story.given(submitted(A, queue="bad"))
+    story.when()
+    assert [paused(event) for event in story.chosen] == [True]
+
+    story.given(submitted(B, queue="bad")).when().then_nothing()
+    assert story.successor().decide().events == []
+    assert story.refolded().decide().events == []
+
+
+def test_a_task_that_is_submitted_to_it_is_accepted_and_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = with_a_bad_queue(monkeypatch)
+
+    story.when(story.submit(1, queue="bad"), story.submit(2, queue="good"))
+
+    assert [type(event) for event in story.chosen if not paused(event)] == [
+        TaskSubmitted, TaskSubmitted, TaskScheduled
+    ]  # fmt: skip
+    assert story.codes() == [202, 202]
+
+
+def test_a_queue_that_is_mended_goes_on_when_it_is_resumed(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = with_a_bad_queue(monkeypatch)
+    story.given(submitted(A, queue="bad")).when()
+    monkeypatch.undo()
+
+    story.given(QueueResumed(pool="default", queue="bad", by="root")).when()
+
+    story.then(TaskScheduled(task=A))
+
+
+def test_one_pool_that_makes_admission_raise_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    story.given(joined("w1"), joined("w2", pool="other"))
+    fill = Admission._fill
+
+    def touchy(self: Any, pool: Any) -> bool:
+        return broken() if pool.name == "default" else fill(self, pool)
+
+    monkeypatch.setattr(Admission, "_fill", touchy)
+    story.given(submitted(A), submitted(B, pool="other"))
+
+    decision = story.decide()
+
+    assert decision.events == [TaskScheduled(task=B)]
+    assert [fault.reference for fault in decision.faults] == ["pool default"]
+
+
+# -- a decision that does not stand ------------------------------------------------------------------------------------
+
+
+def test_a_decision_that_does_not_stand_tells_no_door_and_is_decided_again_as_it_was() -> None:
+    story = Commands()
+    story.given(joined(), submitted(B, schedule_to_start_timeout_seconds=5.0), submitted(C))
+    story.after(6)
+    commands = [story.submit(1), story.said("submit", b"{}"), story.said("cancel", {"task": C})]
+    first = story.decide(*commands)
+
+    story.machine.look_again(story.now)
+    assert story.effects() == []
+    again = story.decide(*commands)
+    story.given(*again.events)
+
+    assert again.events == first.events
+    assert len(story.answers()) == 3
+
+
+def test_who_waits_since_an_earlier_decision_is_still_told_after_one_that_does_not_stand() -> None:
+    story = Commands()
+    first = story.decide(story.submit(1))
+
+    story.decide()
+    story.machine.look_again(story.now)
+    story.given(*first.events)
+
+    assert story.codes() == [202]
