@@ -8,10 +8,18 @@ from msgspec import structs
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import Answer
-from taskyard.contracts.events import CommandRejected, FieldError, PoolConfigured, TaskScheduled, TaskSubmitted
+from taskyard.contracts.events import (
+    CommandRejected,
+    FieldError,
+    PoolConfigured,
+    TaskScheduled,
+    TaskSubmitted,
+    refused_ids,
+)
 from taskyard.contracts.kinds import KINDS, OnLost
-from taskyard.contracts.values import Instant, make_position, make_uuid7, seconds
+from taskyard.contracts.values import Instant, TaskId, derive_uuid7, make_position, make_uuid7, seconds
 from taskyard.scheduler.machine import Scheduler
+from taskyard.scheduler.refusals import OTHERWISE, WORDINGS_MAX
 
 DAY_SECONDS = 24 * 3600
 
@@ -119,6 +127,50 @@ def test_a_batch_accepts_and_refuses_each_task_by_itself() -> None:
     refusal = story.chosen[-1]
     assert [error.path for error in refusal.errors] == ["tasks[1].kind", "tasks[3].queue"]
     assert story.codes() == [202, 422, 202, 422]
+
+
+def test_the_refusal_names_each_refused_task_of_a_batch_by_the_id_that_it_bears_or_was_to_get() -> None:
+    story = Commands()
+    command = story.command_id(1)
+    batch = [{"id": A, "kind": "noop", "input": {}}, {"id": B, "kind": "nonsense", "input": {}}, 1, {}]
+
+    story.when(story.said("submit", {"id": command, "tasks": batch}))
+
+    assert {id: told.code for id, told in refused_ids(story.chosen[-1])} == {
+        B: "invalid",
+        derive_uuid7(command, "2"): "invalid",
+        derive_uuid7(command, "3"): "invalid",
+    }
+    told = dict(refused_ids(story.chosen[-1]))
+    assert "unknown kind" in told[TaskId(B)].message
+
+
+def test_a_batch_that_is_refused_as_a_whole_names_its_tasks_too() -> None:
+    story = Commands()
+
+    story.when(story.said("submit", {"id": story.command_id(1), "surplus": 1, "tasks": [{"id": A}, {"id": B}]}))
+
+    assert [id for id, _ in refused_ids(story.chosen[-1])] == [A, B]
+
+
+def test_tasks_whose_ids_nobody_knows_are_not_named() -> None:
+    story = Commands()
+
+    story.when(story.said("submit", {"tasks": [1, {}]})).then(Like(CommandRejected, refused=()))
+
+
+def test_a_batch_refused_for_many_reasons_tells_the_first_ones_in_words_and_names_every_task() -> None:
+    story = Commands()
+    ids = [task_id(number) for number in range(1, 21)]
+    batch = [{"id": id, "kind": f"kind{index}", "input": {}} for index, id in enumerate(ids)]
+    batch += [{"id": task_id(50), "kind": "noop", "input": {}, "priority": 77}]
+    batch += [{"id": task_id(51 + n), "kind": "noop", "input": {}, f"surplus{n}": 1} for n in range(20)]
+
+    story.when(story.said("submit", {"id": story.command_id(1), "tasks": batch}))
+
+    refused = story.chosen[-1].refused
+    assert sum(len(group.tasks) for group in refused) == len(batch)
+    assert len(refused) == WORDINGS_MAX + 1 and refused[-1].message == OTHERWISE
 
 
 def test_a_batch_that_is_sent_again_makes_nothing_new() -> None:

@@ -27,7 +27,7 @@ _HARMLESS = frozenset(
         "type", "attempt", "status", "cause", "timeout_seconds", "priority", "max_attempts", "retry_delays_seconds",
         "exclusive", "on_lost", "auto_confirm", "not_before", "schedule_to_start_timeout_seconds", "incarnation", "slots",
         "kinds", "kind", "slot", "at", "progress", "max_waiting", "approval_timeout_seconds", "placement", "max_running",
-        "changes", "retryable", "version",
+        "changes", "retryable", "version", "items",
     )
 )  # fmt: skip
 """Fields of events that say nothing of whose they are."""
@@ -66,6 +66,8 @@ class Anonymiser:
             "digest": lambda value: self._hash(str(value), len(str(value)) // 2 or 1),
             **dict.fromkeys(("error", "stop_error", "paused", "locked"), self._event),
             "errors": lambda value: self._written(value, frozenset(("path", "message"))),
+            "refused": lambda value: [self._event(each) for each in value],
+            "tasks": lambda value: [self._field("task", each) for each in value],
             "code": self._code,
             "verb": lambda value: value if value in VERBS else self._name("verb", value),
             "reason": lambda value: value if value == NO_RESPONDERS else self._written(value),

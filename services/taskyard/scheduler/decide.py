@@ -22,6 +22,7 @@ from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.agenda import ANSWER_BY
 from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.messages import CommandMessage, failed, given_id, reference_of, rejection, too_large
+from taskyard.scheduler.refusals import all_refused
 from taskyard.scheduler.state import SchedulerState
 
 TIMERS_PER_DECISION_MAX = 100
@@ -51,7 +52,7 @@ def refuse(state: SchedulerState, message: CommandMessage, error: Exception) -> 
     state.answers.stand()
     reference = reference_of(message)
     refused = too_large() if isinstance(error, CommitTooLarge) else failed(reference)
-    event = rejection(message, given_id(message), refused)
+    event = rejection(message, given_id(message), refused, all_refused(message, refused))
     state.answers.expect(message, event.command, [refused.answer()])
     return Decision(events=[event], taken=1, faults=(Fault(reference, error),))
 

@@ -23,6 +23,7 @@ from taskyard.scheduler.messages import (
     reference_of,
     rejection,
 )
+from taskyard.scheduler.refusals import all_refused
 from taskyard.scheduler.state import SchedulerState
 from taskyard.scheduler.submissions import Submissions, check_age
 from taskyard.scheduler.verbs import DECISIONS, RETRY, View
@@ -76,7 +77,7 @@ class Intake:
             if self._is_decided(message, id):
                 return
             self._decided[id] = refused.answer()
-        event = rejection(message, id, refused)
+        event = rejection(message, id, refused, all_refused(message, refused))
         self._refused_bytes += len(msgspec.json.encode(event))
         self.events.append(event)
         self._state.answers.expect(message, id, [refused.answer()])

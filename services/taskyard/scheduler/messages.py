@@ -7,7 +7,7 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.commands import Answer
-from taskyard.contracts.events import CommandRejected, FieldError, TaskSubmitted
+from taskyard.contracts.events import CommandRejected, FieldError, RefusedTasks, TaskSubmitted
 from taskyard.contracts.validation import UNREADABLE, InvalidCommand
 from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
 
@@ -101,8 +101,10 @@ def lost_worker(worker: str) -> Refused:
     return Refused(409, "worker_lost", f"worker {worker} is lost; ask again when it is back")
 
 
-def rejection(message: CommandMessage, command: CommandId, refused: Refused) -> CommandRejected:
-    """The event that tells of a refusal."""
+def rejection(
+    message: CommandMessage, command: CommandId, refused: Refused, tasks: tuple[RefusedTasks, ...]
+) -> CommandRejected:
+    """The event that tells of a refusal; `tasks` are those of a batch that were refused."""
     return CommandRejected(
         command=command,
         verb=message.verb[:64],
@@ -112,6 +114,7 @@ def rejection(message: CommandMessage, command: CommandId, refused: Refused) -> 
         code=refused.code,
         message=refused.message,
         errors=refused.errors,
+        refused=tasks,
     )
 
 

@@ -20,6 +20,7 @@ from taskyard.contracts.values import (
 )
 from taskyard.scheduler.id_window import Window
 from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection, too_large
+from taskyard.scheduler.refusals import Refusals
 from taskyard.scheduler.state import SchedulerState
 
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -76,7 +77,7 @@ class Submissions:
         command = CommandId(batch.id or derived_id(message, -1))
         outcomes: list[Answer | CommandId | TaskId] = []
         faults: list[FieldError] = []
-        room = Room()
+        room, refusals = Room(), Refusals(batch.tasks, has_id=batch.id is not None)
         for index, raw in enumerate(batch.tasks):
             try:
                 spec = decode_spec(raw, message.pool)
@@ -86,11 +87,12 @@ class Submissions:
             except (InvalidCommand, Refused) as error:
                 refused = as_refused(error)
                 outcomes.append(room.answer(refused))
+                refusals.add(index, refused)
                 faults += refused.faults(f"tasks[{index}]")
         if faults:
             count = sum(isinstance(outcome, Answer) and outcome.code >= 300 for outcome in outcomes)
             refused = Refused(422, "invalid", f"{count} tasks were refused", *faults)
-            event = rejection(message, command, refused)
+            event = rejection(message, command, refused, refusals.gathered())
             self.bytes_beyond += len(msgspec.json.encode(event))
             self._events.append(event)
         self.bytes_beyond += max(0, room.stored_bytes - len(message.data))

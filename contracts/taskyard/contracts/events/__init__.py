@@ -40,11 +40,13 @@ from taskyard.contracts.events.scheduler import (
     QueuePaused,
     QueueResumed,
     QueueUnlocked,
+    RefusedTasks,
     TaskReprioritised,
     TaskScheduled,
     TaskStopRequested,
     TaskSubmitted,
     WorkerDrainRequested,
+    refused_ids,
 )
 from taskyard.contracts.events.slot_allocator import (
     SLOT_ALLOCATOR,
@@ -84,6 +86,7 @@ __all__ = [
     "QueuePaused",
     "QueueResumed",
     "QueueUnlocked",
+    "RefusedTasks",
     "SlotAssigned",
     "TaskDispatched",
     "TaskError",
@@ -103,4 +106,5 @@ __all__ = [
     "decode_event",
     "event_name",
     "named_task",
+    "refused_ids",
 ]

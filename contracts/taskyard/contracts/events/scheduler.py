@@ -1,10 +1,12 @@
 """What the scheduler appends: tasks that come and may run, what people ask of them, settings of pools and queues."""
 
-from msgspec import Raw
+from collections.abc import Iterator
+
+from msgspec import Raw, Struct
 
 from taskyard.contracts.events.event import Event, FieldError
 from taskyard.contracts.kinds import RETRY_DELAYS_SECONDS_DEFAULT, OnLost
-from taskyard.contracts.values import CommandId, Instant, TaskId
+from taskyard.contracts.values import CommandId, Instant, TaskId, derive_uuid7, is_uuid7
 
 SCHEDULER = "scheduler"
 
@@ -38,8 +40,24 @@ class TaskSubmitted(Event):
     traceparent: str | None = None
 
 
+class RefusedTasks(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """Tasks of a batch that were refused alike. `tasks` are those that bear an id, `items` the places of the others.
+
+    Who gave the batch an id knows the ids of those others all the same: `refused_ids` derives them.
+    """
+
+    status: int
+    code: str
+    message: str
+    tasks: tuple[TaskId, ...] = ()
+    items: tuple[int, ...] = ()
+
+
 class CommandRejected(Event):
-    """A stored command was refused; nothing else came of it. `status` is the HTTP status that tells it."""
+    """A stored command was refused, or tasks of its batch; nothing else came of them. `status` is the HTTP status that tells it.
+
+    `refused` names the tasks of a batch that were refused; those that it does not name were accepted.
+    """
 
     command: CommandId
     verb: str
@@ -50,6 +68,17 @@ class CommandRejected(Event):
     message: str
     errors: tuple[FieldError, ...] = ()
     task: TaskId | None = None
+    refused: tuple[RefusedTasks, ...] = ()
+
+
+def refused_ids(event: CommandRejected) -> Iterator[tuple[TaskId, RefusedTasks]]:
+    """The ids of the tasks that a refusal names, each with how it was refused."""
+    for refused in event.refused:
+        for task in refused.tasks:
+            yield task, refused
+        if is_uuid7(event.command):
+            for item in refused.items:
+                yield TaskId(derive_uuid7(event.command, str(item))), refused
 
 
 class TaskScheduled(Event):
