@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import socket
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from taskyard.api.feed import EventFeed
 from taskyard.api.health import Health
 from taskyard.api.http_app import make_app
 from taskyard.api.http_shared import Parts
+from taskyard.api.leaders import Leaders, watch_leaders
 from taskyard.api.metrics import Metrics
 from taskyard.api.nats_door import NatsDoor
 from taskyard.api.outcomes import ANSWER_SECONDS, Outcomes
@@ -31,6 +33,7 @@ from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
+from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.eventlog.space import LogSpace
@@ -86,6 +89,7 @@ async def serve(
         space=_log_space(links, settings),
         checkpoints=checkpoints,
         closing=closing,
+        leaders=Leaders(settings.lease_seconds, time.monotonic()),
     )
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
     metrics.watch("taskyard_event_streams", "Open event streams.", lambda: parts.feed.streams)
@@ -96,6 +100,11 @@ async def serve(
     answers = await links.control_client.subscribe(answer_subject(name), cb=take_answers)
     nats_door = NatsDoor(door, principals, metrics)
     nats_door.attach(links.control)
+    leaders = parts.leaders
+    metrics.leaderless(lambda: {writer: leaders.lacking_seconds(writer, time.monotonic()) for writer in DECIDERS})
+    looking = asyncio.create_task(
+        watch_leaders(leaders, parts.health.leader, settings.lease_seconds), name="api watches leaders"
+    )
     keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
@@ -105,7 +114,8 @@ async def serve(
         closing.set()
         keeping.cancel()
         hurrying.cancel()
-        await asyncio.gather(keeping, hurrying, return_exceptions=True)
+        looking.cancel()
+        await asyncio.gather(keeping, hurrying, looking, return_exceptions=True)
         if links.control_client.is_connected:
             await answers.unsubscribe()
 
@@ -120,6 +130,7 @@ def _parts(
     space: LogSpace,
     checkpoints: Checkpoints,
     closing: asyncio.Event,
+    leaders: Leaders,
 ) -> Parts:
     health = Health(links.control_client, links.log, read_model, metrics, space)
     links.metrics.refresh(health.measure)
@@ -142,6 +153,7 @@ def _parts(
         feed=EventFeed(links.log, directory, closing),
         output=TaskOutput(links.fleet_client, workers_of, closing),
         health=health,
+        leaders=leaders,
         metrics=metrics,
         closing=closing,
     )

@@ -99,10 +99,11 @@ class Health:
 
     async def _leaders(self) -> dict[str, str | None]:
         """Who leads each service; all are asked at once, and None is told of those of whom nothing was learnt."""
-        holders = await asyncio.gather(*(self._leader(writer) for writer in DECIDERS))
+        holders = await asyncio.gather(*(self.leader(writer) for writer in DECIDERS))
         return dict(zip(DECIDERS, holders, strict=True))
 
-    async def _leader(self, writer: str) -> str | None:
+    async def leader(self, writer: str) -> str | None:
+        """Who leads a service now; None for nobody, or where that was not learnt."""
         try:
             async with asyncio.timeout(self._check_seconds_max):
                 return await read_holder(self._control, LEASES_BUCKET, writer)

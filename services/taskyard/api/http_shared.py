@@ -26,6 +26,7 @@ from taskyard.api.errors import (
 )
 from taskyard.api.feed import EventFeed, LogEvent
 from taskyard.api.health import Health
+from taskyard.api.leaders import Leaders
 from taskyard.api.metrics import Metrics
 from taskyard.api.openapi import PROBLEM_MEDIA_TYPE
 from taskyard.api.output import TaskOutput
@@ -69,6 +70,7 @@ class Parts:
     feed: EventFeed
     output: TaskOutput
     health: Health
+    leaders: Leaders
     metrics: Metrics
     closing: asyncio.Event
     after_seconds_max: float = AFTER_SECONDS_MAX

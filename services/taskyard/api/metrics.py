@@ -1,7 +1,7 @@
 """What the service counts: requests, commands, and how far the read model is behind."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from taskyard.eventlog.space import Room
 from taskyard.telemetry.metrics import Histogram, MetricsScope
@@ -42,6 +42,14 @@ class Metrics:
     def log_rooms(self, rooms: Sequence[Room]) -> None:
         """Note how much room the log has, below each limit that is known."""
         self._rooms = rooms
+
+    def leaderless(self, read: Callable[[], Mapping[str, float]]) -> None:
+        """Show how long each deciding service has been without a leader that stays."""
+        self._scope.gauge(
+            "taskyard_writer_leaderless_seconds",
+            "How long a service has had no leader that stays; 0 where it has one.",
+            lambda: [({"service": writer}, lacking) for writer, lacking in read().items()],
+        )
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a number that is read when somebody asks."""

@@ -29,7 +29,7 @@ GROUPS: dict[str, tuple[Callable[..., Any], ...]] = {
         verbs.force_stop,
         verbs.reprioritise,
     ),
-    "System": (system.workers, system.queues, system.pools, system.stats),
+    "System": (system.workers, system.queues, system.pools, system.stats, system.health),
 }
 
 app = typer.Typer(

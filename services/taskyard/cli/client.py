@@ -75,6 +75,10 @@ class Api:
         except (httpx.TransportError, msgspec.DecodeError):
             return None
 
+    def health(self) -> bytes:
+        """Whether commands are decided; an installation that is not well says so with 503."""
+        return self._ask("GET", "/health", {}, None, tells=503)
+
     def send(self, path: str, body: Mapping[str, object]) -> bytes:
         """Post a command that bears an id: without an answer it is sent again, and still done once."""
         return self._ask("POST", path, {}, msgspec.json.encode(body))
@@ -97,7 +101,8 @@ class Api:
         with self.stream("/events", **parameters) as pieces:
             yield _parse_events(pieces)
 
-    def _ask(self, method: str, path: str, parameters: Parameters, content: bytes | None) -> bytes:
+    def _ask(self, method: str, path: str, parameters: Parameters, content: bytes | None, tells: int = 200) -> bytes:
+        """The body of an answer, of one with the status `tells` too."""
         headers = {} if content is None else {"Content-Type": "application/json"}
         for attempt in range(1, TRIES_MAX + 1):
             try:
@@ -109,7 +114,7 @@ class Api:
                 time.sleep(RETRY_SECONDS * attempt)
         else:
             raise AssertionError("the last try breaks or raises")
-        if response.status_code >= 300:
+        if response.status_code >= 300 and response.status_code != tells:
             raise _failure(response.status_code, response.content)
         return response.content
 

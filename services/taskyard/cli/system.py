@@ -1,4 +1,4 @@
-"""Reading the system: `workers`, `queues`, `pools`, `stats`."""
+"""Reading the system: `workers`, `queues`, `pools`, `stats`, `health`."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -9,9 +9,10 @@ from msgspec import Raw
 from rich.text import Text
 
 from taskyard.cli.client import decode
+from taskyard.cli.errors import Broken
 from taskyard.cli.session import AsJson, AtOption, ConnectionFile, session
-from taskyard.cli.system_tables import lag_lines, pool_table, queue_table, stats_tables, worker_table
-from taskyard.cli.views import Page, Pool, Queue, Stats, Worker
+from taskyard.cli.system_tables import health_lines, lag_lines, pool_table, queue_table, stats_tables, worker_table
+from taskyard.cli.views import Health, Page, Pool, Queue, Stats, Worker
 
 T = TypeVar("T")
 
@@ -38,6 +39,16 @@ def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
         s.show(answer, iter(stats_tables(decode(answer, Stats), s.screen.width)))
         if not as_json:
             s.screen.lines(lag_lines(s.api.readiness()))
+
+
+def health(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
+    """Say whether commands are decided: which instance leads each service. Status 1 where one has had none for too long."""
+    with session(connection, as_json=as_json) as s:
+        answer = s.api.health()
+        found = decode(answer, Health)
+        s.show(answer, iter(health_lines(found)))
+        if not found.healthy:
+            raise Broken("; ".join(f"{service}: {reason}" for service, reason in found.reasons.items()))
 
 
 def _list(

@@ -6,7 +6,7 @@ from rich.text import Text
 
 from taskyard.cli import texts
 from taskyard.cli.tables import Column, layout
-from taskyard.cli.views import Pool, Queue, Readiness, Slot, Stats, Times, Worker
+from taskyard.cli.views import Health, Pool, Queue, Readiness, Slot, Stats, Times, Worker
 
 SLOT_COLUMNS = (
     Column(title="WORKER"),
@@ -103,6 +103,13 @@ def stats_tables(stats: Stats, width: int | None) -> list[Text]:
         *(Column(title=title, align_right=True) for title in ("MEAN", "P50", "P95")),
     )
     return [*layout(columns, [*rows, total], width), Text(), *layout(head, times, width)]
+
+
+def health_lines(health: Health) -> list[Text]:
+    """Each service and who leads it; one that is not well stands out."""
+    rows = [(service, texts.one_line(leader or "-")) for service, leader in health.leaders.items()]
+    width = max((len(service) for service, _ in rows), default=0)
+    return [Text(f"{name:<{width}}  {who}", style="bold red" if name in health.reasons else "") for name, who in rows]
 
 
 def lag_lines(readiness: Readiness | None) -> list[Text]:

@@ -159,6 +159,14 @@ class Readiness(View):
     projection_lag_seconds: float | None = None
 
 
+class Health(View):
+    """Who leads each deciding service; `reasons` says what is wrong with those that have lacked a leader for too long."""
+
+    healthy: bool
+    reasons: dict[str, str] = {}
+    leaders: dict[str, str | None] = {}
+
+
 class Times(View):
     """How long something took, in seconds."""
 
