@@ -19,6 +19,10 @@ class ProgramNotFoundError(Exception):
     """The program of an attempt is not on this host, or its directory is not."""
 
 
+class SupervisorLostError(Exception):
+    """The supervisor is gone, and with it what it ran. The attempts that it had are lost."""
+
+
 class AttemptStoppedError(Exception):
     """The attempt was told to stop, and its process group is dead."""
 

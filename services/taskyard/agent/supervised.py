@@ -1,0 +1,379 @@
+"""The agent's side of its supervisor: what runs there, by messages over one socket, started when none answers."""
+
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from taskyard.agent.errors import SupervisorLostError
+from taskyard.agent.supervisor.protocol import (
+    STREAMS,
+    AttemptState,
+    Changed,
+    Command,
+    Event,
+    Forget,
+    Frames,
+    Go,
+    Hello,
+    Kept,
+    NotStarted,
+    Open,
+    ProgramState,
+    Quit,
+    Room,
+    Sent,
+    Squeeze,
+    Start,
+    Stop,
+    TimedOut,
+    decode_event,
+    encode_frame,
+    socket_address,
+    spool_file,
+)
+from taskyard.agent.supervisor.spool import read_at
+from taskyard.contracts.values import Position
+
+FOLDER = "supervisor"
+START_SECONDS_MAX = 20.0
+START_POLL_SECONDS = 0.02
+AGAIN_SECONDS = 1.0
+READ_BYTES = 1 << 20
+QUIT_GRACE_SECONDS = 5.0
+
+
+class Gap(int):
+    """So many bytes of a stream are not kept."""
+
+
+class Program:
+    """One program that the supervisor runs. `rooms` is how much of its two streams is kept."""
+
+    def __init__(self, attempt: int, step: str, rooms: tuple[Room, Room], folder: Path) -> None:
+        self.attempt = attempt
+        self.state = ProgramState(step=step)
+        self.rooms = rooms
+        self._folder = folder
+        self._error: Exception | None = None
+        self._changed = asyncio.Event()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes of it."""
+        return self.state.status is not None or self._error is not None
+
+    def become(self, state: ProgramState) -> None:
+        """The supervisor told of it."""
+        self.state = state
+        self._wake()
+
+    def fail(self, error: Exception) -> None:
+        """It will never be heard of again."""
+        self._error = error
+        self._wake()
+
+    def next_change(self) -> asyncio.Event:
+        """What is set at the next change: to be taken before one looks, and awaited after."""
+        return self._changed
+
+    async def made(self) -> ProgramState:
+        """Wait until its process exists. Raises `OSError` or `SupervisorLostError`: it never will."""
+        while not self.state.pid:
+            await self._wait()
+        return self.state
+
+    async def changed(self) -> None:
+        """Wait for the next change. Raises `SupervisorLostError`: there will be none."""
+        await self._wait()
+
+    def reader(self, stream: str) -> "SpoolReader":
+        """Reads one of its streams from the beginning."""
+        number = STREAMS.index(stream)
+        return SpoolReader(
+            spool_file(self._folder, self.attempt, self.state.step, stream), self.rooms[number], self, number
+        )
+
+    async def _wait(self) -> None:
+        if self._error is not None:
+            raise self._error
+        await self._changed.wait()
+        if self._error is not None:
+            raise self._error
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+
+class SpoolReader:
+    """Reads a stream: its beginning as it comes, what is kept of its end when the program is over."""
+
+    def __init__(self, path: Path, room: Room, program: Program, number: int) -> None:
+        self._path = path
+        self._room = room
+        self._program = program
+        self._number = number
+        self._file: int | None = None
+        self.position = 0
+
+    @property
+    def _kept(self) -> Kept:
+        return self._program.state.kept[self._number]
+
+    def next(self, bytes_max: int) -> bytes | Gap:
+        """What comes next: some bytes, a gap, or nothing now. `moved` is to be called with it."""
+        kept = self._kept
+        if self.position < kept.head:
+            return self._read(min(kept.head, self.position + bytes_max))
+        if self._program.state.status is None or self.position >= kept.total:
+            return b""
+        tail = kept.total - kept.tail
+        if self.position < tail:
+            return Gap(tail - self.position)
+        if kept.last:
+            return kept.last[self.position - tail :][:bytes_max]
+        return self._read(min(kept.total, self.position + bytes_max)) or Gap(kept.total - self.position)
+
+    def moved(self, piece: bytes | Gap) -> None:
+        """This is taken."""
+        self.position += piece if isinstance(piece, Gap) else len(piece)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _read(self, end: int) -> bytes:
+        if self._file is None:
+            try:
+                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:  # the supervisor that wrote it is gone
+                return b""
+        return b"".join(read_at(self._file, self._room, self.position, end))
+
+
+class Supervised:
+    """The supervisor of the agent in `directory`. `on_timeout` and `on_lost` are called with positions of attempts."""
+
+    def __init__(self, directory: Path) -> None:
+        self._folder = directory / FOLDER
+        self._writer: asyncio.StreamWriter | None = None
+        self._reader: asyncio.StreamReader | None = None
+        self._frames = Frames()
+        self._child: int | None = None
+        self._up = asyncio.Event()
+        self._programs: dict[tuple[int, str], Program] = {}
+        self._open: set[int] = set()
+        self.left: dict[int, AttemptState] = {}
+        """What an earlier run of the agent has left there."""
+        self.on_timeout: Callable[[Position], None] = lambda _: None
+        self.on_lost: Callable[[Position], None] = lambda _: None
+
+    async def connect(self) -> None:
+        """Connect to the supervisor; start it when none answers.
+
+        Raises:
+            OSError, TimeoutError: there can be none.
+        """
+        async with asyncio.timeout(START_SECONDS_MAX):
+            while not await self._connect_once():
+                if not self._is_there():
+                    self._child = self._start_supervisor()
+                await asyncio.sleep(START_POLL_SECONDS)
+        self._up.set()
+
+    async def run(self) -> None:
+        """Hear what the supervisor says, for ever; one that is gone is replaced, and what it had is lost."""
+        while True:
+            await self._hear_until_gone()
+            self._up.clear()
+            self._frames = Frames()
+            if self._writer is not None:
+                self._writer.close()
+            while not self._up.is_set():
+                try:
+                    await self.connect()
+                except OSError:
+                    self._lose_all_but(set())
+                    await asyncio.sleep(AGAIN_SECONDS)
+            self._lose_all_but(set(self.left))
+
+    async def open(self, attempt: Position, asked: Open) -> None:
+        """Begin an attempt."""
+        await self._up.wait()
+        self._open.add(attempt)
+        self._send(asked)
+
+    def adopt(self, attempt: Position) -> None:
+        """Go on with an attempt that is there."""
+        self._open.add(attempt)
+
+    def program(self, attempt: Position, step: str, rooms: tuple[Room, Room]) -> Program | None:
+        """The program of a step that was started, by this run of the agent or an earlier one."""
+        known = self._programs.get((attempt, step))
+        left = self.left.get(attempt)
+        if known is None and left is not None:
+            for state in left.programs:
+                if state.step == step:
+                    known = self._programs[attempt, step] = Program(attempt, step, rooms, self._folder)
+                    known.become(state)
+        return known
+
+    async def start(
+        self,
+        attempt: Position,
+        step: str,
+        argv: Sequence[str],
+        *,
+        cwd: Path,
+        env: Mapping[str, str],
+        rooms: tuple[Room, Room],
+    ) -> Program:
+        """Make the process of a program; it waits until `go`."""
+        await self._up.wait()
+        if attempt not in self._open:
+            raise SupervisorLostError
+        program = self._programs[attempt, step] = Program(attempt, step, rooms, self._folder)
+        self._send(
+            Start(
+                attempt=attempt,
+                step=step,
+                argv=tuple(argv),
+                cwd=str(cwd),
+                env=dict(env),
+                stdout=rooms[0],
+                stderr=rooms[1],
+            )
+        )
+        return program
+
+    def go(self, program: Program) -> None:
+        """Its pid is on disk: it may run."""
+        self._send(Go(attempt=program.attempt, step=program.state.step))
+
+    def stop(self, attempt: Position, grace_seconds: float, reason: bytes) -> None:
+        """Stop an attempt."""
+        self._send(Stop(attempt=attempt, grace_seconds=grace_seconds, reason=reason))
+
+    async def about_to_send(self, attempt: Position, sent: bytes) -> None:
+        """Leave word for the next run of the agent; returns when the kernel has it."""
+        self._send(Sent(attempt=attempt, sent=sent))
+        if self._writer is not None:
+            with suppress(OSError):
+                await self._writer.drain()
+
+    def forget(self, attempt: Position) -> None:
+        """The end of the attempt is on disk."""
+        self._send(Forget(attempt=attempt))
+        self._open.discard(attempt)
+        self.left.pop(attempt, None)
+        for key in [key for key in self._programs if key[0] == attempt]:
+            del self._programs[key]
+
+    def squeeze(self) -> None:
+        """The disk is full."""
+        self._send(Squeeze())
+
+    async def close(self, *, leave_running: bool) -> None:
+        """Let go of the supervisor; unless it is to go on, it ends with all that it has."""
+        if self._writer is None:
+            return
+        if not leave_running:
+            self._send(Quit(grace_seconds=QUIT_GRACE_SECONDS))
+        with suppress(OSError):
+            await self._writer.drain()
+            self._writer.close()
+            await self._writer.wait_closed()
+        self._is_there()
+
+    async def _connect_once(self) -> bool:
+        ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        ours.setblocking(False)
+        try:
+            with socket_address(self._folder) as address:
+                await asyncio.get_running_loop().sock_connect(ours, address)
+            self._reader, self._writer = await asyncio.open_unix_connection(sock=ours)
+        except OSError:
+            ours.close()
+            return False
+        # What is written must be the kernel's, and not ours, when a wait for it returns: we may be killed.
+        self._writer.transport.set_write_buffer_limits(high=0)
+        while True:
+            data = await self._reader.read(READ_BYTES)
+            if not data:
+                return False
+            events = [decode_event(body) for body in self._frames.add(data)]
+            for event in events:
+                self._take(event)
+            if events:  # the first says everything there is
+                return True
+
+    async def _hear_until_gone(self) -> None:
+        assert self._reader is not None
+        with suppress(OSError):
+            while data := await self._reader.read(READ_BYTES):
+                for body in self._frames.add(data):
+                    self._take(decode_event(body))
+
+    def _take(self, event: Event) -> None:
+        match event:
+            case Hello(attempts=attempts):
+                self.left = {one.attempt: one for one in attempts}
+                for one in attempts:
+                    for state in one.programs:
+                        self._update(one.attempt, state)
+            case Changed(attempt=attempt, program=state):
+                self._update(attempt, state)
+            case NotStarted(attempt=attempt, step=step, reason=reason):
+                if (program := self._programs.pop((attempt, step), None)) is not None:
+                    program.fail(OSError(reason))
+            case TimedOut(attempt=attempt):
+                self.on_timeout(Position(attempt))
+
+    def _update(self, attempt: int, state: ProgramState) -> None:
+        if (program := self._programs.get((attempt, state.step))) is not None:
+            program.become(state)
+
+    def _lose_all_but(self, attempts: set[int]) -> None:
+        for attempt in sorted(self._open - attempts):
+            self._open.discard(attempt)
+            for (of, _), program in self._programs.items():
+                if of == attempt:
+                    program.fail(SupervisorLostError())
+            self.on_lost(Position(attempt))
+
+    def _send(self, command: Command) -> None:
+        if self._writer is not None and not self._writer.is_closing():
+            self._writer.write(encode_frame(command))
+
+    def _start_supervisor(self) -> int:
+        """In a session of its own, without what only the agent is to know, and without any of its files."""
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TASKYARD_")}
+        self._folder.mkdir(mode=0o700, exist_ok=True)
+        to_log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "taskyard.agent.supervisor", str(self._folder.absolute())],
+            env | {"PYTHONPATH": os.pathsep.join(sys.path)},
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_OPEN, 1, str(self._folder / "log"), to_log, 0o600),
+                (os.POSIX_SPAWN_DUP2, 1, 2),
+            ],
+            setsid=True,
+        )
+
+    def _is_there(self) -> bool:
+        """Whether the supervisor that we started lives; takes its status when it does not."""
+        if self._child is None:
+            return False
+        with suppress(ChildProcessError):
+            if os.waitpid(self._child, os.WNOHANG)[0] == 0:
+                return True
+        self._child = None
+        return False

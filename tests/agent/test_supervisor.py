@@ -1,0 +1,331 @@
+"""The supervisor: what it starts begins when told, ends whole, is heard of again, and outlives who asked for it."""
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import pytest
+from host_processes import is_running
+
+from taskyard.agent.supervised import Gap, Program, Supervised
+from taskyard.agent.supervisor.keeper import descendants
+from taskyard.agent.supervisor.protocol import Open, Room
+from taskyard.contracts.values import Position
+
+ENV = {"PATH": os.environ["PATH"]}
+ROOMS = (Room(1 << 20, 1 << 20), Room(1 << 20, 1 << 20))
+ONE = Position(1)
+
+
+def run(folder: Path, scenario: Callable[[Supervised], Awaitable[None]]) -> None:
+    """A scenario with a supervisor, of which nothing is left after it."""
+
+    async def main() -> None:
+        supervised = Supervised(folder)
+        await supervised.connect()
+        hearing = asyncio.create_task(supervised.run())
+        try:
+            async with asyncio.timeout(20):
+                await scenario(supervised)
+        finally:
+            hearing.cancel()
+            await supervised.close(leave_running=True)
+            await end(folder)
+
+    asyncio.run(main())
+
+
+async def end(folder: Path) -> None:
+    other = Supervised(folder)
+    await other.connect()
+    await other.close(leave_running=False)
+    deadline = time.monotonic() + 15
+    while (folder / "supervisor" / "socket").exists():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+async def begin(
+    supervised: Supervised, number: Position = ONE, *, seconds_left: float = 60.0, number_of: int = signal.SIGTERM
+) -> None:
+    await supervised.open(
+        number,
+        Open(attempt=number, note=b"n", seconds_left=seconds_left, stop_signal=number_of, timeout_grace_seconds=1.0),
+    )
+
+
+async def start(
+    supervised: Supervised, script: str, *, step: str = "one", rooms: tuple[Room, Room] = ROOMS, go: bool = True
+) -> Program:
+    program = await supervised.start(ONE, step, ["sh", "-c", script], cwd=Path("/"), env=ENV, rooms=rooms)
+    await program.made()
+    if go:
+        supervised.go(program)
+    return program
+
+
+async def over(program: Program) -> int:
+    while program.state.status is None:
+        await program.changed()
+    return program.state.status
+
+
+def read(program: Program, stream: str = "stdout") -> list[bytes | Gap]:
+    reader = program.reader(stream)
+    pieces: list[bytes | Gap] = []
+    while piece := reader.next(1 << 30):
+        pieces.append(piece)
+        reader.moved(piece)
+    reader.close()
+    return pieces
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
+
+
+def number_in(path: Path) -> int:
+    return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
+
+
+def test_a_program_waits_until_it_is_told_to_go(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(supervised, f"touch {tmp_path}/ran; echo hello; echo oops >&2; exit 3", go=False)
+        assert not program.state.has_begun
+        assert b"touch" not in Path(f"/proc/{program.state.pid}/cmdline").read_bytes()
+        assert not (tmp_path / "ran").exists()
+        supervised.go(program)
+        assert await over(program) == 3
+        assert (read(program), read(program, "stderr")) == ([b"hello\n"], [b"oops\n"])
+
+    run(tmp_path, scenario)
+
+
+def test_a_program_that_is_stopped_before_it_may_go_never_runs(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(supervised, f"touch {tmp_path}/ran", go=False)
+        supervised.stop(ONE, 1.0, b"r")
+        supervised.go(program)
+        assert await over(program) != 0
+        assert not (tmp_path / "ran").exists()
+
+    run(tmp_path, scenario)
+
+
+def test_programs_output_and_ends_outlive_who_asked_for_them(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        go_on = f"while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
+        await start(supervised, f"echo first; {go_on}; echo second; exit 7")
+        await supervised.about_to_send(ONE, b"so far")
+        await supervised.close(leave_running=True)
+        again = Supervised(tmp_path)
+        await again.connect()
+        hearing = asyncio.create_task(again.run())
+        left = again.left[ONE]
+        assert (left.note, left.sent, left.stopped, left.timed_out) == (b"n", b"so far", None, False)
+        again.adopt(ONE)
+        program = again.program(ONE, "one", ROOMS)
+        assert program is not None
+        (tmp_path / "go").touch()
+        assert await over(program) == 7
+        assert read(program) == [b"first\nsecond\n"]
+        again.forget(ONE)
+        await until(lambda: not list((tmp_path / "supervisor" / "spool").iterdir()))
+        hearing.cancel()
+        await again.close(leave_running=True)
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    "leave",
+    ["setsid sh -c 'echo $$ > {pid}; exec sleep 300' &", "(setsid sh -c 'env -i sleep 300 & echo $! > {pid}' &) &"],
+    ids=["a session of its own", "a double fork without the environment"],
+)
+def test_what_leaves_the_group_ends_with_its_program(tmp_path: Path, leave: str) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        pid = tmp_path / "pid"
+        wait = f"while [ ! -s {pid} ]; do sleep 0.02; done"
+        program = await start(supervised, f"{leave.format(pid=pid)} {wait}")
+        assert await over(program) == 0
+        assert not is_running(number_in(pid))
+
+    run(tmp_path, scenario)
+
+
+def test_a_stop_reaches_what_left_the_group_and_ignores_it(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        pid = tmp_path / "pid"
+        stubborn = f"trap '' TERM INT; echo \\$\\$ > {pid}; while :; do sleep 0.1; done"
+        program = await start(supervised, f'trap "" TERM; setsid sh -c "{stubborn}" & sleep 300')
+        await until(lambda: number_in(pid) > 0)
+        supervised.stop(ONE, 0.3, b"r")
+        assert await over(program) == -signal.SIGKILL
+        assert not is_running(number_in(pid))
+
+    run(tmp_path, scenario)
+
+
+def test_the_first_signal_comes_once_and_its_grace_holds_and_its_trap_can_print(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised, number_of=signal.SIGINT)
+        trap = "trap 'echo caught; echo x >> caught; sleep 0.3; echo saved; exit 9' INT"
+        program = await start(supervised, f"cd {tmp_path}; {trap}; echo ready; while :; do sleep 0.02; done")
+        await until(lambda: program.state.kept[0].total > 0)
+        supervised.stop(ONE, 10.0, b"r")
+        assert await over(program) == 9
+        assert read(program) == [b"ready\ncaught\nsaved\n"]
+        assert (tmp_path / "caught").read_text() == "x\n"
+
+    run(tmp_path, scenario)
+
+
+def test_a_deadline_holds_also_while_no_agent_lives(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised, seconds_left=0.6)
+        await start(supervised, f"echo $$ > {tmp_path}/pid; exec sleep 300")
+        await supervised.close(leave_running=True)
+        await until(lambda: number_in(tmp_path / "pid") > 0)
+        await until(lambda: not is_running(number_in(tmp_path / "pid")))
+        again = Supervised(tmp_path)
+        await again.connect()
+        assert again.left[ONE].timed_out
+        hearing = asyncio.create_task(again.run())
+        again.adopt(ONE)
+        program = again.program(ONE, "one", ROOMS)
+        assert program is not None
+        assert await over(program) == -signal.SIGTERM
+        hearing.cancel()
+        await again.close(leave_running=True)
+
+    run(tmp_path, scenario)
+
+
+def test_of_much_output_the_beginning_and_the_end_are_kept_in_private_files(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        rooms = (Room(1000, 500), Room(1000, 500))
+        script = "echo begins; head -c 3000000 /dev/zero; echo the end; echo broken >&2"
+        program = await start(supervised, script, rooms=rooms)
+        assert await over(program) == 0
+        head, gap, *tail = read(program)
+        end = b"".join(one for one in tail if isinstance(one, bytes))
+        assert head == b"begins\n" + bytes(993)
+        assert gap == Gap(7 + 3_000_000 + 8 - 1500)
+        assert end == bytes(492) + b"the end\n"
+        assert read(program, "stderr") == [b"broken\n"]
+        spool = tmp_path / "supervisor" / "spool"
+        assert spool.parent.stat().st_mode & 0o777 == 0o700
+        assert {one.stat().st_mode & 0o777 for one in spool.iterdir()} == {0o600}
+        assert max(one.stat().st_size for one in spool.iterdir()) <= 1500
+
+    run(tmp_path, scenario)
+
+
+def test_a_squeezed_spool_gives_its_ring_back_and_keeps_the_last_words(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        rooms = (Room(1000, 1 << 20), ROOMS[1])
+        go_on = f"while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
+        program = await start(supervised, f"head -c 500000 /dev/zero; {go_on}; echo the end", rooms=rooms)
+        await until(lambda: program.state.kept[0].total == 500_000)
+        file = next((tmp_path / "supervisor" / "spool").glob("*stdout"))
+        supervised.squeeze()
+        await until(lambda: file.stat().st_size == 1000)
+        (tmp_path / "go").touch()
+        assert await over(program) == 0
+        head, gap, end = read(program)
+        assert head == bytes(1000)
+        assert isinstance(gap, Gap)
+        assert isinstance(end, bytes)
+        assert end.endswith(b"\0the end\n")
+        assert len(head) + gap + len(end) == program.state.kept[0].total
+
+    run(tmp_path, scenario)
+
+
+def test_a_keeper_that_is_killed_takes_its_program_with_it(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(supervised, "setsid sleep 300 & sleep 300")
+        keeper = int(Path(f"/proc/{program.state.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        await until(lambda: len(descendants(keeper)) == 3)
+        pids = [pid for pid, _ in descendants(keeper)]
+        os.kill(keeper, signal.SIGKILL)
+        assert await over(program) == -signal.SIGKILL
+        assert not any(is_running(pid) for pid in pids)
+
+    run(tmp_path, scenario)
+
+
+def test_when_the_supervisor_is_killed_its_programs_are_stopped_in_order(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        lost: list[int] = []
+        supervised.on_lost = lost.append
+        await begin(supervised, number_of=signal.SIGINT)
+        trap = f"trap 'echo told; echo saved > {tmp_path}/state; exit 0' INT"
+        program = await start(supervised, f"{trap}; echo ready; while :; do sleep 0.02; done")
+        await until(lambda: program.state.kept[0].total > 0)
+        pid = program.state.pid
+        keeper = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        supervisor = int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(supervisor, signal.SIGKILL)
+        await until(lambda: not is_running(pid) and not is_running(keeper))
+        assert (tmp_path / "state").read_text() == "saved\n"
+        await until(lambda: lost == [ONE])
+
+    run(tmp_path, scenario)
+
+
+def test_a_supervisor_with_nothing_to_do_ends_by_itself(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        supervised = Supervised(tmp_path)
+        await supervised.connect()
+        await supervised.close(leave_running=True)
+        await until(lambda: not (tmp_path / "supervisor" / "socket").exists())
+
+    asyncio.run(scenario())
+
+
+def test_a_supervisor_whose_folder_is_gone_ends_with_what_it_runs(tmp_path: Path) -> None:
+    folder = tmp_path / "agent"
+    folder.mkdir()
+
+    async def scenario() -> None:
+        supervised = Supervised(folder)
+        await supervised.connect()
+        hearing = asyncio.create_task(supervised.run())
+        await begin(supervised)
+        await start(supervised, f"echo $$ > {tmp_path}/pid; exec sleep 300")
+        await until(lambda: number_in(tmp_path / "pid") > 0)
+        hearing.cancel()
+        shutil.rmtree(folder)
+        await until(lambda: not is_running(number_in(tmp_path / "pid")))
+        await supervised.close(leave_running=True)
+
+    asyncio.run(scenario())
+
+
+def test_the_keeper_of_one_program_runs_the_next(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        parents = set[str]()
+        for step in range(5):
+            program = await start(supervised, "ps -o ppid= -p $$", step=str(step))
+            assert await over(program) == 0
+            parents.add(str(read(program)))
+        assert len(parents) == 1
+
+    run(tmp_path, scenario)
