@@ -113,6 +113,23 @@ def test_a_batch_is_tried_again_with_the_same_id_and_bytes(tmp_path: Path) -> No
     run(scenario())
 
 
+def test_a_batch_is_kept_until_it_is_stored(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder(failures=1 << 30)
+        outbox = outbox_of(journal, sender)
+        outbox.add(reports(3))
+        sending = asyncio.create_task(outbox.run())
+        while not sender.tried:
+            await asyncio.sleep(0)
+        sending.cancel()
+        journal.close()
+        journal = Journal(tmp_path, unix_milliseconds=5)
+        assert len(journal.load().batches) == 1
+        journal.close()
+
+    run(scenario())
+
+
 def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tmp_path: Path) -> None:
     async def scenario() -> None:
         journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()

@@ -70,8 +70,8 @@ def test_tasks_and_faults_are_counted_at_the_fault_that_was_done_last() -> None:
 def test_the_table_names_what_is_wrong_and_fits_a_narrow_terminal() -> None:
     rows, gap = make_rows(verdict_of([], [], {}), [kill_of("state_projector", 1, 2)], {})
     result = Result(
-        kills=1, tasks=0, lost=1, doubled=0, stuck=0, leaked=0, longest_gap_seconds=gap.seconds, ok=False, seed=5,
-        seconds=1.0, accepted=0, unsure=0, held_back=0, witnessed=0, tasks_per_second=0.0, ended={}, events=0,
+        kills=1, tasks=0, lost=1, doubled=0, stuck=0, leaked=0, longest_gap_seconds=gap.seconds, healthy_ended=1, ok=False,
+        seed=5, seconds=1.0, accepted=0, unsure=0, held_back=0, witnessed=0, tasks_per_second=0.0, ended={}, events=0,
         takeovers=0, faults=rows, faults_of_rules={"lost": 1}, broken=["a promise"], skipped=["the full disk: no root"],
         first_faults=["a task was lost"],
     )  # fmt: skip
@@ -87,6 +87,13 @@ def test_the_table_names_what_is_wrong_and_fits_a_narrow_terminal() -> None:
         "seed 5",
     ):
         assert part in text
-    assert {"kills", "tasks", "lost", "doubled", "stuck", "leaked", "longest_gap_seconds"} <= json.loads(
-        as_json(result)
-    ).keys()
+    assert {
+        "kills",
+        "tasks",
+        "lost",
+        "doubled",
+        "stuck",
+        "leaked",
+        "longest_gap_seconds",
+        "healthy_ended",
+    } <= json.loads(as_json(result)).keys()

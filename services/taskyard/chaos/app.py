@@ -14,6 +14,7 @@ import nats.errors
 from rich.console import Console
 
 from taskyard.bench.command_line import ended_in_order, leaves, uninterrupted
+from taskyard.chaos.agents import end_all_of
 from taskyard.chaos.connecting import as_admin, as_service, over_http
 from taskyard.chaos.errors import ChaosError, NotBroken, NotHealed
 from taskyard.chaos.faults import Breaker
@@ -22,7 +23,7 @@ from taskyard.chaos.load import Account, Load
 from taskyard.chaos.monitor import Monitor
 from taskyard.chaos.options import Options, parse
 from taskyard.chaos.plan import Step, make_plan
-from taskyard.chaos.report import FAULTS_SHOWN_MAX, Result, as_json, make_rows, print_result
+from taskyard.chaos.report import FAULTS_SHOWN_MAX, Result, as_json, find_troubles, make_rows, print_result
 from taskyard.chaos.screen import Screen
 from taskyard.chaos.system import WORKERS, System
 from taskyard.chaos.witnesses import Witnesses
@@ -82,7 +83,7 @@ def _judged(options: Options, folder: Path, console: Console) -> Result | None:
 async def _run(options: Options, folder: Path, console: Console) -> Result:
     """One run, from the start of the system to its verdict."""
     system = System(folder)
-    skipped = [] if (reason := system.mount_store()) is None else [f"the full disk: {reason}"]
+    skipped = [] if (reason := system.mount_disks()) is None else [f"the full disks: {reason}"]
     result: Result | None = None
     try:
         result = await _Run(options, system, console, skipped).whole()
@@ -92,7 +93,7 @@ async def _run(options: Options, folder: Path, console: Console) -> Result:
             console.print("stops the system")
         with uninterrupted():
             await asyncio.to_thread(system.stop)
-            system.unmount_store(is_kept=options.keep is not None or result is None or not result.ok)
+            system.unmount_disks(is_kept=options.keep is not None or result is None or not result.ok)
 
 
 class _Run:
@@ -127,8 +128,11 @@ class _Run:
                 client=door,
                 random=self._random,
                 ended=monitor.ended.total,
+                long_seconds=options.freeze_seconds / 2,
             )
-            breaker = Breaker(system=system, monitor=monitor, load=load, http=http, random=self._random)
+            breaker = Breaker(
+                system=system, monitor=monitor, load=load, witnesses=witnesses, http=http, random=self._random
+            )
             seconds = await self._break(breaker)
             account = load.account
             log = await read_log(control, system.services.partition)
@@ -138,11 +142,20 @@ class _Run:
         broken = list(breaker.broken)
         if (status := await asyncio.to_thread(system.stop)) != 0:
             broken.append(f"the system ended with {status} when it was asked to stop at the end")
+        if left := end_all_of(system.layout.directory / "workers"):
+            broken.append(f"{left} processes of workers were there after the system had ended")
         noted = [one for name in WORKERS for one in read_journal(name, system.layout.worker_directory(name))]
         ran = witnesses.runs()
         self._console.print(f"judging {len(log):,} commits and {len(ran):,} witnessed runs")
         evidence = Evidence(
-            log=log, asked=asked, ran=ran, told=account.told, accepted=account.accepted, noted=noted, shown=shown
+            log=log,
+            asked=asked,
+            ran=ran,
+            told=account.told,
+            accepted=account.accepted,
+            noted=noted,
+            shown=shown,
+            troubles=find_troubles(breaker.done),
         )
         return self._result(evidence, breaker, account, seconds, [*broken, *account.refused[:FAULTS_SHOWN_MAX]])
 
@@ -153,7 +166,9 @@ class _Run:
             self._random,
             rounds=options.rounds,
             outage_seconds=options.outage_seconds,
-            has_own_disk=self._system.has_own_disk,
+            freeze_seconds=options.freeze_seconds,
+            has_own_disk=bool(self._system.disks),
+            has_terraform=self._has_terraform,
         )
         following = asyncio.create_task(monitor.run())
         begun = time.monotonic()
@@ -198,6 +213,7 @@ class _Run:
             stuck=verdict.count(Rule.STUCK),
             leaked=verdict.count(Rule.LEAKED),
             longest_gap_seconds=round(gap.seconds, 3),
+            healthy_ended=verdict.count(Rule.HEALTHY),
             ok=not verdict.faults and not broken,
             seed=self._options.seed,
             seconds=round(seconds, 1),

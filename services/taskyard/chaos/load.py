@@ -27,6 +27,11 @@ TERRAFORM_SECONDS = 15.0
 """One plan and one plan_and_apply in so many seconds: each is seconds of processor time."""
 MEDDLE_SECONDS = 1.0
 WORKSPACES = 3
+SLOW_WORKSPACE = "workspace-slow"
+SLOW_APPLY = "for second in 1 2 3 4 5 6; do echo $second; sleep 1; done"
+"""It prints: what dies when nobody reads it any more would die here."""
+BURST, BURST_TASKS = 300, 100
+"""So many commands at once, of so many tasks each of which is none: what is refused is told of every one."""
 BATCH_MAX = 200
 """What one tick sends at most, however late it comes."""
 BATCHES_IN_FLIGHT_MAX = 400
@@ -71,7 +76,10 @@ _Door = Callable[[list[dict[str, Any]]], Awaitable[_Answer | None]]
 
 
 class Load:
-    """Puts load on the system until it is stopped. `ended` says how many tasks have ended."""
+    """Puts load on the system until it is stopped. `ended` says how many tasks have ended.
+
+    A few commands take `long_seconds`, and a few have little more time than that.
+    """
 
     def __init__(
         self,
@@ -82,6 +90,7 @@ class Load:
         client: NatsClient,
         random: Random,
         ended: Callable[[], int],
+        long_seconds: float = 2.0,
     ) -> None:
         self.account = Account()
         self._system = system
@@ -90,6 +99,7 @@ class Load:
         self._client = client
         self._ended = ended
         self._random = random
+        self._long_seconds = long_seconds
         self._recent: list[str] = []
         self._doors: tuple[_Door, ...] = (self._by_http, self._by_request, self._by_http, self._stored)
         self._batches: set[asyncio.Task[None]] = set()
@@ -99,6 +109,9 @@ class Load:
             str(witnesses.configuration(system.layout.directory / "terraform" / f"workspace-{number}"))
             for number in range(WORKSPACES)
         ]
+        self.slow_configuration = witnesses.configuration(
+            system.layout.directory / "terraform" / SLOW_WORKSPACE, work=SLOW_APPLY
+        )
 
     async def run(self, *, rate: float, has_terraform: bool) -> None:
         """Send `rate` tasks a second until `stop`. `has_terraform` says whether workers can run plans."""
@@ -172,11 +185,15 @@ class Load:
             max_attempts = 3
         if draw > 0.95:
             work = 'test "$TASKYARD_ATTEMPT" -gt 1'
+        if draw < 0.01:
+            work = f"sleep {self._long_seconds}"
+        within = {"timeout_seconds": 1.5 * self._long_seconds} if 0.01 < draw < 0.04 else {}
         return {
             "id": make_id(),
             "kind": "command",
             "input": {"script": self._witnesses.script(work)},
             "max_attempts": max_attempts,
+            **within,
         }
 
     def _terraform_tasks(self) -> list[dict[str, Any]]:
@@ -189,6 +206,22 @@ class Load:
             {"id": make_id(), "kind": "plan", **place, "input": what},
             {"id": id, "kind": "plan_and_apply", **place, "input": {**what, **confirms_itself}},
         ]
+
+    async def apply_slowly(self) -> str:
+        """Have an apply done that takes a while; the id of its task once it was accepted."""
+        id = make_id()
+        what = {"directory": str(self.slow_configuration), "variables": {"run": id}, "auto_confirm": True}
+        task = {"id": id, "kind": "plan_and_apply", "queue": SLOW_WORKSPACE, "input": what}
+        await self._send([task], self._by_http)
+        return id
+
+    async def burst(self) -> int:
+        """Send commands of which nothing can be accepted; how many were stored."""
+        data = {"tasks": [1] * BURST_TASKS}
+        subject = command_subject(PRINCIPAL, POOL_DEFAULT, "submit")
+        answers = await asyncio.gather(*(self._ask(subject, data) for _ in range(BURST)))
+        acks = [msgspec.json.decode(answer, type=_Answer) for answer in answers if answer is not None]
+        return sum(ack.stream != "" and ack.error is None for ack in acks)
 
     async def _meddle(self) -> None:
         """As people do: confirm what waits for an answer, and now and then cancel something."""

@@ -3,12 +3,13 @@
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Callable
 
 import msgspec
 from nats.aio.client import Client as NatsClient
 
 from taskyard.chaos.errors import NotHealed
-from taskyard.contracts.events import OWNERS, TaskStarted, decode_event
+from taskyard.contracts.events import OWNERS, CommandRejected, TaskStarted, WorkerJoined, decode_event
 from taskyard.contracts.subjects import log_stream
 from taskyard.contracts.values import Instant, make_position
 from taskyard.eventlog.errors import EventLogError
@@ -18,6 +19,7 @@ from taskyard.judge.commits import Commit
 from taskyard.judge.lives import Lives
 
 FOLLOW_AGAIN_SECONDS = 1.0
+POLL_SECONDS = 0.05
 
 _decode = msgspec.json.Decoder(Commit).decode
 
@@ -30,6 +32,8 @@ class Monitor:
         self.ended: Counter[str] = Counter()
         self.head = 0
         self.starts = 0
+        self.refusals = 0
+        self.joins: Counter[str] = Counter()
         self.leaders: dict[str, str] = {}
         self._client = client
         self._stream = log_stream(partition)
@@ -60,6 +64,15 @@ class Monitor:
             waited = time.monotonic() - begun
             raise NotHealed(f"no task has started for {waited:.0f} s after everything was healed") from error
 
+    async def until(self, condition: Callable[[], bool], seconds_max: float) -> bool:
+        """Wait until what was read fulfils a condition; False if it does not in time."""
+        deadline = time.monotonic() + seconds_max
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(POLL_SECONDS)
+        return True
+
     async def _see(self, messages: list[StreamMessage]) -> None:
         starts = self.starts
         for message in messages:
@@ -76,6 +89,9 @@ class Monitor:
         for index, raw in enumerate(commit.events):
             event = decode_event(raw)
             self.starts += isinstance(event, TaskStarted)
+            self.refusals += isinstance(event, CommandRejected)
+            if isinstance(event, WorkerJoined):
+                self.joins[event.worker] += 1
             for step in self.lives.tell(event, Instant(message.at), make_position(message.sequence, index)):
                 if step.counts and step.life.is_over:
                     self.ended[step.life.status] += 1

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from random import Random
 
-from taskyard.chaos.system import WORKERS, instances_of
+from taskyard.chaos.system import NATS, WORKER_WITH_DISK, WORKERS, instances_of
 from taskyard.dev.options import SERVICES
 
 KILL, FREEZE, GONE, DISK_FULL, STOP_ALL, KILL_ALL = "kill", "freeze", "gone", "disk full", "stop all", "kill all"
+FREEZE_ALL, TWIN, JOURNAL_BACK, UNDER_APPLY, REFUSALS = "freeze all", "twin", "journal back", "under apply", "refusals"
 
-NATS, POSTGRES, WORKER = "nats-server", "postgres", "worker"
+POSTGRES, WORKER = "postgres", "worker"
 DECIDING = ("scheduler", "slot_allocator", "dispatcher")
 """Services of which one instance leads."""
 LEADER_SHARE = 0.75
@@ -22,6 +23,11 @@ FREEZE_SECONDS = 4.5
 WORKER_FREEZE_SECONDS = 7.5
 """Longer than a worker may be silent: it is lost, and what it had is tried elsewhere, when it goes on."""
 DISK_FULL_SECONDS = 5.0
+NATS_FREEZE_SHARE = 0.65
+"""Of the time that all services stand still: longer than a worker without contact lets run what others may run."""
+TWIN_SECONDS = 10.0
+MAY_END_ATTEMPTS = frozenset((STOP_ALL, KILL_ALL, TWIN, JOURNAL_BACK))
+"""After these an attempt may be lost that would have ended well; after a SIGSTOP of its worker too."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,19 +50,47 @@ class Step:
             case "gone":
                 return f"{self.part} gone for {self.seconds:g} s"
             case "disk full":
-                return f"disk of {NATS} full"
+                return f"disk of {self.part} full"
             case "stop all":
                 return "SIGTERM everything"
+            case "freeze all":
+                return f"SIGSTOP all services, {self.seconds:g} s"
+            case "twin":
+                return "two agents of one name"
+            case "journal back":
+                return "a journal put back"
+            case "under apply":
+                return "kill -9 under an apply"
+            case "refusals":
+                return "refused commands"
             case _:
                 return "kill -9 everything"
 
+    @property
+    def may_end_attempts(self) -> bool:
+        """Whether attempts of the workers that it hits may be lost by it."""
+        return self.what in MAY_END_ATTEMPTS or (self.what == FREEZE and self.part == WORKER)
 
-def make_plan(random: Random, *, rounds: int, outage_seconds: float, has_own_disk: bool) -> list[Step]:
+
+def make_plan(
+    random: Random,
+    *,
+    rounds: int,
+    outage_seconds: float,
+    freeze_seconds: float,
+    has_own_disk: bool,
+    has_terraform: bool = True,
+) -> list[Step]:
     """All faults in a drawn order. Each service is killed `rounds` times, everything else as often as it is worth."""
-    steps = [*_kills(random, rounds), *_freezes(random)]
+    often = max(1, rounds // OTHERS_SHARE)
+    steps = [*_kills(random, rounds), *_freezes(random, freeze_seconds)]
     steps.append(Step(what=GONE, part=POSTGRES, seconds=outage_seconds))
+    steps += [Step(what=FREEZE_ALL, seconds=freeze_seconds) for _ in range(often)]
+    steps += [Step(what=TWIN, part=WORKER, seconds=TWIN_SECONDS), Step(what=REFUSALS)] * often
+    if has_terraform:
+        steps += [Step(what=JOURNAL_BACK, part=WORKER), Step(what=UNDER_APPLY, part=WORKER)] * often
     if has_own_disk:
-        steps.append(Step(what=DISK_FULL, part=NATS, seconds=DISK_FULL_SECONDS))
+        steps += [Step(what=DISK_FULL, part=part, seconds=DISK_FULL_SECONDS) for part in (NATS, WORKER_WITH_DISK)]
     steps += [Step(what=STOP_ALL), Step(what=KILL_ALL)]
     random.shuffle(steps)
     return steps
@@ -85,7 +119,8 @@ def _kills(random: Random, rounds: int) -> Iterator[Step]:
             yield Step(what=KILL, part=part)
 
 
-def _freezes(random: Random) -> Iterator[Step]:
+def _freezes(random: Random, freeze_seconds: float) -> Iterator[Step]:
     for service in SERVICES:
         yield Step(what=FREEZE, part=service, seconds=FREEZE_SECONDS, is_leader=random.random() < LEADER_SHARE)
     yield Step(what=FREEZE, part=WORKER, seconds=WORKER_FREEZE_SECONDS)
+    yield Step(what=FREEZE, part=NATS, seconds=round(freeze_seconds * NATS_FREEZE_SHARE, 1))

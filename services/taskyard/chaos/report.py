@@ -11,6 +11,7 @@ from rich.table import Table
 
 from taskyard.chaos.faults import Done
 from taskyard.contracts.values import SECOND, Instant, uuid7_instant
+from taskyard.judge.evidence import Trouble
 from taskyard.judge.faults import DOUBLING, Fault, Rule
 from taskyard.judge.gaps import NO_GAP, Gap, find_gaps, longest
 from taskyard.judge.verdict import Verdict
@@ -36,6 +37,7 @@ class Row(Struct, kw_only=True):
     doubled: int = 0
     stuck: int = 0
     leaked: int = 0
+    healthy_ended: int = 0
     longest_gap_seconds: float = 0.0
 
 
@@ -43,7 +45,8 @@ class Result(Struct, kw_only=True):
     """Everything that is told. The first seven fields are relied on by programs outside.
 
     `lost` were accepted and have no end; `doubled` was accepted, decided or run more often than it may be; `stuck` had not
-    ended when everything had been given the time to; `leaked` are slots and workspaces held by then. `faults_of_rules` counts
+    ended when everything had been given the time to; `leaked` are slots and workspaces held by then; `healthy_ended` are
+    attempts that were ended though nothing had happened to them or their worker that may end them. `faults_of_rules` counts
     every breach of a rule, also those; `broken` are promises that were not kept meanwhile, in words; `unsure` tasks were
     sent and never acknowledged, so they may have run or not; `seconds` is how long there was load.
     """
@@ -55,6 +58,7 @@ class Result(Struct, kw_only=True):
     stuck: int
     leaked: int
     longest_gap_seconds: float
+    healthy_ended: int
     ok: bool
     seed: int
     seconds: float
@@ -98,6 +102,16 @@ def make_rows(verdict: Verdict, done: Sequence[Done], accepted: Mapping[str, Ins
     return list(rows.values()), longest(gaps) if gaps else NO_GAP
 
 
+def find_troubles(done: Sequence[Done]) -> list[Trouble]:
+    """When something was done to workers that may end what they run."""
+    return [
+        Trouble(worker=worker, began=one.begun / SECOND, ended=(one.over or one.begun) / SECOND)
+        for one in done
+        if one.step.may_end_attempts
+        for worker in one.hit
+    ]
+
+
 def as_json(result: Result) -> str:
     """One object on one line."""
     return msgspec.json.encode(result).decode()
@@ -118,7 +132,7 @@ def print_result(result: Result, console: Console) -> None:
     for text in (*result.broken, *result.first_faults):
         console.print(f"[red]wrong:[/red] {escape(text)}", highlight=False)
     if result.ok:
-        console.print(f"[bold green]all is well[/]: {result.kills} kills, nothing lost, doubled, stuck or leaked")
+        console.print(f"[bold green]all is well[/]: {result.kills} kills, nothing lost, doubled, stuck, leaked or hurt")
         return
     rules = ", ".join(f"{count} of {rule}" for rule, count in sorted(result.faults_of_rules.items()))
     console.print(f"[bold red]not well[/]: {rules or 'promises were broken'} (seed {result.seed})")
@@ -127,7 +141,7 @@ def print_result(result: Result, console: Console) -> None:
 def _table(result: Result) -> Table:
     table = Table(title="taskyard chaos", box=SIMPLE_HEAD, pad_edge=False, padding=0)
     table.add_column("fault", no_wrap=True)
-    for heading in ("times", "back in", "tasks", "lost", "twice", "stuck", "leaked", "gap"):
+    for heading in ("times", "back in", "tasks", "lost", "twice", "stuck", "leaked", "hurt", "gap"):
         table.add_column(heading, justify="right", no_wrap=True)
     for row in result.faults:
         is_fault = row.fault != WITHOUT_FAULT
@@ -136,12 +150,13 @@ def _table(result: Result) -> Table:
             str(row.times) if is_fault else "",
             f"{row.seconds:.1f} s" if is_fault else "",
             f"{row.tasks:,}",
-            *(_bad(number) for number in (row.lost, row.doubled, row.stuck, row.leaked)),
+            *(_bad(number) for number in (row.lost, row.doubled, row.stuck, row.leaked, row.healthy_ended)),
             f"{row.longest_gap_seconds:.1f} s",
         )
     table.add_section()
     total = sum(row.times for row in result.faults) - 1
-    counts = (_bad(number) for number in (result.lost, result.doubled, result.stuck, result.leaked))
+    numbers = (result.lost, result.doubled, result.stuck, result.leaked, result.healthy_ended)
+    counts = (_bad(number) for number in numbers)
     gap = f"{result.longest_gap_seconds:.1f} s"
     table.add_row("all", str(total), "", f"{result.tasks:,}", *counts, gap, style="bold")
     return table
@@ -174,3 +189,4 @@ def _count(row: Row, fault: Fault) -> None:
     row.doubled += fault.rule in DOUBLING
     row.stuck += fault.rule is Rule.STUCK
     row.leaked += fault.rule is Rule.LEAKED
+    row.healthy_ended += fault.rule is Rule.HEALTHY

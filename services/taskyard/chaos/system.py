@@ -4,25 +4,29 @@ Run as a program, `python -m taskyard.chaos.system DIR`, it is that child.
 """
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
 
-from taskyard.chaos.errors import NotBroken, NotHealed, SystemNotStarted
+from taskyard.chaos.agents import stand_still
+from taskyard.chaos.disks import OwnDisk, why_no_disks
+from taskyard.chaos.errors import NotHealed, SystemNotStarted
 from taskyard.dev.app import run_to_end
 from taskyard.dev.layout import Layout
 from taskyard.dev.options import Options
 from taskyard.settings import Settings, load
 
 INSTANCES = 2
+NATS = "nats-server"
 WORKERS = ("worker-1", "worker-2")
+WORKER_WITH_DISK = WORKERS[-1]
+"""The worker whose folder is a disk of its own."""
 SLOTS = (*(("any",),) * 64, ("plan",), ("plan",))
 SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
 """A silent worker is lost earlier than usual, so that what follows from it happens often."""
@@ -30,11 +34,6 @@ SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6
 STOP_SECONDS_MAX = 40.0
 HEALED_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
-RESIZE_TRIES_MAX = 10
-ROOM_BYTES = 128 << 10
-"""A full disk has so much room left, which is used up within a second."""
-STORE_BYTES = "64g"
-"""The size of the disk of nats-server while it is not full; memory is taken only for what is stored."""
 
 
 class Connection(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,12 +49,11 @@ class Connection(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class System:
-    """The child, its processes, and the disk of its nats-server. `http_urls` is where the instances of the API listen."""
+    """The child, its processes, and the disks of some. `http_urls` is where the instances of the API listen."""
 
     def __init__(self, directory: Path) -> None:
         self.layout = Layout(directory)
-        self.store = self.layout.nats / "store"
-        self.has_own_disk = False
+        self.disks: dict[str, OwnDisk] = {}
         self.http_urls: tuple[str, ...] = ()
         self._child: subprocess.Popen[str] | None = None
 
@@ -135,14 +133,15 @@ class System:
         self._until(lambda: self.pid(process) != old_pid, f"{process} was not started again")
 
     @contextmanager
-    def frozen(self, process: str) -> Iterator[None]:
-        """A process stands still for as long as the block lasts."""
-        pid = self.pid(process)
-        _send(pid, signal.SIGSTOP)
+    def frozen(self, processes: Iterable[str]) -> Iterator[None]:
+        """These processes stand still at once for as long as the block lasts. Raises `NotBroken`."""
+        pids = [self.pid(process) for process in processes]
         try:
+            stand_still(iter(pids))
             yield
         finally:
-            _send(pid, signal.SIGCONT)
+            for pid in pids:
+                _send(pid, signal.SIGCONT)
 
     @contextmanager
     def nobody_restarts(self) -> Iterator[None]:
@@ -155,45 +154,26 @@ class System:
         finally:
             child.send_signal(signal.SIGCONT)
 
-    # -- the disk of nats-server ---------------------------------------------------------------------------------------
+    # -- disks ---------------------------------------------------------------------------------------------------------
 
-    def mount_store(self) -> str | None:
-        """Give nats-server a disk of its own that can be made full; why that is not possible here, if it is not."""
-        if sys.platform != "linux" or os.geteuid() != 0:
-            return "mounting a small disk for nats-server needs root on Linux"
-        self.store.mkdir(parents=True, exist_ok=True)
-        failure = _mount("-t", "tmpfs", "-o", f"size={STORE_BYTES},mode=700", "taskyard-chaos", str(self.store))
-        self.has_own_disk = failure is None
-        return failure
+    def mount_disks(self) -> str | None:
+        """Give nats-server and a worker disks of their own that can be made full; why that is not possible, if it is not."""
+        workers = self.layout.directory / "workers"
+        folders = {NATS: self.layout.nats / "store", WORKER_WITH_DISK: workers / WORKER_WITH_DISK}
+        if (reason := why_no_disks()) is not None:
+            return reason
+        workers.mkdir(parents=True, mode=0o700, exist_ok=True)
+        for name, folder in folders.items():
+            disk = OwnDisk(folder)
+            if (reason := disk.mount()) is not None:
+                return reason
+            self.disks[name] = disk
+        return None
 
-    def unmount_store(self, *, is_kept: bool) -> None:
-        """Take that disk away; what is on it is put in its place if it `is_kept`. Nothing may run any more."""
-        if not self.has_own_disk:
-            return
-        kept = self.store.with_name("store.kept")
-        if is_kept:
-            shutil.copytree(self.store, kept)
-        subprocess.run(["umount", "--lazy", str(self.store)], check=False, capture_output=True)
-        if is_kept:
-            kept.rename(self.store)
-        self.has_own_disk = False
-
-    @contextmanager
-    def full_disk(self) -> Iterator[None]:
-        """The disk of nats-server has next to no room for as long as the block lasts. Raises `NotBroken`."""
-        tries = (self._shrink_disk() for _ in range(RESIZE_TRIES_MAX))
-        if all(failure is not None for failure in tries):
-            raise NotBroken(f"the disk of nats-server could not be made full: {self._shrink_disk()}")
-        try:
-            yield
-        finally:
-            _mount("-o", f"remount,size={STORE_BYTES}", str(self.store))
-
-    def _shrink_disk(self) -> str | None:
-        """Make the disk as large as it is full, unless it has grown meanwhile; what the system said to that."""
-        found = os.statvfs(self.store)
-        used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        return _mount("-o", f"remount,size={used + ROOM_BYTES}", str(self.store))
+    def unmount_disks(self, *, is_kept: bool) -> None:
+        """Take them away; what is on them is put in their place if it `is_kept`. Nothing may run any more."""
+        for name in list(self.disks):
+            self.disks.pop(name).unmount(is_kept=is_kept)
 
     def _until(self, condition: Callable[[], bool], otherwise: str) -> None:
         deadline = time.monotonic() + HEALED_SECONDS_MAX
@@ -211,11 +191,6 @@ def instances_of(service: str) -> tuple[str, ...]:
 def _close_output(child: "subprocess.Popen[str]") -> None:
     if child.stdout is not None:
         child.stdout.close()
-
-
-def _mount(*arguments: str) -> str | None:
-    done = subprocess.run(["mount", *arguments], check=False, capture_output=True, text=True)
-    return None if done.returncode == 0 else done.stderr.strip() or f"mount ended with {done.returncode}"
 
 
 def _send(pid: int, number: int) -> None:

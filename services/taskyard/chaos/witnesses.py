@@ -19,17 +19,21 @@ class Witnesses:
     def __init__(self, folder: Path, worker_directories: dict[str, Path]) -> None:
         self._file = folder / "witnesses"
         self._file.touch()
-        self._workers = {name: str(directory) for name, directory in worker_directories.items()}
+        self._folders = [(str(directory) + "/", name) for name, directory in worker_directories.items()]
 
     def script(self, work: str) -> str:
         """A script that does `work` between two witnesses; it ends as `work` does."""
         begin, end = (self._line(what, "command", "PWD") for what in (BEGIN, END))
         return f"{begin}\n({work})\nstatus=$?\n{end}\nexit $status"
 
-    def configuration(self, folder: Path) -> Path:
-        """A Terraform configuration whose apply leaves a witness; every plan finds something to do."""
+    def configuration(self, folder: Path, *, work: str = "") -> Path:
+        """A Terraform configuration whose apply leaves a witness; every plan finds something to do.
+
+        An apply that does `work` tells its end too.
+        """
         folder.mkdir(parents=True)
-        command = json.dumps(self._line(BEGIN, "plan_and_apply", "TF_DATA_DIR"))
+        begin, end = (self._line(what, "plan_and_apply", "TF_DATA_DIR") for what in (BEGIN, END))
+        command = json.dumps(f"{begin}; {work}; {end}" if work else begin)
         (folder / "main.tf").write_text(
             'variable "run" {}\n'
             'resource "terraform_data" "it" {\n'
@@ -39,6 +43,14 @@ class Witnesses:
             encoding="utf-8",
         )
         return folder
+
+    def also(self, name: str, directory: Path) -> None:
+        """Another folder of a worker."""
+        self._folders.append((str(directory) + "/", name))
+
+    def begun(self, task: str) -> Ran | None:
+        """The first run of a task, if it was seen to begin by now."""
+        return next((run for run in self.runs() if run.task == task), None)
 
     def runs(self) -> list[Ran]:
         """What really ran. An end that nobody wrote means that the process was killed, at an unknown time."""
@@ -69,4 +81,4 @@ class Witnesses:
         return _LINE.format(what=what, kind=kind, folder=folder, file=self._file)
 
     def _worker_of(self, where: str) -> str:
-        return next((name for name, directory in self._workers.items() if where.startswith(directory + "/")), where)
+        return next((name for folder, name in self._folders if where.startswith(folder)), where)

@@ -78,6 +78,15 @@ class Cut:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Trouble:
+    """Something happened to a worker that may end what it runs, from `began` to `ended` in the witnesses' seconds."""
+
+    worker: str
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Told:
     """One answer that a door heard."""
 
@@ -124,7 +133,8 @@ class Evidence:
     all of the log, None if nobody looked. `is_over` says that everything was given the time to end. `lied` has the tasks
     and attempts of which their own worker reported what was not so, which nobody could know: what ran of them proves
     nothing. `reported` are all stored reports, None if nobody looked. `knows` has the version of the log that an instance
-    knows. `cuts` are all times without contact, after `fenced_seconds` of which a worker has stopped what others may run.
+    knows. `troubles` are all that happened to workers, None if nobody noted that: then nobody can tell which attempts were
+    healthy. `cuts` are all times without contact, after `fenced_seconds` of which a worker has stopped what others may run.
     """
 
     log: Iterable[Logged]
@@ -139,5 +149,6 @@ class Evidence:
     lied: Collection[tuple[str, int]] = ()
     reported: Sequence[Reported] | None = None
     knows: Mapping[str, int] = field(default_factory=dict[str, int])
+    troubles: Sequence[Trouble] | None = None
     cuts: Sequence[Cut] = ()
     fenced_seconds: float = 0.0

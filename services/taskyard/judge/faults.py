@@ -41,6 +41,8 @@ class Rule(StrEnum):
     """Nothing begins against a pause, a lock, a limit or a drain, nor before what stands before it."""
     EARLY = "early"
     """Nothing times out, expires or begins before its time."""
+    HEALTHY = "healthy"
+    """An attempt to which nothing happened, nor to its worker, is not ended for want of contact or of time."""
     LOST = "lost"
     """What was accepted is in the log and ends."""
     STUCK = "stuck"

@@ -20,6 +20,7 @@ from taskyard.judge.commits import Commits, Takeover
 from taskyard.judge.ends import Ends
 from taskyard.judge.evidence import Evidence, Logged
 from taskyard.judge.faults import Fault, Faults, Rule
+from taskyard.judge.healthy import Healthy
 from taskyard.judge.holdings import Holdings
 from taskyard.judge.life import Life
 from taskyard.judge.lives import Lives, Step
@@ -75,6 +76,7 @@ class _Case:
         self._reports = Reports(self._faults, evidence.reported)
         self._ends = Ends(self._faults)
         self._holdings = Holdings(self._faults)
+        self._healthy = Healthy(self._faults)
         self._timing = Timing(self._faults)
         self._turns = Turns(self._faults)
         self._verdicts = Verdicts(self._faults, evidence.asked)
@@ -136,6 +138,7 @@ class _Case:
         life, at = step.life, self._commits.at
         self._holdings.see(event, step, where)
         self._reports.check(event, life, where)
+        self._healthy.check(event, step, seconds, where)
         self._timing.check(event, step, at, where)
         self._turns.check(event, step, where)
         self._assignments.see(event, step, position, seconds)
@@ -171,6 +174,7 @@ class _Case:
                 faults.add(Rule.LOST, f"{id} was accepted and has no end: it is {lives[id].stage}", task=id)
         check_told(faults, evidence.told, self._tasks)
         self._verdicts.check(evidence.told)
+        self._healthy.conclude(evidence)
         check_runs(faults, self._assignments, lives, evidence)
         check_noted(faults, evidence.noted, self._assignments, lives)
         if evidence.shown is not None:
