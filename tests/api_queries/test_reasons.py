@@ -200,7 +200,7 @@ def test_pauses_locks_and_limits_are_told_with_their_author(story: Any, read: An
     reasons = ask_for(read, paused, locked, limited, in_pool)
 
     assert [reason.code for reason in reasons] == ["queue_paused", "queue_locked", "queue_limit", "pool_paused"]
-    assert reasons[0].message == "queue a was paused by bob: audit"
+    assert reasons[0].message == "queue a was paused by bob at 2026-09-21T14:13:31.000Z: audit"
     assert reasons[1].blocker == "bob"
 
 
@@ -231,6 +231,44 @@ def test_a_plan_waits_for_its_answer_and_then_for_its_slot(story: Any, read: Any
     (reason,) = ask_for(read, task)
     assert reason.code == "no_free_slot"
     assert "slot 0 of worker-1" in reason.message
+
+
+HOLDS = {
+    "pool default was paused by bob at": QueuePaused(pool="default", by="bob", reason="freeze"),
+    "queue prod was paused by bob at": QueuePaused(pool="default", queue="prod", by="bob"),
+    "queue prod was locked by bob at": QueueLocked(pool="default", queue="prod", by="bob", reason="mine"),
+    "queue prod of pool west was locked by bob at": QueueLocked(pool="west", queue="prod", by="bob"),
+}
+
+
+@pytest.mark.parametrize("told", HOLDS)
+def test_an_apply_that_is_confirmed_and_held_back_says_by_what_by_whom_and_since_when(
+    story: Any, read: Any, told: str
+) -> None:
+    story.join()
+    task = story.submit(kind="plan_and_apply", queue="prod")
+    story.start(task)
+    story.plan(task)
+    story.commit(HOLDS[told])
+    story.commit(ApplyConfirmed(task=task, attempt=1, by="bob"))
+
+    (reason,) = ask_for(read, task)
+
+    assert shown(reason) == (("locked", "bob", None) if "locked" in told else ("paused", None, None))
+    assert f"{told} 2026-09-21T" in reason.message
+
+
+def test_a_workspace_that_a_task_of_another_pool_has_is_busy_and_the_reason_names_that_task(
+    story: Any, read: Any
+) -> None:
+    story.join()
+    first = story.submit(kind="plan_and_apply", queue="prod")
+    story.start(first)
+    second = story.submit(kind="plan_and_apply", queue="prod", pool="west")
+
+    (reason,) = ask_for(read, second)
+
+    assert shown(reason) == ("workspace_busy", first, 1)
 
 
 def test_a_held_task_waits_for_its_worker(story: Any, read: Any) -> None:

@@ -109,7 +109,7 @@ TABLE: dict[str, tuple[Any, dict[Phase, Any]]] = {
         PLANNED,
         row(each(ON_WORKER, P.APPLY_PENDING) | each("held", P.PENDING) | each("stopping", P.CANCELLED)),
     ),
-    "confirmed": (ApplyConfirmed(task=T, attempt=1, by="bob"), row(each("apply_pending", P.SCHEDULED))),
+    "confirmed": (ApplyConfirmed(task=T, attempt=1, by="bob"), row(each("apply_pending", SAME))),
     "confirmed of another attempt": (ApplyConfirmed(task=T, attempt=2, by="bob"), row({})),
     "discarded": (ApplyDiscarded(task=T, attempt=1, by="bob"), row(each("apply_pending", P.CANCELLED))),
     "discarded of another attempt": (ApplyDiscarded(task=T, attempt=2, by="bob"), row({})),
@@ -360,6 +360,58 @@ def is_planned_again(record: TaskRecord) -> bool:
     return record.phase is P.PENDING and not record.confirmed and record.plan_attempt is None and record.tries == 0
 
 
+def test_a_confirmed_apply_is_scheduled_and_only_then_takes_its_slot() -> None:
+    record = applying(CONFIRMED)
+    assert (record.phase, record.confirmed, record.is_reserved) == (P.APPLY_PENDING, True, True)
+
+    assert fold(record, TaskScheduled(task=T, attempt=1), AT, Position(98)) is Verdict.EFFECTIVE
+    assert (record.phase, record.held_slot, record.scheduled_at) == (P.SCHEDULED, ("w1", 0), AT)
+    assert fold(record, assigned(2), AT, Position(99)) is Verdict.EFFECTIVE
+    assert record.phase is P.ASSIGNED
+
+
+def test_an_apply_of_the_first_logs_takes_its_slot_without_being_scheduled() -> None:
+    assert fold(applying(CONFIRMED), assigned(2), AT, Position(99)) is Verdict.EFFECTIVE
+    assert fold(applying(), assigned(2), AT, Position(99)) is Verdict.VOID
+
+
+@pytest.mark.parametrize("attempt", [2, 3])
+def test_an_apply_is_scheduled_for_its_own_plan_only(attempt: int) -> None:
+    assert fold(applying(CONFIRMED), TaskScheduled(task=T, attempt=attempt), AT, Position(99)) is Verdict.VOID
+
+
+def test_an_apply_whose_plan_was_lost_meanwhile_is_not_begun_by_what_was_chosen_for_it() -> None:
+    record = applying(CONFIRMED, LOST)
+    assert is_planned_again(record)
+
+    assert fold(record, TaskScheduled(task=T, attempt=1), AT, Position(99)) is Verdict.VOID
+    assert record.phase is P.PENDING
+
+
+def test_a_plan_that_is_not_confirmed_is_not_scheduled() -> None:
+    assert fold(applying(), TaskScheduled(task=T, attempt=1), AT, Position(99)) is Verdict.VOID
+
+
+def test_what_was_confirmed_does_not_expire_and_may_be_discarded_until_it_is_scheduled() -> None:
+    discarded = ApplyDiscarded(task=T, attempt=1, by="bob")
+    scheduled = TaskScheduled(task=T, attempt=1)
+
+    assert fold(applying(CONFIRMED), ApprovalExpired(task=T, attempt=1), AT, Position(99)) is Verdict.VOID
+    assert fold(applying(CONFIRMED, scheduled), discarded, AT, Position(99)) is Verdict.VOID
+    record = applying(CONFIRMED)
+    assert fold(record, discarded, AT, Position(99)) is Verdict.EFFECTIVE
+    assert record.phase is P.CANCELLED
+
+
+def test_a_late_success_changes_nothing_of_a_task_that_is_pending() -> None:
+    again = AttemptFailed(task=T, attempt=1, error=AGAIN)
+    record = record_in(P.RUNNING, "noop", again, max_attempts=2)
+    assert record.phase is P.PENDING
+
+    assert fold(record, AttemptSucceeded(task=T, attempt=1), AT, Position(99)) is Verdict.VOID
+    assert (record.phase, record.attempt, record.progress) == (P.PENDING, 1, 0)
+
+
 def test_a_confirmed_apply_waits_on_its_reserved_slot() -> None:
     record = applying(*RESERVED)
 
@@ -417,7 +469,7 @@ def test_an_apply_that_was_not_delivered_keeps_its_slot_however_often() -> None:
         fold(record, assigned(attempt), AT, Position(90))
         not_delivered = NotDelivered(task=T, attempt=attempt, reason="no responders")
         assert fold(record, not_delivered, AT, Position(91)) is Verdict.EFFECTIVE
-        assert (record.phase, record.held_slot, record.confirmed) == (P.SCHEDULED, ("w1", 0), True)
+        assert (record.phase, record.held_slot, record.confirmed) == (P.APPLY_PENDING, ("w1", 0), True)
     assert record.due == AT + seconds(60)
 
 

@@ -129,3 +129,49 @@ def test_an_answer_that_is_older_than_the_plan_that_it_confirms_is_found(
 
 def _reads(sequence: int) -> dict[str, int]:
     return {"TASKYARD_COMMANDS": sequence}
+
+
+# -- applies and workspaces --------------------------------------------------------------------------------------------
+
+
+def confirmed() -> tuple[Story, TaskId]:
+    story = Story()
+    story.join()
+    task = story.submit(1, "plan_and_apply")
+    story.run(task)
+    story.tell(TaskPlanned(task=task, attempt=1, changes=Changes()), ApplyConfirmed(task=task, attempt=1, by="bob"))
+    return story, task
+
+
+@pytest.mark.parametrize("close", [_pause_queue, _pause_pool, _lock])
+def test_an_apply_that_is_scheduled_or_begun_against_a_pause_or_lock_is_found(close: Callable[[Story], None]) -> None:
+    for begin in ("scheduled", "assigned"):
+        story, task = confirmed()
+        close(story)
+        if begin == "scheduled":
+            story.tell(TaskScheduled(task=task, attempt=1))
+        story.assign(task, attempt=2)
+        assert rules(story.judged()) == {Rule.TURN}
+
+
+def test_an_apply_that_is_scheduled_when_nothing_holds_it_back_is_not() -> None:
+    story, task = confirmed()
+    story.tell(PAUSED, RESUMED, TaskScheduled(task=task, attempt=1))
+    story.assign(task, attempt=2)
+    assert not rules(story.judged())
+
+
+def test_one_workspace_that_two_tasks_of_two_pools_have_at_once_is_found() -> None:
+    story, _ = confirmed()
+    story.tell(TaskScheduled(task=story.submit(2, "plan_and_apply", pool="west")))
+    assert rules(story.judged()) == {Rule.WORKSPACE}
+
+
+def test_a_lock_through_one_pool_that_another_pools_run_does_not_mind_is_found_and_other_kinds_need_not() -> None:
+    for kind, broken in (("plan_and_apply", {Rule.TURN}), ("noop", set[str]())):
+        story = Story()
+        story.join()
+        task = story.submit(1, kind, pool="west")
+        _lock(story)
+        story.tell(TaskScheduled(task=task))
+        assert rules(story.judged()) == broken

@@ -495,7 +495,7 @@ def test_a_held_apply_that_its_worker_declines_had_not_begun() -> None:
     story = held().given(joined(incarnation=2))
 
     story.when(answered(story.sends(), "declined", "never seen")).then(Like(NotDelivered, attempt=2))
-    assert story.record().phase is Phase.SCHEDULED
+    assert story.record().phase is Phase.APPLY_PENDING
 
 
 def test_nobody_listens_is_no_proof_for_what_was_held() -> None:

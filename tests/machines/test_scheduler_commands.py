@@ -84,7 +84,7 @@ def test_a_command_that_comes_again_is_answered_again_and_no_more(verb: str) -> 
     body["id"] = story.command_id(1)
 
     story.when(story.said(verb, body, "root"))
-    assert len(story.chosen) == 1
+    assert [event.command for event in story.chosen if not isinstance(event, TaskScheduled)] == [body["id"]]
     (first,) = story.answers()
     story.when(story.said(verb, body, "root"), story.said(verb, body, "root")).then_nothing()
 
@@ -231,7 +231,8 @@ def test_a_confirmed_plan_is_applied_on_its_reserved_slot(attempt: dict[str, int
 
     story.when(story.said("confirm", {"task": A, "comment": "fine"} | attempt))
 
-    story.then(Like(ApplyConfirmed, task=A, attempt=1, by="alice", comment="fine"))
+    confirmed = Like(ApplyConfirmed, task=A, attempt=1, by="alice", comment="fine")
+    story.then(confirmed, TaskScheduled(task=A, attempt=1))
     assert story.record().is_reserved
 
 
@@ -263,12 +264,23 @@ def test_a_discard_ends_the_task() -> None:
     assert [(a.code, a.status) for a in story.answers()] == [(202, None), (202, None), (409, Status.CANCELLED)]
 
 
-def test_confirm_and_discard_at_once_only_the_first_counts() -> None:
+def test_a_plan_that_was_confirmed_may_be_discarded_until_its_apply_is_scheduled() -> None:
     story = with_plan()
 
     story.when(story.said("confirm", {"task": A}), story.said("discard", {"task": A}))
 
     story.then(Like(ApplyConfirmed), Like(ApplyDiscarded))
+    assert story.codes() == [202, 202]
+    story.when(story.said("confirm", {"task": A, "attempt": 1}))
+    assert [(answer.code, answer.status) for answer in story.answers()] == [(409, Status.CANCELLED)]
+
+
+def test_an_apply_that_was_scheduled_is_not_discarded_any_more() -> None:
+    story = with_plan()
+    story.when(story.said("confirm", {"task": A}))
+
+    story.when(story.said("discard", {"task": A}))
+
     assert story.codes() == [202, 409]
     assert story.record().phase is Phase.SCHEDULED
 

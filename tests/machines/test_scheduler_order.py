@@ -380,16 +380,6 @@ def test_nothing_starts_while_it_is_closed_and_goes_on_when_it_opens(closes: Any
     story.given(opens).when().then(*scheduled(B, A))
 
 
-def test_a_pause_does_not_stop_what_runs_nor_an_apply_that_was_confirmed() -> None:
-    story = workspace()
-    story.when()
-    story.given(assigned(A), TaskPlanned(task=A, attempt=1, changes=PLAN), QueuePaused(pool="default", by="root"))
-
-    story.when(story.said("confirm", {"task": A}))
-
-    assert story.record(A).is_reserved
-
-
 def test_a_queue_may_be_both_paused_and_locked() -> None:
     story = Commands().given(joined(), submitted())
     story.given(

@@ -181,11 +181,11 @@ def test_a_second_plan_has_its_own_day() -> None:
 def test_a_task_that_asks_for_no_question_is_confirmed_by_itself() -> None:
     story = planned(Commands(), auto_confirm=True)
 
-    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"))
+    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"), TaskScheduled(task=A, attempt=1))
     assert story.record().phase is Phase.SCHEDULED
 
 
 def test_also_by_a_new_leader() -> None:
     story = planned(Commands(), auto_confirm=True).successor()
 
-    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"))
+    story.when().then(ApplyConfirmed(task=A, attempt=1, by="auto"), TaskScheduled(task=A, attempt=1))

@@ -4,6 +4,7 @@ They run on two workers, so that a slot for a second plan_and_apply is always th
 """
 
 import pytest
+from nats_doors import command
 from system import System
 
 
@@ -49,7 +50,7 @@ def test_a_second_plan_and_apply_waits_until_the_first_has_completed(pair: Syste
     ended = pair.wait(first, "completed")
     follower = pair.wait(second, "completed")
     assert follower["scheduled_at"] >= ended["finished_at"]
-    assert pair.types(second).count("TaskScheduled") == 1
+    assert pair.types(second).count("TaskScheduled") == 2, "once to plan, once to apply"
     # The second one saw the state that the first one left.
     assert follower["result"]["changes"] == {"add": 0, "change": 0, "destroy": 0}
     assert witness.read_text() == "applied\n"
@@ -106,3 +107,27 @@ def test_the_workspace_is_free_when_its_holder_is_stopped(pair: System, verb: st
     gate.open()  # Terraform waits for what it reads, and only then obeys
     pair.wait(holder, "cancelled")
     pair.wait(follower, "completed")
+
+
+@pytest.mark.parametrize(
+    ("holds", "frees", "code", "where"),
+    [("pause", "resume", "paused", {}), ("lock", "unlock", "locked", {"queue": "frozen-lock"})],
+)
+def test_a_freeze_before_the_confirmation_holds_the_apply_back_until_it_ends(
+    pair: System, holds: str, frees: str, code: str, where: dict[str, str]
+) -> None:
+    name = f"frozen-{holds}"
+    directory, witness = pair.witnessed(name, "true")
+    id = pair.terraform("plan_and_apply", directory, name)
+    slot = pair.wait(id, "apply_pending")["slot"]
+    command(pair, holds, **where, reason="freeze")
+    try:
+        assert pair.act(id, "confirm").status_code == 202
+        held = pair.waits(id, code)
+        assert (held["status"], held["slot"]) == ("apply_pending", slot)
+        assert "freeze" in held["pending_reason"]["message"]
+        assert not witness.exists()
+    finally:
+        command(pair, frees, **where)
+    pair.wait(id, "completed")
+    assert witness.read_text() == "applied\n"

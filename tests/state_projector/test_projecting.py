@@ -13,7 +13,7 @@ from taskyard.contracts.events import TaskScheduled
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.leases import MemoryLeases
 from taskyard.state_projector import projector as projector_module
-from taskyard.state_projector.database import SCHEMA, connect, connected, migrate
+from taskyard.state_projector.database import SCHEMA, _migrations, connect, connected, migrate  # pyright: ignore[reportPrivateUsage]
 from taskyard.state_projector.errors import LogMismatch, PositionMoved, SchemaTooNew
 from taskyard.state_projector.projection import Projection
 from taskyard.state_projector.rebuild import rebuild
@@ -283,7 +283,8 @@ def test_instances_that_start_together_migrate_once(dsn: str, run: Any) -> None:
 
     async def scenario() -> None:
         await asyncio.gather(*(start() for _ in range(5)))
-        assert await rows(dsn, "SELECT number FROM migrations ORDER BY number") == [(1,), (2,)]
+        applied = [number for (number,) in await rows(dsn, "SELECT number FROM migrations ORDER BY number")]
+        assert applied == sorted(_migrations())
 
     run(scenario())
 

@@ -72,7 +72,11 @@ QueueT = TypeVar("QueueT", bound=QueueSettings)
 
 
 class SettingsTable(Generic[PoolT, QueueT]):
-    """Pools and queues by name. One comes to be when it is first named, and a queue's pool with its queue."""
+    """Pools and queues by name. One comes to be when it is first named, and a queue's pool with its queue.
+
+    A workspace is one lock in the partition: a person's lock of a queue holds its exclusive tasks whatever pool they name,
+    and an unlock through a pool that has no lock of its own ends those that were set through others.
+    """
 
     def __init__(
         self,
@@ -85,6 +89,10 @@ class SettingsTable(Generic[PoolT, QueueT]):
         self.queues = {(queue.pool, queue.name): queue for queue in queues}
         self._make_pool = make_pool
         self._make_queue = make_queue
+        self._locked: dict[str, dict[str, None]] = {}
+        for queue in self.queues.values():
+            if queue.is_locked:
+                self._locked.setdefault(queue.name, {})[queue.pool] = None
 
     def apply(self, event: SettingsEvent, at: Instant) -> None:
         """Fold one event that was stored at `at`."""
@@ -101,8 +109,10 @@ class SettingsTable(Generic[PoolT, QueueT]):
                 self._pausable(event).paused = None
             case QueueLocked():
                 self.queue(event.pool, event.queue).locked = Hold(by=event.by, reason=event.reason, at=at)
+                self._locked.setdefault(event.queue, {})[event.pool] = None
             case QueueUnlocked():
-                self.queue(event.pool, event.queue).locked = None
+                for pool in self.unlocked_by(event):
+                    self._unlock(pool, event.queue)
             case _:
                 assert_never(event)
 
@@ -120,6 +130,22 @@ class SettingsTable(Generic[PoolT, QueueT]):
             self.pool(pool)
             queue = self.queues[pool, name] = self._make_queue(pool=pool, name=name)
         return queue
+
+    def locks_of(self, workspace: str) -> list[QueueT]:
+        """The queues of this name that a person locked, by pool: each holds the exclusive tasks of them all."""
+        return [self.queues[pool, workspace] for pool in sorted(self._locked.get(workspace, ()))]
+
+    def unlocked_by(self, event: QueueUnlocked) -> list[str]:
+        """The pools whose locks of the queue this unlock ends; the one that it names where nobody has locked anything."""
+        locked = self._locked.get(event.queue, {})
+        return [event.pool] if event.pool in locked or not locked else sorted(locked)
+
+    def _unlock(self, pool: str, name: str) -> None:
+        self.queue(pool, name).locked = None
+        pools = self._locked.get(name, {})
+        pools.pop(pool, None)
+        if not pools:
+            self._locked.pop(name, None)
 
     def _configure_pool(self, event: PoolConfigured) -> None:
         pool = self.pool(event.pool)

@@ -204,7 +204,9 @@ def whole_commit(sequence: int) -> Position:
 
 async def _views(connection: Any, rows: Sequence[Row], now: Instant) -> list[TaskView]:
     tasks = [waiting_task(row) for row in rows]
-    around = await _surroundings(connection, [task for task in tasks if needs_surroundings(task.phase)], now)
+    around = await _surroundings(
+        connection, [task for task in tasks if needs_surroundings(task.phase, is_apply=task.is_apply)], now
+    )
     return [
         task_view(row, task, around.get(task.id, NOTHING_AROUND), now) for row, task in zip(rows, tasks, strict=True)
     ]

@@ -36,9 +36,9 @@ class Waiting:
 class Around:
     """What stands around a waiting task. Each `*_by` is None where that is not so.
 
-    `workspace_holder` is another task that has the queue for itself; `admitted` counts tasks of the queue between
-    scheduled and their end; `next_ahead` is the one just before this task; `has_worker` says that a worker which
-    takes the kind is there.
+    `workspace_holder` is another task, of any pool, that has the queue for itself; `locked_pool` is where the lock was set;
+    `admitted` counts tasks of the queue between scheduled and their end; `next_ahead` is the one just before this task;
+    `has_worker` says that a worker which takes the kind is there.
     """
 
     queue_position: int | None = None
@@ -48,19 +48,23 @@ class Around:
     admitted: int = 0
     queue_paused_by: str | None = None
     queue_paused_reason: str = ""
+    queue_paused_at: Instant | None = None
     pool_paused_by: str | None = None
     pool_paused_reason: str = ""
+    pool_paused_at: Instant | None = None
+    locked_pool: str | None = None
     locked_by: str | None = None
     locked_reason: str = ""
+    locked_at: Instant | None = None
     has_worker: bool = False
 
 
 NOTHING_AROUND = Around()
 
 
-def needs_surroundings(phase: Phase) -> bool:
+def needs_surroundings(phase: Phase, *, is_apply: bool) -> bool:
     """Whether the reason depends on more than the task's own row."""
-    return phase in (Phase.PENDING, Phase.SCHEDULED)
+    return phase in (Phase.PENDING, Phase.SCHEDULED) or (is_apply and phase is Phase.APPLY_PENDING)
 
 
 def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason | None:
@@ -70,10 +74,10 @@ def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason
             return (
                 _not_due(task, around, now) or _closed(task, around) or _taken(task, around) or _no_slot(task, around)
             )
+        case Phase.APPLY_PENDING if task.is_apply:
+            return _not_due(task, around, now) or _held_back(task, around) or _apply_goes_on(task)
         case Phase.SCHEDULED if task.is_apply:
-            return _not_due(task, around, now) or PendingReason(
-                code="no_free_slot", message=f"the apply waits for its reserved slot {task.slot} of {task.worker}"
-            )
+            return _not_due(task, around, now) or _apply_goes_on(task)
         case Phase.SCHEDULED:
             return _no_slot(task, around)
         case Phase.APPLY_PENDING:
@@ -97,11 +101,13 @@ def waited_for(task: Waiting, around: Around, code: str) -> str:
             return f"before it was sent out again, since {task.worker} could not be reached"
         case "backoff":
             return f"before trying again, since the attempt before had failed ({task.error_code})"
+        case "paused":
+            return waited_for(task, around, "pool_paused" if around.queue_paused_by is None else "queue_paused")
         case "queue_paused":
             return _with(f"while {queue} was paused by {around.queue_paused_by}", around.queue_paused_reason)
         case "pool_paused":
             return _with(f"while {pool} was paused by {around.pool_paused_by}", around.pool_paused_reason)
-        case "queue_locked":
+        case "queue_locked" | "locked":
             return _with(f"while {queue} was locked by {around.locked_by}", around.locked_reason)
         case "workspace_busy":
             return f"for workspace {task.queue}, held by {around.workspace_holder}"
@@ -136,15 +142,30 @@ def _not_due(task: Waiting, around: Around, now: Instant) -> PendingReason | Non
 
 def _closed(task: Waiting, around: Around) -> PendingReason | None:
     if around.queue_paused_by is not None:
-        message = f"queue {task.queue} was paused by {around.queue_paused_by}"
+        message = f"queue {task.queue} was paused by {around.queue_paused_by}{_since(around.queue_paused_at)}"
         return _reason(around, "queue_paused", _with(message, around.queue_paused_reason))
     if around.pool_paused_by is not None:
-        message = f"pool {task.pool} was paused by {around.pool_paused_by}"
+        message = f"pool {task.pool} was paused by {around.pool_paused_by}{_since(around.pool_paused_at)}"
         return _reason(around, "pool_paused", _with(message, around.pool_paused_reason))
     if around.locked_by is not None:
-        message = f"queue {task.queue} was locked by {around.locked_by}"
+        where = "" if around.locked_pool in (None, task.pool) else f" of pool {around.locked_pool}"
+        message = f"queue {task.queue}{where} was locked by {around.locked_by}{_since(around.locked_at)}"
         return _reason(around, "queue_locked", _with(message, around.locked_reason), around.locked_by)
     return None
+
+
+def _held_back(task: Waiting, around: Around) -> PendingReason | None:
+    """What holds back an apply that was confirmed: nothing but a closed pool or queue does."""
+    reason = _closed(task, around)
+    if reason is None:
+        return None
+    code = "locked" if reason.code == "queue_locked" else "paused"
+    return PendingReason(code=code, message=f"the apply is confirmed; {reason.message}", blocker=reason.blocker)
+
+
+def _apply_goes_on(task: Waiting) -> PendingReason:
+    message = f"the apply waits for its reserved slot {task.slot} of {task.worker}"
+    return PendingReason(code="no_free_slot", message=message)
 
 
 def _taken(task: Waiting, around: Around) -> PendingReason | None:
@@ -168,6 +189,10 @@ def _no_slot(task: Waiting, around: Around) -> PendingReason:
 
 def _reason(around: Around, code: str, message: str, blocker: str | None = None) -> PendingReason:
     return PendingReason(code=code, message=message, blocker=blocker, queue_position=around.queue_position)
+
+
+def _since(at: Instant | None) -> str:
+    return "" if at is None else f" at {format_instant(at)}"
 
 
 def _with(message: str, reason: str) -> str:

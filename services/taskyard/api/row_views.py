@@ -62,10 +62,14 @@ def surroundings(row: Row, has_worker: bool) -> Around:
         admitted=row["admitted"] or 0,
         queue_paused_by=row["queue_paused_by"],
         queue_paused_reason=row["queue_paused_reason"] or "",
+        queue_paused_at=row["queue_paused_at"],
         pool_paused_by=row["pool_paused_by"],
         pool_paused_reason=row["pool_paused_reason"] or "",
+        pool_paused_at=row["pool_paused_at"],
+        locked_pool=row["locked_pool"],
         locked_by=row["locked_by"],
         locked_reason=row["locked_reason"] or "",
+        locked_at=row["locked_at"],
         has_worker=has_worker,
     )
 

@@ -25,11 +25,11 @@ class _Worker:
 
 
 class Holdings:
-    """Slots by worker and number, workspaces by pool and queue."""
+    """Slots by worker and number, workspaces by the name of the queue: one in all pools."""
 
     def __init__(self, faults: Faults) -> None:
         self.slots: dict[tuple[str, int], str] = {}
-        self.workspaces: dict[tuple[str, str], str] = {}
+        self.workspaces: dict[str, str] = {}
         self._faults = faults
         self._workers: dict[str, _Worker] = {}
 
@@ -48,16 +48,15 @@ class Holdings:
         self._slot(step, where)
         match event:
             case TaskScheduled() if life.policy.exclusive:
-                key = (life.policy.pool, life.policy.queue)
-                holder = self.workspaces.setdefault(key, life.id)
+                holder = self.workspaces.setdefault(life.policy.queue, life.id)
                 text = f"{where}: {life.policy.queue} is {holder}'s, not {life.id}'s"
                 self._faults.require(holder == life.id, Rule.WORKSPACE, text, task=life.id)
             case SlotAssigned():
                 self._fits(event, life, step, where)
             case _:
                 pass
-        if life.is_over and self.workspaces.get((life.policy.pool, life.policy.queue)) == life.id:
-            del self.workspaces[life.policy.pool, life.policy.queue]
+        if life.is_over and self.workspaces.get(life.policy.queue) == life.id:
+            del self.workspaces[life.policy.queue]
 
     def _slot(self, step: Step, where: str) -> None:
         life, held = step.life, step.life.held

@@ -36,8 +36,8 @@ from taskyard.judge.transitions import happen, join, lose
 _ALIVE = frozenset(Stage) - OVER
 
 _LEGAL: dict[type, frozenset[Stage]] = {
-    TaskScheduled: frozenset((Stage.PENDING,)),
-    SlotAssigned: frozenset((Stage.SCHEDULED,)),
+    TaskScheduled: frozenset((Stage.PENDING, Stage.PLANNED)),
+    SlotAssigned: frozenset((Stage.SCHEDULED, Stage.PLANNED)),
     TaskDispatched: frozenset((Stage.ASSIGNED,)),
     TaskStarted: frozenset((Stage.ASSIGNED, Stage.DISPATCHED)),
     TaskProgressed: OPEN,

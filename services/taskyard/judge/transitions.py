@@ -33,7 +33,7 @@ def happen(life: Life, event: object, at: Instant) -> bool:
     """What a legal event of a task makes of it; whether it made anything."""
     match event:
         case TaskScheduled():
-            life.stage, life.scheduled_at = Stage.SCHEDULED, at
+            return _schedule(life, event, at)
         case SlotAssigned():
             return _assign(life, event, at)
         case TaskDispatched():
@@ -46,7 +46,11 @@ def happen(life: Life, event: object, at: Instant) -> bool:
         case TaskPlanned():
             return _plan(life, event, at)
         case ApplyConfirmed():
-            life.stage, life.is_confirmed, life.due = Stage.SCHEDULED, True, NEVER
+            if life.is_confirmed:
+                return False
+            life.is_confirmed, life.due = True, NEVER
+        case ApprovalExpired() if life.is_confirmed:
+            return False
         case ApplyDiscarded() | ApprovalExpired() | ForceStopped():
             _end(life, Stage.CANCELLED, at)
         case TaskStopRequested():
@@ -69,8 +73,19 @@ def happen(life: Life, event: object, at: Instant) -> bool:
     return True
 
 
+def _schedule(life: Life, event: TaskScheduled, at: Instant) -> bool:
+    if life.stage is Stage.PENDING:
+        if event.attempt is not None:
+            return False
+        life.scheduled_at = at
+    elif not life.is_confirmed or event.attempt not in (None, life.plan):
+        return False
+    life.stage = Stage.SCHEDULED
+    return True
+
+
 def _assign(life: Life, event: SlotAssigned, at: Instant) -> bool:
-    if event.attempt <= life.attempt:
+    if event.attempt <= life.attempt or (life.stage is Stage.PLANNED and not life.is_confirmed):
         return False
     life.stage, life.attempt = Stage.ASSIGNED, event.attempt
     life.worker, life.slot, life.incarnation = event.worker, event.slot, event.incarnation
@@ -144,7 +159,7 @@ def _not_delivered(life: Life, at: Instant) -> None:
         return
     due = Instant(at + seconds(waits[min(life.undelivered, len(waits)) - 1]))
     if life.is_confirmed:
-        life.stage, life.due = Stage.SCHEDULED, due
+        life.stage, life.due = Stage.PLANNED, due
     else:
         life.tries -= 1
         _wait(life, due)

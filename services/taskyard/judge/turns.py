@@ -1,6 +1,7 @@
 """What begins when it may: against no pause, lock, limit or drain, and in the order of priority and submission."""
 
 from bisect import bisect_left, insort
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import takewhile
@@ -31,7 +32,6 @@ from taskyard.judge.lives import Step
 @dataclass(slots=True)
 class _Queue:
     is_paused: bool = False
-    is_locked: bool = False
     limit: int = 0
     admitted: set[str] = field(default_factory=set[str])
 
@@ -76,6 +76,7 @@ class Turns:
         self._sequence = 0
         self._assigner = self._assigner_before = 0
         self._queues: dict[tuple[str, str], _Queue] = {}
+        self._locks: defaultdict[str, set[str]] = defaultdict(set)
         self._paused_pools: set[str] = set()
         self._incarnations: dict[str, int] = {}
         self._drained: dict[str, int] = {}
@@ -99,8 +100,11 @@ class Turns:
                     self._paused_pools.add(event.pool)
                 else:
                     self._paused_pools.discard(event.pool)
-            case QueueLocked() | QueueUnlocked():
-                self._queue(event.pool, event.queue).is_locked = isinstance(event, QueueLocked)
+            case QueueLocked():
+                self._locks[event.queue].add(event.pool)
+            case QueueUnlocked():
+                locks = self._locks[event.queue]
+                self._locks[event.queue] = locks - {event.pool} if event.pool in locks else set()
             case QueueConfigured() if event.max_running is not None:
                 self._queue(event.pool, event.queue).limit = event.max_running
             case WorkerDrainRequested():
@@ -119,7 +123,8 @@ class Turns:
     def check(self, event: AnyEvent | UnknownEvent, step: Step, where: str) -> None:
         """An event took effect on a task."""
         life = step.life
-        if isinstance(event, TaskScheduled):
+        # An apply that gets its slot without having been scheduled has its turn by that: so it was in the first logs.
+        if isinstance(event, TaskScheduled) or (isinstance(event, SlotAssigned) and step.before is Stage.PLANNED):
             self._scheduled(life, where)
         elif isinstance(event, SlotAssigned) and not life.is_confirmed:
             is_known = self._drained.get(event.worker, self._sequence) < self._assigner_before
@@ -135,8 +140,13 @@ class Turns:
     def _scheduled(self, life: Life, where: str) -> None:
         pool, name = life.policy.pool, life.policy.queue
         queue, faults = self._queue(pool, name), self._faults
-        is_closed = pool in self._paused_pools or queue.is_paused or queue.is_locked
+        locks = self._locks.get(name, set[str]())
+        # What has the workspace for itself minds the lock of every pool.
+        is_locked = bool(locks) if life.policy.exclusive else pool in locks
+        is_closed = pool in self._paused_pools or queue.is_paused or is_locked
         faults.require(not is_closed, Rule.TURN, f"{where}: {pool}/{name} is paused or locked", task=life.id)
+        if life.is_confirmed:  # it has its place in the queue, and has had its turn
+            return
         is_full = 0 < queue.limit <= len(queue.admitted) - (life.id in queue.admitted)
         text = f"{where}: {pool}/{name} has {len(queue.admitted)} tasks, its limit is {queue.limit}"
         faults.require(not is_full, Rule.TURN, text, task=life.id)

@@ -54,6 +54,7 @@ class Verdicts:
             self._confirmed[life.id] = event.attempt
         elif isinstance(event, ApplyDiscarded):
             self._discarded.add(life.id)
+            self._confirmed.pop(life.id, None)
         if isinstance(event, ApplyConfirmed | ApplyDiscarded) and event.command is not None:
             asked_at, planned_at = self._unnamed_at.get(event.command), life.planned_at or Instant(0)
             text = f"{where}: the plan of {life.id} is younger than the answer to it"

@@ -3,10 +3,12 @@
 What was chosen within one decision is held in an overlay, since the state changes only by folding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from taskyard.contracts.events import (
     SCHEDULER,
+    ApplyDiscarded,
+    ApprovalExpired,
     Event,
     ForceStopped,
     QueueConfigured,
@@ -24,6 +26,9 @@ from taskyard.scheduler.agenda import Agenda, Head
 from taskyard.scheduler.messages import INTERNAL_ERROR
 from taskyard.scheduler.pools import Pool, Queue
 from taskyard.scheduler.state import SchedulerState
+
+_ENDING = TaskStopRequested | ForceStopped | ApplyDiscarded | ApprovalExpired
+"""What ends a task that waits."""
 
 SCHEDULED_PER_DECISION_MAX = 250
 """With the tasks of the commands these stay within a commit."""
@@ -46,12 +51,13 @@ class Admission:
         self._events: list[Event] = []
         self._submitted = [event for event in decided if isinstance(event, TaskSubmitted)]
         # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
-        self._taken = {event.task for event in decided if isinstance(event, TaskStopRequested | ForceStopped)}
+        self._taken = {event.task for event in decided if isinstance(event, _ENDING)}
         self._closed = {
             event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
         }
+        self._locked = {event.queue for event in decided if isinstance(event, QueueLocked)}
         self._admitted: dict[tuple[str, str], int] = {}
-        self._holders: dict[tuple[str, str], TaskId] = {}
+        self._holders: dict[str, TaskId] = {}
         self._scheduled: dict[tuple[str, str], int] = {}
         self.faults: list[Fault] = []
         self._failed: set[tuple[str, str]] = set()
@@ -74,12 +80,34 @@ class Admission:
     def _fill(self, pool: Pool) -> bool:
         if pool.is_paused:
             return True
+        is_done = self._choose_applies(pool.name)
         while len(self._events) < SCHEDULED_PER_DECISION_MAX:
             best = self._best(pool)
             if best is None:
-                return True
+                return is_done
             self._admit_all(pool.name, *best)
         return False
+
+    def _choose_applies(self, pool: str) -> bool:
+        """Applies that were confirmed: each has its slot and its place in its queue, so only a closed door holds it back.
+
+        Whether all were looked at: what this decision may end is looked at again when the log has settled that.
+        """
+        is_done = True
+        for id in self._agenda.applies(pool):
+            record = self._state.tasks.live.get(id)
+            if id in self._taken:
+                is_done = False
+            elif record is None or not record.is_apply_waiting or record.due > self._now:
+                self._agenda.drop_apply(pool, id)
+            elif len(self._events) >= SCHEDULED_PER_DECISION_MAX:
+                return False
+            else:
+                self._agenda.drop_apply(pool, id)
+                if self._may_apply(self._state.queue(pool, record.queue), id):
+                    self._taken.add(id)
+                    self._events.append(TaskScheduled(task=id, attempt=record.plan_attempt))
+        return is_done
 
     def _choose_submitted(self) -> None:
         """Tasks that are not folded yet, best first; the first one without room ends it for its pool."""
@@ -166,7 +194,13 @@ class Admission:
         return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
 
     def _may_run(self, queue: Queue, exclusive: TaskId | None) -> bool:
-        """`_is_open`. A queue on which it raises is paused, so that it stops no other, and people see why it stands still.
+        return self._asked(self._is_open, queue, exclusive)
+
+    def _may_apply(self, queue: Queue, task: TaskId) -> bool:
+        return self._asked(self._is_unlocked, queue, task)
+
+    def _asked(self, look: Callable[[Queue, TaskId | None], bool], queue: Queue, exclusive: TaskId | None) -> bool:
+        """What `look` says. A queue on which it raises is paused, so that it stops no other, and people see why it stands still.
 
         Somebody resumes it once the cause is mended, and it is looked at again.
         """
@@ -174,7 +208,7 @@ class Admission:
         if key in self._failed:
             return False
         try:
-            return self._is_open(queue, exclusive)
+            return look(queue, exclusive)
         except Exception as error:  # noqa: BLE001 - as above
             reference = f"queue {queue.name} of pool {queue.pool}"
             self._failed.add(key)
@@ -185,12 +219,21 @@ class Admission:
 
     def _is_open(self, queue: Queue, exclusive: TaskId | None) -> bool:
         """Whether the queue lets one more of its tasks run; `exclusive` is the task that would take its workspace."""
-        if queue.is_paused or queue.is_locked:
+        if not self._is_unlocked(queue, exclusive):
             return False
         key = (queue.pool, queue.name)
-        if exclusive is not None and (self._holders.get(key) or queue.holder) not in (None, exclusive):
-            return False
         return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
+
+    def _is_unlocked(self, queue: Queue, exclusive: TaskId | None) -> bool:
+        """Whether nobody holds the queue back; for `exclusive`, that would take or has its workspace, in any pool."""
+        if queue.is_paused or queue.is_locked:
+            return False
+        if exclusive is None:
+            return True
+        name, state = queue.name, self._state
+        if name in self._locked or state.settings.locks_of(name):
+            return False
+        return (self._holders.get(name) or state.workspaces.holder(name)) in (None, exclusive)
 
     def _admit(self, head: Head, record: TaskRecord) -> None:
         self._agenda.take(record.pool, record.kind, head)
@@ -202,5 +245,5 @@ class Admission:
         self._admitted[queue] = self._admitted.get(queue, 0) + 1
         self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
         if task.exclusive:
-            self._holders[queue] = id
+            self._holders[task.queue] = id
         self._events.append(TaskScheduled(task=id))

@@ -4,7 +4,8 @@ It is a cache of the folded state that deciding uses up. A leader makes a new on
 never has to survive anything.
 
 A lane holds the waiting tasks of one kind in one queue, by priority, then submission. `heads` of a pool and kind has an
-entry for the head of every lane that may be open; one found to be blocked is dropped and comes back by `reopen`.
+entry for the head of every lane that may be open; one found to be blocked is dropped and comes back by `reopen`. Applies
+that were confirmed wait beside the lanes: each has its slot, so only what closes a pool, a queue or a workspace holds it back.
 """
 
 from heapq import heappop, heappush
@@ -19,7 +20,7 @@ Head = tuple[int, Position, str]
 """Priority and submission of a lane's head, and its queue."""
 
 DUE, START_BY, ANSWER_BY = "due", "start_by", "answer_by"
-"""Kinds of timers: a pending task may go on; a task must have started; a plan must have been answered."""
+"""Kinds of timers: a pending task or an apply may go on; a task must have started; a plan must have been answered."""
 
 
 class Agenda:
@@ -29,6 +30,8 @@ class Agenda:
         self._is_open = is_open
         self.touched: dict[str, None] = {}
         self.auto_confirm: dict[TaskId, None] = {}
+        self._applies: dict[str, dict[TaskId, None]] = {}
+        self._pools: dict[str, dict[str, None]] = {}
         self._lanes: dict[tuple[str, str, str], list[Entry]] = {}
         self._kinds: dict[tuple[str, str], dict[str, None]] = {}
         self._heads: dict[str, dict[str, list[Head]]] = {}
@@ -48,6 +51,7 @@ class Agenda:
         if lane is None:
             lane = self._lanes[key] = []
             self._kinds.setdefault((record.pool, record.queue), {})[record.kind] = None
+            self._pools.setdefault(record.queue, {})[record.pool] = None
         entry = (_rank(record), record.submitted, record.id)
         heappush(lane, entry)
         if lane[0] is entry:
@@ -61,6 +65,28 @@ class Agenda:
             if lane:
                 self._offer((pool, queue, kind), lane[0])
         self.touch(pool)
+
+    def reopen_workspace(self, name: str) -> None:
+        """What blocked the exclusive tasks of this queue may be over, in every pool where some wait."""
+        for pool in list(self._pools.get(name, ())):
+            self.reopen(pool, name)
+
+    def offer_apply(self, record: TaskRecord) -> None:
+        """A plan was confirmed, or what held its apply back may be over: it may be scheduled, if nothing else does."""
+        if self._is_open:
+            self._applies.setdefault(record.pool, {})[record.id] = None
+            self.touch(record.pool)
+
+    def applies(self, pool: str) -> list[TaskId]:
+        """Applies that may be scheduled, in the order in which they were offered."""
+        return list(self._applies.get(pool, ()))
+
+    def drop_apply(self, pool: str, task: TaskId) -> None:
+        """An apply was scheduled, or is held back until it is offered again."""
+        applies = self._applies[pool]
+        del applies[task]
+        if not applies:
+            del self._applies[pool]
 
     def kinds(self, pool: str) -> list[str]:
         """The kinds that may have something waiting, in a fixed order."""
@@ -131,8 +157,13 @@ class Agenda:
         del self._lanes[key]
         kinds = self._kinds[key[:2]]
         del kinds[key[2]]
-        if not kinds:
-            del self._kinds[key[:2]]
+        if kinds:
+            return
+        del self._kinds[key[:2]]
+        pools = self._pools[key[1]]
+        del pools[key[0]]
+        if not pools:
+            del self._pools[key[1]]
 
 
 def _still_waits(entry: Entry, tasks: TaskTable, now: Instant) -> bool:

@@ -88,7 +88,8 @@ def _confirm_by_itself(state: SchedulerState) -> list[Event]:
         id = next(iter(agenda.auto_confirm))
         del agenda.auto_confirm[id]
         record = state.tasks.live.get(id)
-        if record is not None and record.phase is Phase.APPLY_PENDING and record.plan_attempt is not None:
+        is_asked = record is not None and record.phase is Phase.APPLY_PENDING and not record.confirmed
+        if record is not None and is_asked and record.plan_attempt is not None:
             events.append(ApplyConfirmed(task=id, attempt=record.plan_attempt, by=SYSTEM))
     return events
 
@@ -116,9 +117,11 @@ def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Inst
     match kind:
         case "due" if record.phase is Phase.PENDING and record.due <= now:
             state.agenda.wait(record)
+        case "due" if record.is_apply_waiting and record.due <= now:
+            state.agenda.offer_apply(record)
         case "start_by" if record.attempt == 0 and record.phase in (Phase.PENDING, Phase.SCHEDULED):
             return TaskStopRequested(task=record.id, cause=CAUSE_SCHEDULE_TO_START, by=SYSTEM)
-        case "answer_by" if record.phase is Phase.APPLY_PENDING:
+        case "answer_by" if record.phase is Phase.APPLY_PENDING and not record.confirmed:
             assert record.planned_at is not None and record.plan_attempt is not None
             expires = Instant(record.planned_at + seconds(state.pool(record.pool).approval_seconds))
             if expires <= now:

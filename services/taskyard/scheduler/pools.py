@@ -7,7 +7,6 @@ from msgspec import Struct
 
 from taskyard.contracts.lifecycle import NO_INSTANT
 from taskyard.contracts.queues import Hold, PoolSettings, QueueSettings
-from taskyard.contracts.values import TaskId
 
 APPROVAL_TIMEOUT_SECONDS = 24 * 3600.0
 WAITING_MAX = 1_000_000
@@ -32,15 +31,14 @@ class Pool(PoolSettings, kw_only=True):
 
 
 class Queue(QueueSettings, kw_only=True):
-    """A queue. `admitted` counts its tasks between scheduled and end, `holder` is its exclusive task."""
+    """A queue. `admitted` counts its tasks between scheduled and end."""
 
     admitted: int = 0
-    holder: TaskId | None = None
 
     @property
     def is_plain(self) -> bool:
         """Whether nothing would be lost by forgetting it."""
-        return not (self.max_running or self.paused or self.locked or self.admitted or self.holder)
+        return not (self.max_running or self.paused or self.locked or self.admitted)
 
 
 class SavedPool(Struct, frozen=True, kw_only=True):
@@ -63,7 +61,6 @@ class SavedQueue(Struct, frozen=True, kw_only=True):
     is_paused: bool = False
     is_locked: bool = False
     admitted: int = 0
-    holder: TaskId | None = None
 
 
 def save_pool(pool: Pool) -> SavedPool:
@@ -99,7 +96,6 @@ def save_queue(queue: Queue) -> SavedQueue:
         is_paused=queue.is_paused,
         is_locked=queue.is_locked,
         admitted=queue.admitted,
-        holder=queue.holder,
     )
 
 
@@ -112,7 +108,6 @@ def restore_queue(saved: SavedQueue) -> Queue:
         paused=_hold(is_held=saved.is_paused),
         locked=_hold(is_held=saved.is_locked),
         admitted=saved.admitted,
-        holder=saved.holder,
     )
 
 

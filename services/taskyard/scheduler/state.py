@@ -12,8 +12,10 @@ from taskyard.contracts.commands import SUBMIT, Answer
 from taskyard.contracts.events import (
     AnyEvent,
     ApplyConfirmed,
+    ApplyDiscarded,
     CommandRejected,
     PoolConfigured,
+    QueueUnlocked,
     TaskSubmitted,
     UnknownEvent,
     WorkerDrainRequested,
@@ -22,7 +24,7 @@ from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, seconds
+from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds
@@ -37,6 +39,7 @@ from taskyard.scheduler.pools import (
     save_pool,
     save_queue,
 )
+from taskyard.scheduler.workspaces import Workspaces
 
 _WITH_COMMAND = frozenset(event for event in get_args(AnyEvent) if "command" in event.__struct_fields__)
 
@@ -58,6 +61,7 @@ class SchedulerState:
         self.tasks = TaskTable()
         self.fleet = Fleet()
         self.settings = SettingsTable(Pool, Queue)
+        self.workspaces = Workspaces()
         self.known = KnownIds()
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
@@ -84,12 +88,16 @@ class SchedulerState:
             return  # delivered or started: it changes nothing of what may run
         settings = self.settings
         pool, queue = settings.pool(record.pool), settings.queue(record.pool, record.queue)
+        if record.holds_workspace:
+            self.workspaces.take(record)
         self._count(pool, queue, record, change)
         if change.before is None:
             self._must_start(record)
         if record.phase is Phase.PENDING:  # also with another priority, which is another place
             self._pending(record)
-        elif record.phase is Phase.APPLY_PENDING and change.before is not Phase.APPLY_PENDING:
+        elif record.is_apply_waiting:
+            self._confirmed(record)
+        elif record.phase is Phase.APPLY_PENDING:
             self._planned(record, pool)
         elif record.has_ended:
             self._ended(record, queue)
@@ -109,14 +117,18 @@ class SchedulerState:
         queue.admitted += is_admitted - was_admitted
         if was_admitted and not is_admitted and queue.max_running:
             self.agenda.reopen(record.pool, record.queue)
-        if queue.holder is None and record.holds_workspace:
-            queue.holder = record.id
 
     def _pending(self, record: TaskRecord) -> None:
         if record.due:
             self.agenda.set_timer(record.due, DUE, record.id)
         else:
             self.agenda.wait(record)
+
+    def _confirmed(self, record: TaskRecord) -> None:
+        if record.due:
+            self.agenda.set_timer(record.due, DUE, record.id)
+        else:
+            self.agenda.offer_apply(record)
 
     def _must_start(self, record: TaskRecord) -> None:
         limit = record.schedule_to_start_timeout_seconds
@@ -131,9 +143,8 @@ class SchedulerState:
             self.agenda.set_timer(expires, ANSWER_BY, record.id)
 
     def _ended(self, record: TaskRecord, queue: Queue) -> None:
-        if queue.holder == record.id:
-            queue.holder = None
-            self.agenda.reopen(queue.pool, queue.name)
+        if self.workspaces.leave(record):
+            self._reopen_workspace(record.queue)
         self._forget_if_plain(queue)
         was_discarded = record.error is not None and record.error.code == DISCARDED
         self.known.tasks.ended(record.id, record.status, was_discarded=was_discarded)
@@ -148,8 +159,9 @@ class SchedulerState:
             if self.answers.is_awaited(event.task):
                 self.answers.settle(event.task, Answer(code=202, id=event.task, position=position))
             return
-        if isinstance(event, ApplyConfirmed) and changes[0].verdict is Verdict.EFFECTIVE:
-            self.known.tasks.plan_confirmed(event.task, event.attempt)
+        if isinstance(event, ApplyConfirmed | ApplyDiscarded) and changes[0].verdict is Verdict.EFFECTIVE:
+            confirmed = event.attempt if isinstance(event, ApplyConfirmed) else 0
+            self.known.tasks.plan_confirmed(event.task, confirmed)
         command = getattr(event, "command", None)
         if command is None:
             return
@@ -170,6 +182,7 @@ class SchedulerState:
     # -- settings ------------------------------------------------------------------------------------------------------
 
     def _configure(self, event: SettingsEvent, at: Instant) -> None:
+        unlocked = self.settings.unlocked_by(event) if isinstance(event, QueueUnlocked) else ()
         self.settings.apply(event, at)
         if isinstance(event, PoolConfigured):
             if event.approval_timeout_seconds is not None:
@@ -178,7 +191,16 @@ class SchedulerState:
             self.agenda.touch(event.pool)
         else:
             self.agenda.reopen(event.pool, event.queue)
-            self._forget_if_plain(self.settings.queue(event.pool, event.queue))
+            self._reopen_workspace(event.queue)
+            for pool in (event.pool, *unlocked):
+                self._forget_if_plain(self.queue(pool, event.queue))
+
+    def _reopen_workspace(self, name: str) -> None:
+        """What held back the exclusive tasks of this queue may be over, an apply that was confirmed among them."""
+        self.agenda.reopen_workspace(name)
+        holder = self.tasks.live.get(self.workspaces.holder(name) or TaskId(""))
+        if holder is not None and holder.is_apply_waiting:
+            self.agenda.offer_apply(holder)
 
     def _forget_if_plain(self, queue: Queue) -> None:
         if queue.is_plain:
@@ -187,7 +209,7 @@ class SchedulerState:
     def _watch_approvals(self, pool: Pool) -> None:
         """Plans that wait may now expire earlier than their timers say."""
         for record in self.tasks.live.values():
-            if record.phase is Phase.APPLY_PENDING and record.pool == pool.name:
+            if record.phase is Phase.APPLY_PENDING and not record.confirmed and record.pool == pool.name:
                 self._planned(record, pool)
 
     # -- reading -------------------------------------------------------------------------------------------------------
@@ -233,6 +255,8 @@ class SchedulerState:
             self._must_start(record)
             if record.phase is Phase.PENDING:
                 self._pending(record)
+            elif record.is_apply_waiting:
+                self._confirmed(record)
             elif record.phase is Phase.APPLY_PENDING:
                 self._planned(record, self.pool(record.pool))
         for pool in self.pools:
@@ -253,6 +277,7 @@ class SchedulerState:
         """The state of a snapshot. Raises `ValueError` if it is none."""
         state = cls()
         state.tasks = TaskTable(saved.tasks)
+        state.workspaces = Workspaces(saved.tasks)
         state.fleet = Fleet(saved.workers)
         state.known = KnownIds.restored(saved.known)
         pools, queues = map(restore_pool, saved.pools), map(restore_queue, saved.queues)

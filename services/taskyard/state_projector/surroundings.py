@@ -7,6 +7,7 @@ from taskyard.contracts.events import (
     AnyEvent,
     CommandRejected,
     PoolConfigured,
+    QueueUnlocked,
     UnknownEvent,
     WorkerDrainRequested,
     WorkerJoined,
@@ -73,6 +74,8 @@ class Surroundings:
             self._change_pool(event.pool)
         else:
             self.change_queue(event.pool, event.queue)
+            for pool in self._settings.unlocked_by(event) if isinstance(event, QueueUnlocked) else ():
+                self.change_queue(pool, event.queue)
         self._settings.apply(event, at)
 
     def _rejected(self, event: CommandRejected, at: Instant, position: Position) -> None:

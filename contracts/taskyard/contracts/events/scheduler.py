@@ -82,9 +82,10 @@ def refused_ids(event: CommandRejected) -> Iterator[tuple[TaskId, RefusedTasks]]
 
 
 class TaskScheduled(Event):
-    """The task may run now; it waits for a slot."""
+    """The task may run now: it waits for a slot, or for its reserved one where the plan of `attempt` is to be applied."""
 
     task: TaskId
+    attempt: int | None = None
 
 
 class TaskStopRequested(Event):

@@ -5,7 +5,7 @@ and the event, never at slots, workers or settings. An event that is not legal w
 in the history and changes nothing.
 
     pending → scheduled → assigned → dispatched → running → completed | failed | timeout | cancelled
-                  ↑            plan_and_apply: running → apply_pending → scheduled (on its reserved slot) → …
+                  ↑            plan_and_apply: running → apply_pending → (confirmed) → scheduled (on its reserved slot) → …
                   └── a retry, a delivery that failed, a lost worker
 
 A slot is taken by `SlotAssigned` and held while `holds_slot`; nothing else gives or releases one. `fold` never fails.

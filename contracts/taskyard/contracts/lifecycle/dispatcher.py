@@ -111,8 +111,8 @@ def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdi
         return end(record, Phase.FAILED, at, TaskError(code="dispatch_failed", message=event.reason))
     record.due = Instant(at + seconds(delays[min(record.deliveries_failed, len(delays)) - 1]))
     record.error = TaskError(code="dispatch_failed", message=event.reason, retryable=True)
-    if record.confirmed:  # the apply waits on its reserved slot
-        record.phase = Phase.SCHEDULED
+    if record.confirmed:  # the apply waits on its reserved slot, and what holds applies back holds it back again
+        record.phase = Phase.APPLY_PENDING
         return Verdict.EFFECTIVE
     record.tries -= 1
     leave_worker(record)

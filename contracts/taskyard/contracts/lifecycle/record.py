@@ -81,6 +81,11 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
         return self.phase is Phase.APPLY_PENDING or (self.phase is Phase.SCHEDULED and self.confirmed)
 
     @property
+    def is_apply_waiting(self) -> bool:
+        """Whether its plan was confirmed and the apply is yet to be scheduled."""
+        return self.confirmed and self.phase is Phase.APPLY_PENDING
+
+    @property
     def holds_slot(self) -> bool:
         """Whether slot `slot` of `worker` is this task's, running or reserved."""
         return self.held_slot is not None

@@ -7,6 +7,7 @@ from taskyard.contracts.events import (
     ForceStopped,
     TaskError,
     TaskReprioritised,
+    TaskScheduled,
     TaskStopRequested,
 )
 from taskyard.contracts.lifecycle.endings import end
@@ -25,9 +26,13 @@ _NO_SLOT_YET = (Phase.PENDING, Phase.SCHEDULED)
 _WAITING = (*_NO_SLOT_YET, Phase.APPLY_PENDING)
 
 
-def scheduled(record: TaskRecord, at: Instant) -> Verdict:
-    """A pending task may run."""
-    if record.phase is not Phase.PENDING:
+def scheduled(record: TaskRecord, event: TaskScheduled, at: Instant) -> Verdict:
+    """A pending task may run, or the confirmed plan of `attempt` may be applied, on the slot reserved for it."""
+    if record.is_apply_waiting and event.attempt in (None, record.plan_attempt):
+        record.phase = Phase.SCHEDULED
+        return Verdict.EFFECTIVE
+    # What was chosen for an apply must not begin the task that plans again meanwhile.
+    if record.phase is not Phase.PENDING or event.attempt is not None:
         return Verdict.VOID
     record.phase = Phase.SCHEDULED
     record.scheduled_at = at
@@ -35,20 +40,21 @@ def scheduled(record: TaskRecord, at: Instant) -> Verdict:
 
 
 def confirmed(record: TaskRecord, event: ApplyConfirmed) -> Verdict:
-    """A plan that waits for an answer is to be applied: the task is scheduled on its reserved slot."""
+    """A plan that waits for an answer is to be applied, as soon as nothing holds it back: that is the scheduler's word."""
     if record.confirmed and event.attempt == record.plan_attempt:
         return Verdict.ALREADY
     if record.phase is not Phase.APPLY_PENDING or event.attempt != record.plan_attempt:
         return Verdict.VOID
-    record.phase = Phase.SCHEDULED
     record.confirmed = True
     record.due = NO_INSTANT
     return Verdict.EFFECTIVE
 
 
 def refused(record: TaskRecord, event: ApplyDiscarded | ApprovalExpired, at: Instant) -> Verdict:
-    """A plan that waits for an answer is not wanted, or nobody answered in time: the task is over."""
+    """A plan is not wanted, also one that was confirmed and is not begun, or nobody answered in time: the task is over."""
     if record.phase is not Phase.APPLY_PENDING or event.attempt != record.plan_attempt:
+        return Verdict.VOID
+    if record.confirmed and isinstance(event, ApprovalExpired):
         return Verdict.VOID
     if isinstance(event, ApplyDiscarded):
         reason = f": {event.comment}" if event.comment else ""

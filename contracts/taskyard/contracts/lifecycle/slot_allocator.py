@@ -9,8 +9,12 @@ from taskyard.contracts.values import Instant, Position
 
 
 def assigned(record: TaskRecord, event: SlotAssigned, position: Position) -> Verdict:
-    """A scheduled task takes a slot, with an attempt of a higher number than any before."""
-    if record.phase is not Phase.SCHEDULED or event.attempt <= record.attempt:
+    """A scheduled task takes a slot, with an attempt of a higher number than any before.
+
+    The first logs have no `TaskScheduled` between a confirmation and its apply: such a task may take its slot as well.
+    """
+    is_scheduled = record.phase is Phase.SCHEDULED or record.is_apply_waiting
+    if not is_scheduled or event.attempt <= record.attempt:
         return Verdict.VOID
     record.phase = Phase.ASSIGNED
     record.attempt = event.attempt

@@ -69,7 +69,7 @@ def fold(record: TaskRecord, event: TaskEvent | WorkerLost | WorkerJoined, at: I
     """Change `record` by what `event`, stored at `at` and `position`, means for it."""
     match event:
         case TaskScheduled():
-            return scheduled(record, at)
+            return scheduled(record, event, at)
         case SlotAssigned():
             return assigned(record, event, position)
         case TaskDispatched():

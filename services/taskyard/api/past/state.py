@@ -82,7 +82,7 @@ class PastState:
     """What stood after the event at `reached`, whose log time was `at`; `events` were folded since the log began.
 
     `hash` is that of the last commit folded: it tells of which log this is. `of_queue` has the live tasks of each queue, in
-    the order of their submission.
+    the order of their submission; `holders` those that have a queue for themselves, by its name in whatever pool.
     """
 
     def __init__(self) -> None:
@@ -94,6 +94,7 @@ class PastState:
         self.tasks = TaskTable()
         self.positions: dict[TaskId, Position] = {}
         self.of_queue: dict[tuple[str, str], dict[TaskId, None]] = {}
+        self.holders: dict[str, dict[TaskId, None]] = {}
         self.settings = SettingsTable(PoolSettings, QueueSettings)
         self.workers: dict[str, PastWorker] = {}
 
@@ -130,12 +131,18 @@ class PastState:
             self.of_queue.setdefault((record.pool, record.queue), {})[record.id] = None
         if not record.has_ended:
             self.positions[record.id] = position
+            if record.holds_workspace:
+                self.holders.setdefault(record.queue, {})[record.id] = None
         elif change.verdict is Verdict.EFFECTIVE:
             self.positions.pop(record.id, None)
             tasks = self.of_queue[record.pool, record.queue]
             tasks.pop(record.id, None)
             if not tasks:
                 del self.of_queue[record.pool, record.queue]
+            holders = self.holders.get(record.queue, {})
+            holders.pop(record.id, None)
+            if not holders:
+                self.holders.pop(record.queue, None)
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
@@ -211,6 +218,8 @@ class PastState:
         for record in saved.tasks:
             record.input, record.result = record.input.copy(), record.result.copy()
             state.of_queue.setdefault((record.pool, record.queue), {})[record.id] = None
+            if record.holds_workspace:
+                state.holders.setdefault(record.queue, {})[record.id] = None
         state.tasks = TaskTable(saved.tasks)
         state.positions = {record.id: at for record, at in zip(saved.tasks, saved.positions, strict=True)}
         state.settings = SettingsTable(PoolSettings, QueueSettings, saved.pools, saved.queues)

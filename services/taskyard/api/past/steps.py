@@ -87,12 +87,17 @@ def own_waits(steps: Sequence[Step], now: Instant) -> list[Wait]:
 
 
 def _waits(record: TaskRecord) -> bool:
-    return record.phase is Phase.PENDING or (record.phase is Phase.SCHEDULED and not record.confirmed)
+    """Whether it waits for what only the log around it tells: also as an apply that pause or lock may hold back."""
+    return (
+        record.phase is Phase.PENDING
+        or record.is_apply_waiting
+        or (record.phase is Phase.SCHEDULED and not record.confirmed)
+    )
 
 
 def _own_code(record: TaskRecord) -> str | None:
     match record.phase:
-        case Phase.APPLY_PENDING:
+        case Phase.APPLY_PENDING if not record.confirmed:
             return "approval"
         case Phase.HELD:
             return "worker_lost"

@@ -10,6 +10,7 @@ from taskyard.api.past.state import PastState, PastWorker
 from taskyard.api.reasons import NOTHING_AROUND, Around, needs_surroundings
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase, TaskRecord
+from taskyard.contracts.queues import Hold
 from taskyard.contracts.values import Instant, Position
 
 PLACES_TOLD_MAX = 1_000
@@ -26,20 +27,21 @@ class Surroundings:
     def __init__(self, state: PastState, now: Instant, tasks: Iterable[TaskRecord] = ()) -> None:
         self._state = state
         self._now = now
-        queues = {(task.pool, task.queue) for task in tasks if needs_surroundings(task.phase)}
+        queues = {(task.pool, task.queue) for task in tasks if needs_surroundings(task.phase, is_apply=task.confirmed)}
         self._places_max = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // max(len(queues), 1))
         self._fronts: dict[tuple[str, str], _Front] = {}
         self._takers: dict[tuple[str, str], bool] = {}
 
     def of(self, record: TaskRecord) -> Around:
         """What stood around a live task of the state."""
-        if not needs_surroundings(record.phase):
+        if not needs_surroundings(record.phase, is_apply=record.confirmed):
             return NOTHING_AROUND
         front = self._front(record)
         settings = self._state.settings
         queue, pool = settings.queue(record.pool, record.queue), settings.pool(record.pool)
         before = front.before(record)
-        holder = front.holder_beside(record)
+        holder = self._holder_beside(record)
+        lock = self._lock_of(record)
         return Around(
             queue_position=front.due[before] + 1 if is_placed(record) and before < self._places_max else None,
             next_ahead=front.open[before] if holder is not None and not record.exclusive else front.last[before],
@@ -48,12 +50,30 @@ class Surroundings:
             admitted=front.admitted,
             queue_paused_by=queue.paused.by if queue.paused else None,
             queue_paused_reason=queue.paused.reason if queue.paused else "",
+            queue_paused_at=queue.paused.at if queue.paused else None,
             pool_paused_by=pool.paused.by if pool.paused else None,
             pool_paused_reason=pool.paused.reason if pool.paused else "",
-            locked_by=queue.locked.by if queue.locked else None,
-            locked_reason=queue.locked.reason if queue.locked else "",
+            pool_paused_at=pool.paused.at if pool.paused else None,
+            locked_pool=lock[0] if lock else None,
+            locked_by=lock[1].by if lock else None,
+            locked_reason=lock[1].reason if lock else "",
+            locked_at=lock[1].at if lock else None,
             has_worker=self._has_taker(record.pool, record.kind),
         )
+
+    def _holder_beside(self, record: TaskRecord) -> TaskRecord | None:
+        """Another task, of any pool, that has the queue for itself; the first one, if there are more."""
+        others = (id for id in self._state.holders.get(record.queue, ()) if id != record.id)
+        return min((self._state.tasks.live[id] for id in others), key=lambda other: other.submitted, default=None)
+
+    def _lock_of(self, record: TaskRecord) -> tuple[str, Hold] | None:
+        """The lock that holds the task, with its pool: the own one first, another pool's for one that is exclusive."""
+        locked = self._state.settings.locks_of(record.queue)
+        own = [queue for queue in locked if queue.pool == record.pool]
+        for queue in own or (locked if record.exclusive else ()):
+            if queue.locked is not None:
+                return queue.pool, queue.locked
+        return None
 
     def _front(self, record: TaskRecord) -> "_Front":
         key = (record.pool, record.queue)
@@ -61,8 +81,12 @@ class Surroundings:
         if front is None:
             live = self._state.tasks.live
             mates = [live[id] for id in self._state.of_queue.get(key, ())]
-            front = self._fronts[key] = _Front(mates, self._now)
+            front = self._fronts[key] = _Front(mates, self._first_holder(record.queue), self._now)
         return front
+
+    def _first_holder(self, name: str) -> str | None:
+        holders = self._state.holders.get(name, ())
+        return min(holders, key=lambda id: self._state.tasks.live[id].submitted, default=None)
 
     def _has_taker(self, pool: str, kind: str) -> bool:
         """Whether a worker was there that takes the kind."""
@@ -84,15 +108,13 @@ class _Front:
     does not wait for the workspace itself, which a task that is not exclusive need not wait for.
     """
 
-    def __init__(self, mates: list[TaskRecord], now: Instant) -> None:
-        self._holders = sorted((mate for mate in mates if mate.holds_workspace), key=lambda mate: mate.submitted)[:2]
+    def __init__(self, mates: list[TaskRecord], first_holder: str | None, now: Instant) -> None:
         self.admitted = sum(mate.phase is not Phase.PENDING for mate in mates)
         waiting = sorted((mate for mate in mates if is_placed(mate)), key=_place)
         self._places = [_place(mate) for mate in waiting]
         self.due = [0]
         self.last: list[str | None] = [None]
         self.open: list[str | None] = [None]
-        first_holder = self._holders[0].id if self._holders else None
         for mate in waiting:
             is_due = mate.due <= now
             self.due.append(self.due[-1] + is_due)
@@ -103,10 +125,6 @@ class _Front:
     def before(self, record: TaskRecord) -> int:
         """How many waiting tasks stand in front of it."""
         return bisect_left(self._places, _place(record))
-
-    def holder_beside(self, record: TaskRecord) -> TaskRecord | None:
-        """Another task that has the queue for itself; the first one, if there are more."""
-        return next((holder for holder in self._holders if holder.id != record.id), None)
 
 
 def is_placed(record: TaskRecord) -> bool:

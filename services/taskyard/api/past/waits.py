@@ -61,10 +61,7 @@ class Watcher:
         record = state.tasks.live.get(self._task)
         if record is None or self._is_stale:
             return
-        mine = any(
-            change.record is not None and (change.record.pool, change.record.queue) == (record.pool, record.queue)
-            for change in changes
-        )
+        mine = any(change.record is not None and _concerns(change.record, record) for change in changes)
         # What is about no task is about workers and settings: rare, and told at once.
         self._is_stale = mine or getattr(event, "task", None) is None
         if getattr(event, "task", None) in (None, self._task):
@@ -116,6 +113,11 @@ class Watcher:
     def _close(self, until: Instant) -> None:
         if self._spans and self._spans[-1].until is None:
             self._spans[-1] = _closed(self._spans[-1], until)
+
+
+def _concerns(other: TaskRecord, record: TaskRecord) -> bool:
+    """Whether what happens to another task may change why this one waits: they share a queue, or a workspace."""
+    return other.queue == record.queue and (other.pool == record.pool or other.exclusive)
 
 
 def _closed(span: Wait, until: Instant) -> Wait:

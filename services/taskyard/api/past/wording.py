@@ -69,7 +69,7 @@ def _words(step: Step, placements: Mapping[Position, str]) -> str:
         case TaskSubmitted():
             return _submitted_words(event)
         case TaskScheduled():
-            return "may run now"
+            return "may run now" if event.attempt is None else f"may apply the plan of attempt {event.attempt} now"
         case SlotAssigned() if record.confirmed:
             return (
                 f"attempt {event.attempt} was given its reserved slot {event.slot} of {event.worker}, "
@@ -144,9 +144,9 @@ def _then(step: Step) -> str:
     match record.phase:
         case Phase.PENDING if step.before not in (None, Phase.PENDING):
             return _again(step)
-        case Phase.SCHEDULED if isinstance(step.event, NotDelivered):
+        case Phase.SCHEDULED | Phase.APPLY_PENDING if isinstance(step.event, NotDelivered):
             return f"; sent again after {duration_words(record.due - step.at)}"
-        case Phase.APPLY_PENDING:
+        case Phase.APPLY_PENDING if not record.confirmed:
             return "; it waits for an answer"
         case Phase.HELD:
             return "; it keeps its slot and workspace until that worker is back"

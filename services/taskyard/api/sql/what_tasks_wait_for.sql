@@ -1,9 +1,10 @@
 -- $1 ids of waiting tasks, $2 now, $3 how far into a queue places are told.
+-- A workspace is one in all pools: who has it, and a lock that holds its exclusive tasks, may be of another pool.
 -- Places are counted in one pass over the front of each queue, whatever the number of wanted tasks.
 WITH wanted AS (
     SELECT id, pool, queue, priority, submitted, exclusive,
         (SELECT h.id FROM taskyard.tasks h
-         WHERE h.pool = t.pool AND h.queue = t.queue AND h.exclusive AND h.scheduled_at IS NOT NULL
+         WHERE h.queue = t.queue AND h.exclusive AND h.scheduled_at IS NOT NULL
              AND h.finished_at IS NULL AND h.id <> t.id
          ORDER BY h.submitted LIMIT 1) AS holder
     FROM taskyard.tasks t
@@ -26,9 +27,14 @@ SELECT w.id, w.holder, placed.ahead,
          AND NOT (a.exclusive AND NOT w.exclusive AND w.holder IS NOT NULL AND a.id <> w.holder)
      ORDER BY a.priority DESC, a.submitted DESC LIMIT 1) AS next_ahead,
     q.max_running, q.scheduled + q.active AS admitted, q.paused_by AS queue_paused_by,
-    q.paused_reason AS queue_paused_reason, q.locked_by, q.locked_reason,
-    p.paused_by AS pool_paused_by, p.paused_reason AS pool_paused_reason
+    q.paused_reason AS queue_paused_reason, q.paused_at AS queue_paused_at,
+    l.pool AS locked_pool, l.locked_by, l.locked_reason, l.locked_at,
+    p.paused_by AS pool_paused_by, p.paused_reason AS pool_paused_reason, p.paused_at AS pool_paused_at
 FROM wanted w
 LEFT JOIN placed ON placed.submitted = w.submitted
 LEFT JOIN taskyard.queues q ON q.pool = w.pool AND q.queue = w.queue
 LEFT JOIN taskyard.pools p ON p.pool = w.pool
+LEFT JOIN LATERAL (
+    SELECT k.pool, k.locked_by, k.locked_reason, k.locked_at FROM taskyard.queues k
+    WHERE k.queue = w.queue AND k.locked_by IS NOT NULL AND (w.exclusive OR k.pool = w.pool)
+    ORDER BY k.pool <> w.pool, k.pool LIMIT 1) l ON true

@@ -27,9 +27,7 @@ def _no_holder_after_retry(replace: Replace) -> None:
 
     def forgets(self: Any, change: Any, record: Any) -> None:
         changed(self, change, record)
-        queue = self.queue(record.pool, record.queue)
-        if record.phase is Phase.PENDING and queue.holder == record.id:
-            queue.holder = None
+        if record.phase is Phase.PENDING and self.workspaces.leave(record):
             self.agenda.reopen(record.pool, record.queue)
 
     replace(SchedulerState, "_task_changed", forgets)
@@ -37,7 +35,7 @@ def _no_holder_after_retry(replace: Replace) -> None:
 
 def _workspaces_are_shared(replace: Replace) -> None:
     """The scheduler does not look who has a workspace."""
-    replace(Admission, "_is_open", lambda self, queue, exclusive: not (queue.is_paused or queue.is_locked))
+    replace(Admission, "_is_unlocked", lambda self, queue, exclusive: not (queue.is_paused or queue.is_locked))
 
 
 def _forgets_ids(replace: Replace) -> None:
