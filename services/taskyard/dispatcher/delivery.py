@@ -5,6 +5,7 @@ that it did not send itself, and so trusts "nobody listened" only for attempts a
 """
 
 from collections import deque
+from collections.abc import Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -19,9 +20,12 @@ RESEND_SECONDS = 2.0
 RESEND_STOP_SECONDS = 10.0
 """An acknowledged stop whose end has not come is sent again after this."""
 
+REQUEST_BYTES_MAX = 512 << 10
+_ENVELOPE_BYTES = 1 << 10
+
 _AT_ONCE, _RESEND, _RESEND_STOP = 0, seconds(RESEND_SECONDS), seconds(RESEND_STOP_SECONDS)
 
-T = TypeVar("T")
+T = TypeVar("T", Assignment, Cancel)
 Turn = tuple[Instant, TaskId, "Delivery"]
 
 
@@ -188,9 +192,23 @@ class Deliveries:
         return owed.next_send == at and self._owed.get(task) is owed
 
 
-def _parts(items: list[T]) -> list[tuple[T, ...]]:
-    size = ASSIGNMENTS_PER_REQUEST_MAX
-    return [tuple(items[start : start + size]) for start in range(0, len(items), size)]
+def _parts(items: Sequence[T]) -> list[tuple[T, ...]]:
+    """Cut what goes to one agent into requests of bounded number and size: a server takes no message of more than 1 MiB."""
+    parts: list[list[T]] = []
+    size = 0
+    for item in items:
+        own = _encoded_bytes(item)
+        if not parts or len(parts[-1]) == ASSIGNMENTS_PER_REQUEST_MAX or size + own > REQUEST_BYTES_MAX:
+            parts.append([])
+            size = 0
+        parts[-1].append(item)
+        size += own
+    return list(map(tuple, parts))
+
+
+def _encoded_bytes(item: Assignment | Cancel) -> int:
+    """About how long it is as it is sent: all but the input of a task is short."""
+    return _ENVELOPE_BYTES + (len(item.input) if isinstance(item, Assignment) else 0)
 
 
 def _assignment(record: TaskRecord) -> Assignment:

@@ -35,6 +35,8 @@ the worker lost."""
 NOTICE_SECONDS_MAX = 3.0
 """How long the server may believe in a connection that is gone."""
 APPLY_DRAIN_SECONDS = 3.0
+DOWN, FROZEN, CUT_OFF, LEAVING = "down", "frozen", "cut off", "leaving"
+"""What may be the trouble with an agent."""
 
 TEMPLATES: tuple[tuple[tuple[str, ...], ...], ...] = (
     (("any",), ("plan",), ("plan",)),
@@ -98,12 +100,17 @@ class Agent(Process):
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the agent on its disk: what an earlier run left running is killed and reported lost."""
+        """Start the agent on its disk, perhaps with another configuration."""
+        if self.world.chance(self._reconfigured_chance, self.random):
+            self.slots, self.kinds = self.random.choice(TEMPLATES), self.random.choice(KINDS_CHOICES)
+        self.start_as_told()
+
+    def start_as_told(self) -> None:
+        """Start with the slots and kinds that it has: what an earlier run left running is killed and reported lost."""
         disk = self.disk
         self.life += 1
         self.is_up, self.is_leaving = True, False
-        if self.world.chance(self._reconfigured_chance, self.random):
-            self.slots, self.kinds = self.random.choice(TEMPLATES), self.random.choice(KINDS_CHOICES)
+        self._witness.trouble_over(self.name, DOWN, LEAVING)
         disk.incarnation = max(self.wall // 1000, disk.incarnation + 1)
         disk.born = disk.incarnation if disk.born is None else disk.born
         left = [_decode_live(disk.live[position]) for position in sorted(disk.live)]
@@ -136,13 +143,19 @@ class Agent(Process):
         """End the agent's process at once; what it started runs on."""
         self.life += 1
         self.is_up = False
+        self._witness.trouble(self.name, DOWN)
         self.disconnect()
         self._witness.no_longer_cut_off(self.name)
 
     def freeze(self, duration_seconds: float) -> None:
         """Stand still: nothing is stopped meanwhile."""
         self._witness.no_longer_cut_off(self.name)
+        self._witness.trouble(self.name, FROZEN)
         super().freeze(duration_seconds)
+
+    def went_on(self) -> None:
+        """Called when it does not stand still any more."""
+        self._witness.trouble_over(self.name, FROZEN)
 
     def lose_host(self) -> None:
         """The host is gone, with everything that ran and was kept there."""
@@ -156,6 +169,7 @@ class Agent(Process):
         self._connection += 1
         self.is_connected = self._is_reachable = True
         self._witness.no_longer_cut_off(self.name)
+        self._witness.trouble_over(self.name, CUT_OFF)
         self._contact_at = self.world.now
         self._tell_heartbeat()
         self._journal.send()
@@ -164,6 +178,7 @@ class Agent(Process):
         """The network does not reach it; the server notices a while later."""
         if self.is_up and self._is_reachable and not self.is_frozen:
             self._witness.cut_off(self.name)
+        self._witness.trouble(self.name, CUT_OFF)
         self._is_reachable = False
         connection = self._connection
 
@@ -176,6 +191,7 @@ class Agent(Process):
     def leave(self) -> None:
         """Stop in order: take nothing new, let applies end for a while, stop the rest."""
         self.is_leaving = True
+        self._witness.trouble(self.name, LEAVING)
         self._tell_heartbeat()
         self.later(0.5, lambda: self._attempts.stop_where(lambda one: not one.apply, _leaving))
         self.later(APPLY_DRAIN_SECONDS, lambda: self._attempts.stop_where(lambda _: True, _leaving))

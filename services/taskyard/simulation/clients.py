@@ -25,6 +25,7 @@ REPEATS_MAX = 3
 REPEAT_SECONDS_MAX = 15.0
 GREAT_COMMANDS, GREAT_CHARACTERS = 6, 60_000
 """So many commands of two tasks each, whose inputs are so long, are more than a commit takes."""
+BURST, BURST_TASKS = 60, 100
 PATIENCE_SECONDS = 30.0
 """So long after everything was healed, an admin force-stops what a worker has that will never come back."""
 
@@ -123,6 +124,22 @@ class Clients:
             argv = ["true", "x" * GREAT_CHARACTERS]
             tasks = [{"kind": "command", "id": self.new_id(), "input": {"argv": argv}} for _ in range(2)]
             self.command(ADMIN, "submit", {"tasks": tasks, "id": self.new_id()}, pool)
+
+    def submit_heavy(self, random: Random, pool: str, count: int) -> None:
+        """So many commands at once of the longest inputs."""
+        self._random = random
+        for _ in range(count):
+            argv = ["true", "x" * GREAT_CHARACTERS]
+            self.command(ADMIN, "submit", {"kind": "command", "id": self.new_id(), "input": {"argv": argv}}, pool)
+
+    def burst(self, random: Random) -> None:
+        """Commands of which nothing can be accepted: each is refused in more words than it has."""
+        self._random = random
+        pool = random.choice(self.pools)
+        for _ in range(BURST):
+            self.command(
+                random.choice((ADMIN, OTHER)), "submit", {"tasks": [random.choice((1, {}))] * BURST_TASKS}, pool
+            )
 
     def _spec(self) -> dict[str, Any]:
         kind = self._random.choice(("plan", "plan_and_apply", "plan_and_apply", "command", "noop"))

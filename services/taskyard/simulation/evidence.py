@@ -50,6 +50,7 @@ def gather(yard: Yard, log: list[Logged], tables: Tables | None) -> Evidence:
         ],
         shown=None if tables is None else _shown(tables),
         knows={name: version for instance in yard.instances for name, version in instance.knew.items()},
+        troubles=witness.all_troubles() if yard.is_heard else None,
         cuts=witness.cuts,
         fenced_seconds=FENCED_SECONDS,
     )

@@ -5,7 +5,7 @@
 
 from dataclasses import dataclass, field
 
-from taskyard.judge.evidence import Cut, Ran
+from taskyard.judge.evidence import Cut, Ran, Trouble
 from taskyard.simulation.time import World
 
 
@@ -20,6 +20,8 @@ class Witness:
         self.lied: set[tuple[str, int]] = set()
         self.cuts: list[Cut] = []
         self._cut: dict[str, Cut] = {}
+        self._troubles: dict[str, tuple[float, set[str]]] = {}
+        self.troubles: list[Trouble] = []
         self._world = world
         self._open: list[Ran] = []
 
@@ -38,6 +40,24 @@ class Witness:
         if run.ended is None:
             run.ended = self._world.now
             self._open.remove(run)
+
+    def trouble(self, host: str, what: str) -> None:
+        """Something happens to the agent of a host that may end what it runs."""
+        self._troubles.setdefault(host, (self._world.now, set()))[1].add(what)
+
+    def trouble_over(self, host: str, *what: str) -> None:
+        """That is over; perhaps not the only thing that is the matter."""
+        began, left = self._troubles.get(host, (0.0, set[str]()))
+        left.difference_update(what)
+        if host in self._troubles and not left:
+            del self._troubles[host]
+            self.troubles.append(Trouble(worker=host, began=began, ended=self._world.now))
+
+    def all_troubles(self) -> list[Trouble]:
+        """Those that are over, and those that are not."""
+        now = self._world.now
+        still = [Trouble(worker=host, began=began, ended=now) for host, (began, _) in self._troubles.items()]
+        return [*self.troubles, *still]
 
     def cut_off(self, host: str) -> None:
         """The agent of a host runs, and has no contact from now on."""

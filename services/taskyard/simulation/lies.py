@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 from random import Random
 
+import msgspec
+
 from taskyard.contracts.agent_protocol import (
     AnyReport,
     Failed,
@@ -24,6 +26,7 @@ from taskyard.simulation.time import World
 ATTEMPT_OF_NOBODY = 1_000
 LIES_AT_ONCE = 4
 OWN_CHANCE = 0.3
+NO_TEXT = b"\xff\xfe"
 NONSENSE = (b"", b"{}", b"\xff\xfe", b'{"incarnation":1,"number":1,"reports":[{"type":"Grown"}]}', b"[" * 2_000)
 """What is no batch of reports."""
 
@@ -56,6 +59,27 @@ class Lies:
         self._world.note(f"{agent.name} tells {len(chosen)} lies")
         agent.say(ReportBatch(incarnation=agent.disk.incarnation, number=ATTEMPT_OF_NOBODY, reports=tuple(chosen)))
         agent.say_bytes(random.choice(NONSENSE))
+
+    def tell_bytes(self, random: Random) -> None:
+        """An agent says that an attempt of its own ended well, or badly, and its result is a text that is none."""
+        if self._world.is_healed:
+            return
+        self._reader.catch_up()
+        running = [record for record in self._reader.table.live.values() if record.phase in ATTEMPT_OPEN]
+        agents = {agent.name: agent for agent in self._agents}
+        own = [record for record in running if record.worker in agents]
+        if not own:
+            return
+        record = random.choice(own)
+        agent = agents[str(record.worker)]
+        self._world.note(f"{agent.name} reports a result that is no text")
+        self._witness.lied.add((record.id, record.attempt))
+        name = random.choice(("Succeeded", "Failed"))
+        error = ',"error":{"code":"exit_status","message":"no","retryable":true}' if name == "Failed" else ""
+        incarnation = msgspec.json.encode(agent.disk.incarnation).decode()
+        head = f'{{"incarnation":{incarnation},"number":{ATTEMPT_OF_NOBODY},"reports":[{{"type":"{name}","task":"{record.id}",'
+        body = f'"attempt":{record.attempt},"at":{self._world.instant}{error},"result":{{"text":"'
+        agent.say_bytes((head + body).encode() + NO_TEXT + b'"}}]}')
 
     def _about(self, record: TaskRecord, attempt: int, random: Random) -> AnyReport:
         task, at = TaskId(record.id), self._world.instant

@@ -22,6 +22,7 @@ class ServiceFaults:
         self._network = network
         self._world = servers.world
         self._instances = instances
+        self.was_deaf = False
         self._torn = servers.world.source("torn appends")
 
     def heal(self) -> None:
@@ -113,6 +114,7 @@ class ServiceFaults:
 
         def switch(on: bool) -> None:
             instance.is_deaf = on
+            self.was_deaf = True
             if not on and instance.is_up and random.random() < 0.5:
                 instance.post_now(lambda: Reconnected(at=instance.core.now(instance.monotonic)))
 

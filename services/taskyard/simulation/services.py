@@ -28,6 +28,10 @@ from taskyard.slot_allocator.machine import SlotAllocator
 
 ANSWER_SECONDS_MAX = 1.5
 """How long the dispatcher waits for an agent's answer."""
+MESSAGE_BYTES_MAX = 1 << 20
+"""What a server takes in one message."""
+READ_SECONDS_MAX = 0.05
+"""How soon a process that stood still reads what has come meanwhile."""
 SUSPECT_SECONDS = 3.0
 LOST_SECONDS = 7.0
 """Shorter than in production, so that a run has more of it."""
@@ -118,12 +122,20 @@ class AllocatorService:
 
     @staticmethod
     def hear(instance: Instance, agent: str, data: bytes) -> None:
-        """A heartbeat reaches an instance."""
-        if instance.is_up and not instance.is_deaf:
+        """A heartbeat reaches an instance. One that stood still reads it a moment after it went on: its timers ring first."""
+        if not instance.is_up or instance.is_deaf:
+            return
+
+        def read() -> None:
             seen = HeartbeatSeen(
                 agent=agent, at=instance.core.now(instance.monotonic), heartbeat=_decode_heartbeat(data)
-            )  # fmt: skip
-            instance.later(0.0, lambda: instance.post(seen))
+            )
+            instance.post(seen)
+
+        if instance.is_frozen:
+            instance.later(0.0, lambda: instance.later(instance.random.uniform(0.0, READ_SECONDS_MAX), read))
+        else:
+            instance.later(0.0, read)
 
 
 class DispatcherService:
@@ -169,11 +181,13 @@ class DispatcherService:
             verb, body = "cancel", CancelRequest(cancels=effect.cancels)
         else:
             verb, body = "assign", AssignRequest(incarnation=effect.incarnation, assignments=effect.assignments)
-        life = instance.life
+        life, data = instance.life, msgspec.json.encode(body)
+        if len(data) > MESSAGE_BYTES_MAX:
+            instance.world.failures.append(f"{instance.name} sends {len(data)} bytes to {effect.agent} in one request")
         self._network.request(
             effect.agent,
             verb,
-            msgspec.json.encode(body),
+            data,
             answered=lambda data: (
                 hear(lambda: Answered(request=effect, answers=_decode_reply(data).answers))
                 if instance.life == life

@@ -112,8 +112,12 @@ class Process:
         self._frozen_until = self.world.now
         self._release()
 
+    def went_on(self) -> None:
+        """Called when it does not stand still any more."""
+
     def _release(self) -> None:
         if self._frozen_until <= self.world.now:
+            self.went_on()
             held, self._held = self._held, []
             for step in held:
                 self.world.later(0.0, step)

@@ -7,6 +7,7 @@ from taskyard.simulation.acts import Acts
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.agent_faults import AgentFaults
 from taskyard.simulation.clients import Clients
+from taskyard.simulation.edge_faults import EdgeFaults
 from taskyard.simulation.faults import draw_faultiness, plan_faults
 from taskyard.simulation.host import Witness
 from taskyard.simulation.instance import Instance, Service
@@ -57,6 +58,7 @@ class Yard:
         self._upgrades = Upgrades(self.servers, self.network, self.instances)
         self._agent_faults = AgentFaults(world, self.network, self.agents, self._replace)
         self._lies = Lies(world, self.agents, self.reader, self.witness)
+        self._edge_faults = EdgeFaults(world, self.instances, self.agents, self.clients, self._lies)
         for pool in pools:
             for _ in range(world.random.randrange(1, 3)):
                 self._add_agent(pool)
@@ -89,6 +91,13 @@ class Yard:
             lies=self._lies,
             upgrades=self._upgrades,
         )
+        self._edge_faults.plan(acts, self.trouble_seconds, self.network.faultiness)
+        self._hears_all = not (self.network.faultiness.lost or self.network.faultiness.late)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether every heartbeat arrived that an agent sent: else nobody can tell silence from loss."""
+        return self._hears_all and not self._service_faults.was_deaf
 
     def run(self) -> None:
         """Both phases."""

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import taskyard.dispatcher.delivery as delivery
 import taskyard.eventlog.append as appending
 import taskyard.eventlog.commit as committing
 import taskyard.scheduler.decide as scheduling
@@ -62,6 +63,11 @@ def _commits_without_measure(replace: Replace) -> None:
         replace(module, "COMMIT_BYTES_MAX", UNMEASURED)
 
 
+def _requests_without_measure(replace: Replace) -> None:
+    """What is sent to one agent at once goes in one request, however much it is."""
+    replace(delivery, "REQUEST_BYTES_MAX", UNMEASURED)
+
+
 def _passes_over_versions(replace: Replace) -> None:
     """An instance goes on where a version of the log begins that it does not know."""
     replace(following, "require_known", lambda stored: None)
@@ -84,6 +90,7 @@ DEFECTS = {
     "splits-commands": _splits_commands,
     "splits-attempts": _splits_attempts,
     "commits-without-measure": _commits_without_measure,
+    "requests-without-measure": _requests_without_measure,
     "passes-over-versions": _passes_over_versions,
     "begins-behind-versions": _begins_behind_versions,
 }
