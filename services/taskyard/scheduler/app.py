@@ -1,13 +1,14 @@
 """Wires the scheduler: commands in, outcomes to the doors."""
 
 import asyncio
+import time
 from collections.abc import Mapping
 
 from taskyard.contracts.commands import TaskCommand
 from taskyard.contracts.events import TaskSubmitted
 from taskyard.contracts.subjects import COMMANDS, HEADER_ANSWER, HEADER_TRACEPARENT, answer_subject
 from taskyard.contracts.validation import InvalidCommand, decode_body
-from taskyard.contracts.values import TaskId, commit_sequence, is_name
+from taskyard.contracts.values import TaskId, is_name
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
@@ -16,6 +17,8 @@ from taskyard.scheduler.answers import AnswerDoor, packed
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.scheduler.metrics import TaskCounts, show_tasks
+from taskyard.scheduler.originals import Originals, Unavailable
+from taskyard.scheduler.verbs import RETRY
 from taskyard.service import Links
 from taskyard.settings import Settings
 from taskyard.telemetry.context import valid_traceparent
@@ -49,13 +52,19 @@ class CommandReader:
 
     def __init__(self, machine: Scheduler, links: Links) -> None:
         self._machine = machine
-        self._log = links.log
+        self._originals = Originals(links.log, time.monotonic)
 
     async def read(self, message: StreamMessage) -> CommandMessage:
         """The command of a stored message; the subject says who asks for what."""
         _, _, principal, pool, verb = (message.subject.split(".", 4) + [""] * 5)[:5]
         headers: Mapping[str, str] = message.headers or {}
         door = headers.get(HEADER_ANSWER)
+        original, is_away = None, False
+        if verb == RETRY:
+            try:
+                original = await self._original(message.data, pool)
+            except Unavailable:
+                is_away = True
         return CommandMessage(
             sequence=message.sequence,
             at=message.at,
@@ -65,12 +74,13 @@ class CommandReader:
             data=message.data,
             door=door if door is not None and is_name(door) else None,
             traceparent=valid_traceparent(headers.get(HEADER_TRACEPARENT)),
-            original=await self._original(message.data, pool) if verb == "retry" else None,
+            original=original,
+            original_is_away=is_away,
         )
 
     async def _original(self, data: bytes, pool: str) -> TaskSubmitted | None:
         try:
-            body = decode_body("retry", data, pool)
+            body = decode_body(RETRY, data, pool)
         except InvalidCommand:
             return None
         if not isinstance(body, TaskCommand):
@@ -78,9 +88,4 @@ class CommandReader:
         known = self._machine.state.known.tasks.get(TaskId(body.task))
         if known is None:
             return None
-        sequence = commit_sequence(known.position)
-        async for stored in self._log.read(sequence, sequence):
-            for event in stored.commit.events:
-                if isinstance(event, TaskSubmitted) and event.task == body.task:
-                    return event
-        return None
+        return await self._originals.fetch(TaskId(body.task), known.position)

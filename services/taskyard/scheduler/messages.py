@@ -16,6 +16,8 @@ FAULTS_MAX = 20
 FAULT_BYTES_MAX = 2_048
 """What is stored of a refusal: so many characters of a text, so many faults, and as many as take so many bytes. What came
 in is easily made to have a fault at every second character, and each is many times as long as that."""
+UNAVAILABLE = "unavailable"
+"""The code of what is refused for now, and may be sent again under its id."""
 INTERNAL_ERROR = "internal_error"
 """The code of what is refused, or held back, since deciding on it raised."""
 
@@ -23,7 +25,8 @@ INTERNAL_ERROR = "internal_error"
 class CommandMessage(Struct, frozen=True, kw_only=True):
     """A stored command as it was read: who asks for what, when it was stored, and which door waits for the outcome.
 
-    `original` is the submission of the task that a `retry` names, where the log still has it.
+    `original` is the submission of the task that a `retry` names, where the log still has it; `original_is_away` says that
+    it may be there and cannot be read now.
     """
 
     sequence: int
@@ -35,6 +38,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     door: str | None = None
     traceparent: str | None = None
     original: TaskSubmitted | None = None
+    original_is_away: bool = False
 
 
 class Refused(Exception):

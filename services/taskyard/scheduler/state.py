@@ -28,7 +28,7 @@ from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds
-from taskyard.scheduler.messages import lost_worker
+from taskyard.scheduler.messages import UNAVAILABLE, lost_worker
 from taskyard.scheduler.pools import (
     Pool,
     Queue,
@@ -169,7 +169,8 @@ class SchedulerState:
         if isinstance(event, WorkerDrainRequested) and not self._is_drained(event.worker):
             answer = lost_worker(event.worker).answer()
         if isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
-            if event.verb != SUBMIT:  # a refused submission may be sent again under its id when the reason is gone
+            # A refused submission may be sent again under its id when the reason is gone, and so may what had to wait.
+            if event.verb != SUBMIT and event.code != UNAVAILABLE:
                 self.known.commands.remember_rejected(command, answer, at)
             return
         self.known.commands.remember(command, answer, at)

@@ -19,7 +19,15 @@ from taskyard.contracts.values import (
     from_datetime,
 )
 from taskyard.scheduler.id_window import Window
-from taskyard.scheduler.messages import CommandMessage, Refused, as_refused, derived_id, rejection, too_large
+from taskyard.scheduler.messages import (
+    UNAVAILABLE,
+    CommandMessage,
+    Refused,
+    as_refused,
+    derived_id,
+    rejection,
+    too_large,
+)
 from taskyard.scheduler.refusals import Refusals
 from taskyard.scheduler.state import SchedulerState
 
@@ -132,6 +140,10 @@ class Submissions:
             allowed = ", ".join(sorted(RETRYABLE))
             raise Refused(
                 409, "status_forbids", f"the task is {status}; only {allowed} can be retried", task_status=status
+            )
+        if message.original_is_away:
+            raise Refused(
+                503, UNAVAILABLE, f"the submission of {task} cannot be read from the log now; try again later"
             )
         if message.original is None:
             raise Refused(404, "not_found", f"the log no longer has the submission of {task}")
