@@ -83,6 +83,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     Each entry of `slots` lists the kinds that the slot accepts (`any` for all). `terraform` is the argument vector that
     Terraform's arguments are appended to; `None` means that the agent looks for one itself.
+    An agent that is told to stop gives what runs `drain_seconds` to end (an apply ten more), then stops it in order. Of
+    each stream of a program's output `output_bytes_max` bytes are kept: the first and the last half of them.
     `telemetry` and `otlp_endpoint` are as for services; they need the packages of OpenTelemetry on the agent's host.
     """
 
@@ -94,6 +96,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     slots: list[list[str]] = msgspec.field(default_factory=lambda: [list(kinds) for kinds in DEFAULT_SLOTS])
     labels: dict[str, str] = {}
     terraform: list[str] | None = None
+    drain_seconds: float = 30.0
+    output_bytes_max: int = 16 << 20
     telemetry: bool = False
     otlp_endpoint: str | None = None
 

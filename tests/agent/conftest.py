@@ -19,6 +19,7 @@ import pytest
 from nats.aio.client import Client
 
 from taskyard.agent.app import run
+from taskyard.agent.supervised import Supervised
 from taskyard.contracts.agent_protocol import (
     AnyReport,
     AssignAnswer,
@@ -216,6 +217,7 @@ def settings_for(server: Server, folder: Path, **changes: Any) -> AgentSettings:
         "password": "secret",
         "directory": str(folder / "agent"),
         "slots": [["any"]] * 4,
+        "drain_seconds": 0.5,
     }
     return AgentSettings(**(values | changes))
 
@@ -248,6 +250,20 @@ async def agent_of(dispatcher: Dispatcher, settings: AgentSettings) -> AsyncIter
     finally:
         if not agent.task.done():
             await agent.stop()
+
+
+async def end_supervisor(directory: Path) -> None:
+    """End the supervisor of the agent in this folder with all that it runs, if there is one."""
+    if not (directory / "supervisor" / "socket").exists():
+        return
+    supervised = Supervised(directory)
+    await supervised.connect()
+    await supervised.close(leave_running=False)
+
+    async def gone() -> bool:
+        return not (directory / "supervisor" / "socket").exists()
+
+    await until(gone)
 
 
 class AgentProcess:
@@ -325,10 +341,23 @@ class Harness:
         self._processes.append(agent)
         return agent
 
+    def hand_over(self) -> "subprocess.CompletedProcess[str]":
+        """Ask the agent that runs as a process to hand over."""
+        path = os.pathsep.join(str(ROOT / one) for one in ("services", "libs", "contracts"))
+        return subprocess.run(
+            [sys.executable, "-m", "taskyard.agent", "--hand-over", "--config", str(self.folder / "agent.json")],
+            env=os.environ | {"PYTHONPATH": path},
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_SECONDS,
+        )
+
     def close(self) -> None:
         """Kill what a test that failed has left."""
         for agent in self._processes:
             agent.kill()
+        asyncio.run(end_supervisor(self.folder / "agent"))
 
 
 @pytest.fixture

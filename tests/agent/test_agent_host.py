@@ -1,7 +1,6 @@
 """What a host does to an agent: a disk that is full or slow, a folder that cannot be used, memory that is short."""
 
 import asyncio
-import resource
 import shutil
 import threading
 import time
@@ -9,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from host_processes import is_running
 
 from taskyard.agent.executors.command import Command
-from taskyard.contracts.agent_protocol import Failed, Lost, Started, Succeeded
+from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 
 FLOOD_BYTES = 300 << 20
 MEMORY_MORE_BYTES_MAX = 24 << 20
@@ -23,27 +21,6 @@ def memory_bytes(pid: int) -> int:
     """The most that the process ever held."""
     (line,) = [line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM")]
     return int(line.split()[1]) << 10
-
-
-def test_an_agent_whose_disk_is_full_ends_with_what_it_runs_and_tells_of_it_later(harness: Any, tmp_path: Path) -> None:
-    async def scenario(d: Any) -> None:
-        agent = harness.process()
-        await harness.joined(d)
-        one = d.assignment("command", {"script": f"echo $$ > {tmp_path}/pid; exec sleep 300"})
-        await d.assign(one)
-        await d.report(one.task, Started)
-        pid = int((tmp_path / "pid").read_text())
-        # To whoever writes, a file that may not grow is a full disk.
-        resource.prlimit(agent.process.pid, resource.RLIMIT_FSIZE, (1, resource.RLIM_INFINITY))
-        unanswered = asyncio.ensure_future(d.assign(d.assignment("noop", slot=1)))
-        assert await asyncio.to_thread(agent.process.wait, 20) == 1
-        assert not is_running(pid)
-        unanswered.cancel()
-        again = harness.process()
-        await d.report(one.task, Lost)
-        assert again.terminate() == 0
-
-    harness.run(scenario)
 
 
 def test_a_folder_that_cannot_be_used_ends_the_agent_with_its_name(harness: Any) -> None:
@@ -114,7 +91,7 @@ def test_a_flood_of_output_without_a_server_takes_little_memory_and_ends(harness
         harness.server.start()
         await d.report(one.task, Succeeded, Failed)
         output = await d.output(one.task)
-        assert b"bytes of output were dropped" in output or output.endswith(b"the rest is not kept]\n")
+        assert b"bytes of output are missing here" in output
         assert agent.terminate() == 0
 
     harness.run(scenario)

@@ -1,122 +1,178 @@
-"""Output on its way: chunks, order, and what happens when nothing can be stored."""
+"""Output on its way: chunks, order, what is missing, and how the next agent goes on."""
 
 import asyncio
-from typing import Any
+from collections.abc import Awaitable, Callable
+from pathlib import Path
 
+import msgspec
 import pytest
 
 from taskyard.agent import output as output_module
 from taskyard.agent.errors import NotStoredError
-from taskyard.agent.output import OUTPUT_BUFFER_BYTES_MAX, AttemptOutput
-from taskyard.contracts.agent_protocol import OUTPUT_CHUNK_BYTES_MAX
-from taskyard.contracts.values import TaskId
+from taskyard.agent.output import AttemptOutput
+from taskyard.agent.supervised import Program
+from taskyard.agent.supervisor.protocol import Kept, ProgramState, Room, spool_file
+from taskyard.agent.supervisor.spool import Spool
+from taskyard.contracts.agent_protocol import OUTPUT_CHUNK_BYTES_MAX, Assignment
+from taskyard.contracts.values import Position, TaskId
+
+ROOM = Room(1 << 20, 1 << 20)
+ONE = Assignment(
+    position=Position(7),
+    task=TaskId("t"),
+    attempt=1,
+    slot=0,
+    incarnation=1,
+    kind="command",
+    input=msgspec.Raw(b"null"),
+    timeout_seconds=1.0,
+)
 
 
 class Store:
-    """JetStream, there or away."""
+    """JetStream with its memory of ids, there or away."""
 
     def __init__(self) -> None:
         self.is_away = False
         self.texts: dict[str, bytes] = {"stdout": b"", "stderr": b""}
         self.sizes: list[int] = []
+        self.ids: set[str] = set()
+        self.stop_after: int | None = None
 
     async def store(self, subject: str, payload: bytes, *, headers: dict[str, str], timeout_seconds: float) -> None:
         await asyncio.sleep(0)
         if self.is_away:
             raise NotStoredError("away")
+        if headers["Nats-Msg-Id"] in self.ids:
+            return
         stream = headers["Taskyard-Stream"]
         assert int(headers["Taskyard-Offset"]) == len(self.texts[stream])
+        self.ids.add(headers["Nats-Msg-Id"])
         self.texts[stream] += payload
         self.sizes.append(len(payload))
+        if self.stop_after is not None and len(self.sizes) >= self.stop_after:
+            raise asyncio.CancelledError  # the agent dies when it is stored, before it knows
 
 
-def an_output(store: Store) -> AttemptOutput:
-    return AttemptOutput(agent="w1", incarnation=1, task=TaskId("t"), attempt=1, sender=store)
+class Writer:
+    """A program that says what a test wants, as its supervisor sees it."""
+
+    def __init__(self, folder: Path, step: str = "one", room: Room = ROOM) -> None:
+        (folder / "spool").mkdir(exist_ok=True)
+        self.program = Program(7, step, (room, room), folder)
+        self.spools = [Spool(spool_file(folder, 7, step, stream), room) for stream in ("stdout", "stderr")]
+
+    def say(self, out: bytes = b"", err: bytes = b"", status: int | None = None) -> None:
+        for spool, data in zip(self.spools, (out, err), strict=True):
+            if data:
+                spool.write(data)
+        kept: tuple[Kept, Kept] = (self.spools[0].kept, self.spools[1].kept)
+        self.program.become(ProgramState(step=self.program.state.step, pid=1, status=status, kept=kept))
 
 
-async def finish(output: AttemptOutput, pump: "asyncio.Task[Any]") -> None:
-    output.close()
-    async with asyncio.timeout(5):
-        await pump
+class Told:
+    """What the supervisor keeps for the next agent."""
+
+    sent = b""
+
+    async def tell(self, sent: bytes) -> None:
+        self.sent = sent
 
 
-def test_both_streams_arrive_whole_in_bounded_chunks() -> None:
-    async def scenario() -> None:
-        store = Store()
-        output = an_output(store)
+def an_output(store: Store, told: Told, sent: bytes = b"") -> AttemptOutput:
+    return AttemptOutput(agent="w1", assignment=ONE, sender=store, tell=told.tell, sent=sent)
+
+
+def run(scenario: Callable[[Store, Told], Awaitable[None]]) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(10):
+            await scenario(Store(), Told())
+
+    asyncio.run(main())
+
+
+def test_both_streams_of_all_programs_arrive_whole_in_bounded_chunks(tmp_path: Path) -> None:
+    async def scenario(store: Store, told: Told) -> None:
+        output = an_output(store, told)
         pump = asyncio.create_task(output.run())
-        for number in range(3000):
-            output.write("stdout", b"line %d\n" % number)
-            output.write("stderr", b"oops %d\n" % number)
-        await finish(output, pump)
-        assert store.texts["stdout"] == b"".join(b"line %d\n" % number for number in range(3000))
-        assert store.texts["stderr"] == b"".join(b"oops %d\n" % number for number in range(3000))
+        first, second = Writer(tmp_path, "one"), Writer(tmp_path, "two")
+        output.show(first.program)
+        for number in range(300):
+            first.say(b"line %d\n" % number * 50, b"oops %d\n" % number)
+            await asyncio.sleep(0)
+        first.say(status=0)
+        output.show(second.program)
+        second.say(b"more\n", b"", status=0)
+        output.close()
+        await pump
+        assert store.texts["stdout"] == b"".join(b"line %d\n" % number * 50 for number in range(300)) + b"more\n"
+        assert store.texts["stderr"] == b"".join(b"oops %d\n" % number for number in range(300))
         assert max(store.sizes) <= OUTPUT_CHUNK_BYTES_MAX
 
-    asyncio.run(scenario())
+    run(scenario)
 
 
-def test_a_full_buffer_holds_the_program_and_lets_it_go() -> None:
-    async def scenario() -> None:
-        store = Store()
-        output = an_output(store)
-        flows: list[bool] = []
-        output.hold_by(flows.append)
-        output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
-        assert flows == [False]
-        await finish(output, asyncio.create_task(output.run()))
-        assert flows == [False, True]
-
-    asyncio.run(scenario())
-
-
-def test_the_next_program_of_an_attempt_is_held_too_while_the_buffer_is_full() -> None:
-    async def scenario() -> None:
-        store = Store()
-        output = an_output(store)
-        first: list[bool] = []
-        second: list[bool] = []
-        output.hold_by(first.append)
-        output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
-        output.hold_by(None)
-        output.hold_by(second.append)
-        assert (first, second) == ([False], [False])
-        await finish(output, asyncio.create_task(output.run()))
-        assert (first, second) == ([False], [False, True])
-
-    asyncio.run(scenario())
-
-
-def test_without_a_server_output_is_dropped_with_a_mark_and_the_program_goes_on(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(output_module, "OUTPUT_STALL_SECONDS", 0.0)
+def test_while_nothing_can_be_stored_nothing_is_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(output_module, "RETRY_SECONDS", 0.01)
 
-    async def scenario() -> None:
-        store = Store()
+    async def scenario(store: Store, told: Told) -> None:
         store.is_away = True
-        output = an_output(store)
-        flows: list[bool] = []
-        freed = asyncio.Event()
-
-        def flow(flowing: bool) -> None:
-            flows.append(flowing)
-            if flowing:
-                freed.set()
-
-        output.hold_by(flow)
+        output = an_output(store, told)
+        writer = Writer(tmp_path)
+        output.show(writer.program)
         pump = asyncio.create_task(output.run())
-        output.write("stdout", b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
-        async with asyncio.timeout(5):
-            await freed.wait()
-        for _ in range(100):
-            output.write("stdout", b"y" * 100_000)
-        assert flows == [False, True]
+        writer.say(b"x" * 1_000_000)
+        await asyncio.sleep(0.05)
+        writer.say(b"y" * 1_000_000, status=0)
         store.is_away = False
-        await finish(output, pump)
-        text = store.texts["stdout"]
-        assert text.startswith(b"x" * (OUTPUT_BUFFER_BYTES_MAX + 1))
-        assert b"10000000 bytes of output were dropped" in text
+        output.close()
+        await pump
+        assert store.texts["stdout"] == b"x" * 1_000_000 + b"y" * 1_000_000
 
-    asyncio.run(scenario())
+    run(scenario)
+
+
+@pytest.mark.parametrize("stop_after", range(1, 8))
+def test_the_next_agent_goes_on_without_a_gap_and_doubles_nothing(tmp_path: Path, stop_after: int) -> None:
+    async def scenario(store: Store, told: Told) -> None:
+        first, second = Writer(tmp_path, "one"), Writer(tmp_path, "two")
+        first.say(b"a" * 70_000, b"b" * 50_000)
+        store.stop_after = stop_after
+        output = an_output(store, told)
+        output.show(first.program)
+        pump = asyncio.create_task(output.run())
+        if stop_after > 5:
+            first.say(status=0)
+            output.show(second.program)
+            second.say(b"c" * 100_000)
+        while not pump.done():
+            await asyncio.sleep(0)
+        # More has come by the time when the next agent is there.
+        if stop_after <= 5:
+            first.say(b"a" * 10_000, status=0)
+            second.say(b"c" * 100_000)
+        second.say(b"d", status=0)
+        store.stop_after = None
+        again = an_output(store, told, told.sent)
+        again.show(first.program)
+        again.show(second.program)
+        again.close()
+        await again.run()
+        assert store.texts["stdout"] == b"a" * (80_000 if stop_after <= 5 else 70_000) + b"c" * 100_000 + b"d"
+        assert store.texts["stderr"] == b"b" * 50_000
+
+    run(scenario)
+
+
+def test_what_is_missing_is_marked_and_counted(tmp_path: Path) -> None:
+    async def scenario(store: Store, told: Told) -> None:
+        output = an_output(store, told)
+        writer = Writer(tmp_path, room=Room(10, 5))
+        output.show(writer.program)
+        output.close()
+        writer.say(b"0123456789" * 10, b"short", status=1)
+        await output.run()
+        mark = b"\n[taskyard: 85 bytes of output are missing here: only the beginning and the end are kept]\n"
+        assert store.texts == {"stdout": b"0123456789" + mark + b"56789", "stderr": b"short"}
+
+    run(scenario)

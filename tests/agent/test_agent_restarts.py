@@ -1,7 +1,6 @@
 """What survives a killed agent, a killed nats-server, and a frozen connection."""
 
 import asyncio
-import os
 import sqlite3
 import time
 from pathlib import Path
@@ -17,68 +16,13 @@ from taskyard.agent.app import SELF_FENCE_SECONDS
 from taskyard.agent.errors import JournalError
 from taskyard.agent.journal import Journal
 from taskyard.agent.stopping import retries
-from taskyard.contracts.agent_protocol import Assignment, Failed, Lost, Started, Succeeded
+from taskyard.contracts.agent_protocol import Assignment, Failed, Started, Succeeded
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import Position, TaskId
 
 
 def read_pid(path: Path) -> int:
     return int(path.read_text()) if path.exists() and path.read_text().strip() else 0
-
-
-def test_after_kill_9_the_orphan_is_killed_and_the_attempt_is_lost(harness: Any, tmp_path: Path) -> None:
-    async def scenario(d: Any) -> None:
-        first = harness.process()
-        await harness.joined(d)
-        before = d.incarnation
-        script = f"(echo $$ > {tmp_path}/pid; sleep 300) & echo $! > {tmp_path}/child; sleep 300"
-        one = d.assignment("command", {"script": script})
-        await d.assign(one)
-
-        async def runs() -> bool:
-            return read_pid(tmp_path / "pid") > 0 and read_pid(tmp_path / "child") > 0
-
-        await harness.until(runs)
-        first.kill()
-        assert is_running(read_pid(tmp_path / "pid"))
-        second = harness.process()
-        try:
-            await d.report(one.task, Lost)
-            assert not is_running(read_pid(tmp_path / "pid"))
-            assert not is_running(read_pid(tmp_path / "child"))
-            await harness.joined(d)
-            assert d.incarnation > before
-            assert (await d.assign(one))[0].outcome == "accepted", "the memory answers"
-            await d.report(one.task, Lost, count=2)
-            assert len([r for r in await d.reports(one.task) if isinstance(r, Started)]) == 1
-        finally:
-            assert second.terminate() == 0
-
-    harness.run(scenario)
-
-
-def test_a_group_whose_leader_died_with_the_agent_is_killed_too(harness: Any, tmp_path: Path) -> None:
-    async def scenario(d: Any) -> None:
-        first = harness.process()
-        await harness.joined(d)
-        script = f"echo $$ > {tmp_path}/pid; sleep 300 & echo $! > {tmp_path}/child; wait"
-        one = d.assignment("command", {"script": script})
-        await d.assign(one)
-
-        async def runs() -> bool:
-            return read_pid(tmp_path / "child") > 0
-
-        await harness.until(runs)
-        first.kill()
-        os.kill(read_pid(tmp_path / "pid"), 9)
-        second = harness.process()
-        try:
-            await d.report(one.task, Lost)
-            assert not is_running(read_pid(tmp_path / "child"))
-        finally:
-            second.terminate()
-
-    harness.run(scenario)
 
 
 def test_two_agents_do_not_share_a_directory(harness: Any) -> None:
@@ -216,35 +160,28 @@ def test_an_agent_without_a_server_leaves_when_told(harness: Any) -> None:
     assert agent.terminate() == 0
 
 
-def test_an_agent_that_cannot_write_its_journal_ends_and_kills_what_runs(harness: Any, tmp_path: Path) -> None:
+def test_an_agent_that_cannot_write_its_journal_ends_and_what_runs_goes_on(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
-        settings = harness.settings()
         async with harness.agent(d) as agent:
-            one = d.assignment("command", {"script": f"echo $$ > {tmp_path}/pid; exec sleep 300"})
+            one = d.assignment("command", {"script": f"while [ ! -e {tmp_path}/go ]; do sleep 0.05; done; echo whole"})
             await d.assign(one)
-
-            async def runs() -> bool:
-                return read_pid(tmp_path / "pid") > 0
-
-            await harness.until(runs)
+            await d.report(one.task, Started)
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(Journal, "_commit", fail)
                 with pytest.raises(nats.errors.TimeoutError):
                     await d.assign(d.assignment("noop", slot=1))
                 with pytest.raises(JournalError):
                     await agent.task
-
-            async def dead() -> bool:
-                return not is_running(read_pid(tmp_path / "pid"))
-
-            await harness.until(dead)
-        assert Path(settings.directory, "journal.sqlite").exists()
+        async with harness.agent(d):
+            (tmp_path / "go").touch()
+            await d.report(one.task, Succeeded)
+            assert await d.output(one.task) == b"whole\n"
 
     harness.run(scenario)
 
 
 def fail(*_: object) -> None:
-    raise sqlite3.OperationalError("database or disk is full")
+    raise sqlite3.OperationalError("disk I/O error")
 
 
 def test_what_must_not_be_repeated_elsewhere_goes_on_without_contact() -> None:

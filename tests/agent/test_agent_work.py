@@ -1,7 +1,6 @@
 """What an agent does with assignments and cancels, over a real nats-server."""
 
 import asyncio
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -118,16 +117,20 @@ def test_output_comes_while_the_command_runs(harness: Any) -> None:
     harness.run_with_agent(scenario)
 
 
-def test_too_much_output_is_cut_with_a_mark(harness: Any) -> None:
+def test_of_too_much_output_the_beginning_and_the_end_are_shown_and_what_is_missing_is_counted(harness: Any) -> None:
     async def scenario(d: Any) -> None:
-        one = d.assignment("command", {"script": "head -c 20000000 /dev/zero; echo end >&2"})
+        script = "echo begins; head -c 3000000 /dev/zero; echo the end; echo broken >&2"
+        one = d.assignment("command", {"script": script})
         await d.assign(one)
         await d.report(one.task, Succeeded)
+        mark = b"\n[taskyard: 2900015 bytes of output are missing here: only the beginning and the end are kept]\n"
         output = await d.output(one.task)
-        assert len(output) < (16 << 20) + 200
-        assert output.endswith(b"the rest is not kept]\n")
+        assert output.startswith(b"begins\n")
+        assert output.endswith(b"the end\n")
+        assert output[50_000:-50_000] == mark
+        assert await d.output(one.task, "stderr") == b"broken\n"
 
-    harness.run_with_agent(scenario)
+    harness.run_with_agent(scenario, output_bytes_max=100_000)
 
 
 def test_a_repeated_assignment_runs_once_and_its_end_is_reported_again(harness: Any, tmp_path: Path) -> None:
@@ -172,21 +175,35 @@ def test_what_a_command_leaves_in_its_group_ends_before_the_report(harness: Any,
     harness.run_with_agent(scenario)
 
 
-def test_a_process_that_left_the_group_and_holds_the_pipe_does_not_hold_the_end(harness: Any, tmp_path: Path) -> None:
+def test_a_process_that_left_the_group_ends_before_the_report(harness: Any, tmp_path: Path) -> None:
     async def scenario(d: Any) -> None:
-        one = d.assignment(
-            "command", {"script": f"setsid sh -c 'echo $$ > {tmp_path}/pids; exec sleep 300' & sleep 0.5"}
-        )
+        wait = f"while [ ! -s {tmp_path}/pids ]; do sleep 0.02; done"
+        one = d.assignment("command", {"script": f"setsid sh -c 'echo $$ > {tmp_path}/pids; exec sleep 300' & {wait}"})
         await d.assign(one)
-        try:
-            await d.report(one.task, Succeeded)
-        finally:
-            os.kill(pids(tmp_path / "pids")[0], 9)
+        await d.report(one.task, Succeeded)
+        assert [pid for pid in pids(tmp_path / "pids") if is_running(pid)] == []
 
     harness.run_with_agent(scenario)
 
 
-def test_the_deadline_is_enforced_by_the_agent(harness: Any) -> None:
+def test_a_cancel_ends_what_left_the_group_by_a_double_fork(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        script = f"(setsid sh -c 'env -i sleep 300 & echo $! > {tmp_path}/pids' &) & sleep 300"
+        one = d.assignment("command", {"script": script})
+        await d.assign(one)
+
+        async def runs() -> bool:
+            return len(pids(tmp_path / "pids")) == 1
+
+        await harness.until(runs)
+        await d.cancel(one, grace_seconds=0.5)
+        await d.report(one.task, Failed)
+        assert [pid for pid in pids(tmp_path / "pids") if is_running(pid)] == []
+
+    harness.run_with_agent(scenario)
+
+
+def test_the_deadline_is_enforced(harness: Any) -> None:
     async def scenario(d: Any) -> None:
         one = d.assignment("command", {"argv": ["sleep", "300"]}, timeout_seconds=0.5)
         started = time.monotonic()

@@ -1,100 +1,52 @@
-"""Processes: the gate, the group, and who a process is."""
+"""Processes: which programs are there, and which bear the mark of an agent's folder."""
 
 import asyncio
 import os
-import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from taskyard.agent import process
 from taskyard.agent.errors import ProgramNotFoundError
-from taskyard.agent.process import ENV_TASK, identify, spawn, stop_group, stop_orphan
-from taskyard.agent.slots import ProcessIdentity
+from taskyard.agent.process import ENV_DIRECTORY, ENV_TASK, check_found, end_marked, marked
 
-ENV = {"PATH": os.environ["PATH"], ENV_TASK: "the-task"}
-
-
-def ignore(stream: str, data: bytes) -> None:
-    pass
-
-
-def test_nothing_runs_before_the_gate_is_open(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        program = await spawn(["touch", "ran"], cwd=tmp_path, env=ENV, take_output=ignore)
-        assert not (tmp_path / "ran").exists()
-        program.open_gate()
-        assert await program.exited() == 0
-        assert (tmp_path / "ran").exists()
-        await program.drain()
-
-    asyncio.run(scenario())
-
-
-def test_if_the_agent_goes_before_the_gate_is_open_nothing_ever_runs(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        program = await spawn(["touch", "ran"], cwd=tmp_path, env=ENV, take_output=ignore)
-        gate = program._pipe(0)
-        assert gate is not None
-        gate.close()  # what the kernel does to the pipes of a killed agent
-        assert await program.exited() == 125
-        assert not (tmp_path / "ran").exists()
-        await program.drain()
-
-    asyncio.run(scenario())
-
-
-def test_the_program_gets_its_arguments_as_they_are_and_no_input(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        said = bytearray()
-        argv = ["sh", "-c", 'cat; printf "%s|" "$@"', "x", "a b", "*", "$HOME", ""]
-        program = await spawn(argv, cwd=tmp_path, env=ENV, take_output=lambda _, data: said.extend(data))
-        program.open_gate()
-        assert await program.exited() == 0
-        await program.drain()
-        assert bytes(said) == b"a b|*|$HOME||"
-
-    asyncio.run(scenario())
+ENV = {"PATH": os.environ["PATH"]}
 
 
 @pytest.mark.parametrize("program", ["no-such-program", "./main.tf", ""])
 def test_what_cannot_be_run_is_not_found(tmp_path: Path, program: str) -> None:
     (tmp_path / "main.tf").touch()
-
-    async def scenario() -> None:
-        with pytest.raises(ProgramNotFoundError):
-            await spawn([program], cwd=tmp_path, env=ENV, take_output=ignore)
-
-    asyncio.run(scenario())
+    with pytest.raises(ProgramNotFoundError):
+        check_found(program, tmp_path, ENV)
 
 
-def test_only_the_very_process_is_an_orphan(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        program = await spawn(["sleep", "300"], cwd=tmp_path, env=ENV, take_output=ignore)
-        program.open_gate()
-        real = program.identity
-        for other in (
-            ProcessIdentity(pid=real.pid, start_ticks=real.start_ticks + 1, boot=real.boot),
-            ProcessIdentity(pid=real.pid, start_ticks=real.start_ticks, boot="another"),
-        ):
-            assert not await stop_orphan(other, task="the-task", first=signal.SIGTERM)
-        assert identify(real.pid) == real
-        assert await stop_orphan(real, task="the-task", first=signal.SIGTERM)
-        assert await program.exited() == -signal.SIGTERM
-        assert not await stop_orphan(real, task="the-task", first=signal.SIGTERM)
-        await program.drain()
-
-    asyncio.run(scenario())
+def test_what_can_be_run_is_found(tmp_path: Path) -> None:
+    check_found("sh", tmp_path, ENV)
 
 
-def test_a_group_that_ignores_term_is_killed_after_the_grace(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        ready = asyncio.Event()
-        argv = ["sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"]
-        program = await spawn(argv, cwd=tmp_path, env=ENV, take_output=lambda *_: ready.set())
-        program.open_gate()
-        await ready.wait()
-        await stop_group(program.identity.pid, first=signal.SIGTERM, grace_seconds=0.3)
-        assert await program.exited() == -signal.SIGKILL
-        await program.drain()
+def test_what_bears_the_mark_is_ended_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "KEEPERS_SECONDS", 0.0)
+    mark = {ENV_DIRECTORY: str(tmp_path.resolve())}
+    mine, other_task, other_folder = (
+        subprocess.Popen(["sleep", "300"], env=ENV | more)
+        for more in (
+            mark | {ENV_TASK: "a"},
+            mark | {ENV_TASK: "b"},
+            {ENV_TASK: "a", ENV_DIRECTORY: str(tmp_path / "other")},
+        )
+    )
+    try:
 
-    asyncio.run(scenario())
+        async def end() -> None:
+            async with asyncio.timeout(15):
+                await end_marked(tmp_path, "a")
+
+        asyncio.run(end())
+        assert mine.wait(5) == -15
+        assert marked(tmp_path) == [other_task.pid]
+        assert other_folder.poll() is None
+    finally:
+        for one in (mine, other_task, other_folder):
+            one.kill()
+            one.wait()

@@ -240,7 +240,9 @@ def test_after_a_restart_everything_that_lived_is_lost_and_remembered_so() -> No
     slots.ended(Position(2), succeeded(2))
     changes = slots.take_changes()
     again = memory(remembered=dict(changes.slots), live=[live for _, live in changes.live if live is not None])
-    assert [(type(one), one.task) for one in again.lose_all(now=NOW)] == [(Lost, "task-1")]
+    assert [(type(one), one.task) for one in again.lose([one.position for one in again.live], now=NOW)] == [
+        (Lost, "task-1")
+    ]
     assert [type(one) for one in assign(again, an_assignment(1)).reports] == [Lost]
     assert assign(again, an_assignment(2, slot=1)).reports == [succeeded(2)]
     assert again.live == []

@@ -22,6 +22,7 @@ from taskyard.dev.app import WORKERS_STOP_SECONDS
 from taskyard.dev.errors import PortInUse
 from taskyard.dev.layout import Ports
 from taskyard.dev.ports import choose_ports
+from taskyard.dev.programs import WORKER_DRAIN_SECONDS
 from taskyard.embedded import processes
 from taskyard.embedded.postgres import SYSTEM_USER
 from taskyard.embedded.processes import ProcessIdentity
@@ -316,7 +317,7 @@ def test_a_damaged_file_is_named(dev: Dev, name: str) -> None:
 
 
 def test_a_worker_gets_as_long_to_leave_as_it_may_need() -> None:
-    leaving_seconds = agent.DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
+    leaving_seconds = WORKER_DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
     assert leaving_seconds < WORKERS_STOP_SECONDS
 
 

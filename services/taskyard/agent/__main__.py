@@ -1,4 +1,7 @@
-"""`python -m taskyard.agent --config FILE`: run an agent until SIGTERM or SIGINT."""
+"""`python -m taskyard.agent --config FILE`: run an agent until SIGTERM or SIGINT.
+
+With `--hand-over` it stops the agent that runs with these settings and leaves what that runs to the next one.
+"""
 
 import asyncio
 import gc
@@ -7,21 +10,29 @@ import resource
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 from taskyard.agent import logs
 from taskyard.agent.app import run
 from taskyard.agent.errors import DirectoryInUseError, JournalError
+from taskyard.agent.hand_over import HAND_OVER, HAND_OVER_SIGNAL, hand_over
 from taskyard.settings import AgentSettings, from_arguments
 
 _log = logging.getLogger(__name__)
 
 
 async def _main(settings: AgentSettings) -> None:
-    stop = asyncio.Event()
+    stop, hand_over = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await run(settings, stop)
+
+    def leave_all() -> None:
+        hand_over.set()
+        stop.set()
+
+    loop.add_signal_handler(HAND_OVER_SIGNAL, leave_all)
+    await run(settings, stop, hand_over)
 
 
 def _raise_file_limit() -> None:
@@ -33,8 +44,12 @@ def _raise_file_limit() -> None:
 
 def main() -> int:
     """Run, and tell by the exit status how it ended."""
-    settings = from_arguments(AgentSettings)
+    arguments = sys.argv[1:]
+    is_hand_over = HAND_OVER in arguments
+    settings = from_arguments(AgentSettings, [one for one in arguments if one != HAND_OVER])
     logs.setup()
+    if is_hand_over:
+        return hand_over(Path(settings.directory))
     _raise_file_limit()
     gc.freeze()  # what is imported lives to the end: no full collection need look through it while tasks run
     try:

@@ -2,24 +2,26 @@
 
 import asyncio
 import logging
-import signal
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
 from nats.aio.msg import Msg
 
 from taskyard.agent import clock
-from taskyard.agent.attempts import Attempts
+from taskyard.agent.attempts import Attempts, Host
+from taskyard.agent.disk import REASON_FULL, Disk
 from taskyard.agent.errors import JournalError
 from taskyard.agent.executors import Executor, command, noop, terraform
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
-from taskyard.agent.output import AttemptOutput
-from taskyard.agent.process import stop_orphan
-from taskyard.agent.slots import Decision, Live, SlotMemory
+from taskyard.agent.process import end_marked
+from taskyard.agent.slots import Decision, SlotMemory
 from taskyard.agent.stopping import fenced, leaving, requested, retries
+from taskyard.agent.supervised import Supervised
+from taskyard.agent.supervisor.protocol import Room
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
@@ -30,14 +32,15 @@ from taskyard.contracts.agent_protocol import (
     Heartbeat,
 )
 from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject
-from taskyard.contracts.values import TaskId
+from taskyard.contracts.values import Position, TaskId
 from taskyard.settings import AgentSettings
 
 SELF_FENCE_SECONDS = 20.0
 """Without contact for so long, what may be retried elsewhere stops: before the worker would be declared lost (30 s)."""
-DRAIN_SECONDS = 5.0
 APPLY_DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 3.0
+STRANGERS_GRACE_SECONDS = 10.0
+"""How long what the journal does not know may take to end in order, before the agent joins."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_assign = msgspec.json.Decoder(AssignRequest).decode
@@ -45,42 +48,64 @@ _decode_cancel = msgspec.json.Decoder(CancelRequest).decode
 _log = logging.getLogger(__name__)
 
 
-async def run(settings: AgentSettings, stop: asyncio.Event) -> None:
-    """Run an agent until `stop` is set, then let its attempts end or end them.
+async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.Event | None = None) -> None:
+    """Run an agent until `stop` is set, then let its attempts end or end them; `hand_over`, set before, lets them go on.
 
     Raises:
         DirectoryInUseError: another agent works in the same directory.
-        JournalError: the journal cannot be read or written; what runs is killed.
+        JournalError: the journal cannot be read or written; what runs goes on for the next agent.
     """
-    journal = Journal(Path(settings.directory), unix_milliseconds=clock.unix_milliseconds())
+    directory = Path(settings.directory)
+    disk = Disk(directory)
+    journal = Journal(directory, unix_milliseconds=clock.unix_milliseconds())
+    supervised = Supervised(directory)
     try:
         left = journal.load()
-        await _stop_orphans(left.live)
+        await supervised.connect()
         async with asyncio.TaskGroup() as group:
-            agent = Agent(settings, journal, left, group)
-            await agent.run(stop)
+            agent = Agent(settings, journal, left, supervised=supervised, disk=disk, group=group)
+            await agent.run(stop, hand_over or asyncio.Event())
             agent.cancel_background()
     except BaseExceptionGroup as errors:
         if errors.subgroup(JournalError) is not None:
-            raise JournalError("the journal cannot be written; what ran was killed") from errors
+            raise JournalError(
+                "the journal cannot be written; what runs goes on until the agent is started again"
+            ) from errors
         raise
     finally:
         journal.close()
+        await supervised.close(leave_running=True)
 
 
 class Agent:
     """One agent. Handlers decide by the memory, and answer when it is durable; programs begin no sooner."""
 
-    def __init__(self, settings: AgentSettings, journal: Journal, left: Left, group: asyncio.TaskGroup) -> None:
+    def __init__(
+        self,
+        settings: AgentSettings,
+        journal: Journal,
+        left: Left,
+        *,
+        supervised: Supervised,
+        disk: Disk,
+        group: asyncio.TaskGroup,
+    ) -> None:
         self._settings = settings
+        self._supervised = supervised
+        self._disk = disk
+        journal.on_full = disk.release
         self._journal = journal
         self._group = group
         self._background: list[asyncio.Task[None]] = []
         self._leaving = False
         self._beat_now = asyncio.Event()
         self._contact_at = clock.since_boot()
-        self._executors = _make_executors(settings)
-        self._lost = left.live
+        known = supervised.left
+        self._lost = [one for one in left.live if one.position not in known]
+        live = {one.position for one in left.live}
+        self._resumed = [one for position, one in known.items() if position in live]
+        self._strangers = [one for position, one in known.items() if position not in live]
+        self._executors = _make_executors(settings, live)
         self._tracing = make_tracing(settings)
         self._link = Link(
             urls=settings.nats_urls,
@@ -105,38 +130,67 @@ class Agent:
             remembered=left.slots,
             live=left.live,
         )
-        self._attempts = Attempts(
-            group=group,
+        host = Host(
+            name=settings.name,
+            directory=Path(settings.directory),
+            output_bytes_max=settings.output_bytes_max,
             memory=self._memory,
             journal=journal,
             outbox=self._outbox,
+            sender=self._link,
+            supervised=supervised,
             executors=self._executors,
-            make_output=self._make_output,
             tracing=self._tracing,
         )
+        self._attempts = Attempts(group=group, host=host)
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Tell what an earlier run lost, work until `stop`, leave in order."""
+    async def run(self, stop: asyncio.Event, hand_over: asyncio.Event) -> None:
+        """Go on with what an earlier run began, tell what is lost of it, work until `stop`, leave in order."""
+        self._background = [self._group.create_task(self._supervised.run())]
+        await self._end_strangers()
         await self._report_lost()
-        work = (self._link.run(), self._outbox.run(), self._beat(), self._watch_contact(), self._watch_journal())
-        self._background = [self._group.create_task(one) for one in work]
+        for left in self._resumed:
+            _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
+            self._attempts.resume(left)
+        work = (
+            self._link.run(),
+            self._outbox.run(),
+            self._beat(),
+            self._watch_contact(),
+            self._watch_journal(),
+            self._watch_disk(),
+        )
+        self._background += [self._group.create_task(one) for one in work]
         _log.info(
             "the agent runs",
             extra=fields(agent=self._settings.name, incarnation=self._journal.incarnation, kinds=self._kinds),
         )
         await stop.wait()
-        await self._leave()
+        await (self._hand_over() if hand_over.is_set() else self._leave())
 
     def cancel_background(self) -> None:
         """End the loops that would go on for ever."""
         for task in self._background:
             task.cancel()
 
+    async def _end_strangers(self) -> None:
+        """End what this journal does not know to live, before anybody hears of this agent: it is the journal that counts."""
+        for one in self._strangers:
+            _log.warning("ends what its journal does not know", extra=fields(position=one.attempt))
+            self._supervised.stop(Position(one.attempt), STRANGERS_GRACE_SECONDS, b"")
+            for state in one.programs:
+                program = self._supervised.program(Position(one.attempt), state.step, (Room(0, 0), Room(0, 0)))
+                while program is not None and not program.is_over:
+                    await program.next_change().wait()
+            self._supervised.forget(Position(one.attempt))
+
     async def _report_lost(self) -> None:
-        """What an earlier run had is killed by now; nothing but a plan that waits outlives an agent."""
-        self._outbox.add(self._memory.lose_all(now=clock.now()))
+        """What the supervisor does not have does not live; what it left is ended before that is told."""
         for live in self._lost:
+            await end_marked(Path(self._settings.directory), live.task)
+            _log.info("an attempt of an earlier run is lost", extra=fields(task=live.task, attempt=live.attempt))
             self._forget(live.task)
+        self._outbox.add(self._memory.lose([live.position for live in self._lost], now=clock.now()))
         self._journal.write_memory(self._memory.take_changes())
         await self._journal.sync()
 
@@ -151,6 +205,7 @@ class Agent:
         """Why nothing new may begin now."""
         reasons = {
             "draining": self._leaving,
+            REASON_FULL: self._disk.is_full,
             "reports cannot be stored": self._outbox.full,
             # What waited here while we stood still may have been given to another meanwhile.
             "the worker had no contact": self._is_cut_off,
@@ -222,6 +277,18 @@ class Agent:
         """Whether there was no contact for so long that what runs here may be run by another soon."""
         return clock.since_boot() - self._contact_at > SELF_FENCE_SECONDS
 
+    async def _watch_disk(self) -> None:
+        """While the disk is full spools take as little as they can, and nothing new begins."""
+        was_full = False
+        while True:
+            self._disk.check()
+            if self._disk.is_full:
+                self._supervised.squeeze()
+            if self._disk.is_full != was_full:
+                was_full = self._disk.is_full
+                _log.warning("the disk is full" if was_full else "the disk has room again")
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+
     async def _watch_journal(self) -> None:
         await self._journal.failed.wait()
         raise JournalError("the journal cannot be written")
@@ -231,12 +298,24 @@ class Agent:
         _log.info("the agent leaves", extra=fields(running=len(self._attempts)))
         self._leaving = True
         await self._tell_heartbeat()
-        await self._attempts.idle(timeout_seconds=DRAIN_SECONDS)
-        self._attempts.stop_where(lambda one: not one.apply, leaving)
+        await self._attempts.idle(timeout_seconds=self._settings.drain_seconds)
+        self._attempts.force_where(lambda one: not one.apply, leaving)
         if self._attempts.any_applies():
             await self._attempts.idle(timeout_seconds=APPLY_DRAIN_SECONDS)
-            self._attempts.stop_where(lambda _: True, leaving)
+            self._attempts.force_where(lambda _: True, leaving)
         await self._attempts.idle(timeout_seconds=None)
+        await self._close()
+        await self._supervised.close(leave_running=False)
+
+    async def _hand_over(self) -> None:
+        """Take nothing new, and go: what runs goes on, and the next agent of this folder takes it over."""
+        _log.info("the agent hands over", extra=fields(running=len(self._attempts)))
+        self._leaving = True
+        self._attempts.let_go()
+        await self._close()
+        await self._supervised.close(leave_running=True)
+
+    async def _close(self) -> None:
         if not await self._outbox.flushed(timeout_seconds=FLUSH_SECONDS):
             _log.warning("left with unsent reports; they are kept for the next start")
         await self._journal.sync()
@@ -256,44 +335,17 @@ class Agent:
         )
         await self._link.publish(heartbeat_subject(self._settings.name), _encode(heartbeat))
 
-    def _make_output(self, task: TaskId, attempt: int) -> AttemptOutput:
-        return AttemptOutput(
-            agent=self._settings.name,
-            incarnation=self._journal.incarnation,
-            task=task,
-            attempt=attempt,
-            sender=self._link,
-        )
-
     def _forget(self, task: TaskId) -> None:
         for executor in set(self._executors.values()):
             executor.forget(task)
 
 
-def _make_executors(settings: AgentSettings) -> dict[str, Executor]:
+def _make_executors(settings: AgentSettings, live: Collection[Position]) -> dict[str, Executor]:
     """What this host can run besides `noop`."""
     directory = Path(settings.directory)
-    executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work")}
+    executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work", live)}
     program = settings.terraform or terraform.find_program()
     if program:
         runner = terraform.Terraform(program, directory / "terraform")
         executors |= dict.fromkeys(terraform.KINDS, runner)
     return executors
-
-
-async def _stop_orphans(lives: list[Live]) -> None:
-    """Kill what an earlier run of the agent left running."""
-    async with asyncio.TaskGroup() as group:
-        for live in lives:
-            group.create_task(_stop_orphan(live))
-
-
-async def _stop_orphan(live: Live) -> None:
-    if live.process is None:
-        return
-    first = signal.SIGINT if live.kind in terraform.KINDS else signal.SIGTERM
-    was_there = await stop_orphan(live.process, task=live.task, first=first)
-    _log.info(
-        "an attempt of an earlier run is lost",
-        extra=fields(task=live.task, attempt=live.attempt, slot=live.slot, pid=live.process.pid, killed=was_there),
-    )

@@ -8,6 +8,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -21,6 +22,9 @@ from taskyard.agent.errors import DirectoryInUseError, JournalError
 from taskyard.agent.slots import Live, MemoryChanges, Remembered
 
 FORMAT = 1
+FULL_RETRY_SECONDS = 0.5
+FULL_SECONDS_MAX = 600.0
+"""How long a commit is tried again while the disk is full. What runs goes on meanwhile; then the agent ends, and leaves it."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY, record BLOB NOT NULL);
@@ -72,6 +76,9 @@ class Journal:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
         self._failure: JournalError | None = None
         self.failed = asyncio.Event()
+        self._is_closing = False
+        self.on_full: Callable[[], None] = lambda: None
+        """Called, in the thread of the journal, when the disk is full: what is written then is tried again."""
         try:
             self._database = sqlite3.connect(
                 directory / "journal.sqlite", isolation_level=None, check_same_thread=False
@@ -135,6 +142,7 @@ class Journal:
 
     def close(self) -> None:
         """Write what is left, unless something before it could not be written, and let go of the directory."""
+        self._is_closing = True
         self._thread.shutdown()
         if self._before_commit is not None:
             self._before_commit()
@@ -195,11 +203,18 @@ class Journal:
         """Commit in the thread of the journal. Once one has failed none is tried: what follows rests on it."""
         if self._failure is not None:
             raise self._failure
-        try:
-            self._commit(transactions)
-        except Exception as error:  # whatever it is, what was to be written is not there
-            self._failure = JournalError(f"the journal cannot be written: {error}")
-            raise self._failure from error
+        give_up_at = time.monotonic() + FULL_SECONDS_MAX
+        while True:
+            try:
+                self._commit(transactions)
+                return
+            except Exception as error:  # whatever it is, what was to be written is not there
+                if _is_full(error) and not self._is_closing and time.monotonic() < give_up_at:
+                    self.on_full()
+                    time.sleep(FULL_RETRY_SECONDS)
+                    continue
+                self._failure = JournalError(f"the journal cannot be written: {error}")
+                raise self._failure from error
 
     def _commit(self, transactions: list[tuple[str, list[tuple[Any, ...]]]]) -> None:
         self._database.execute("BEGIN IMMEDIATE")
@@ -213,6 +228,10 @@ class Journal:
             raise
 
 
+def _is_full(error: Exception) -> bool:
+    return isinstance(error, sqlite3.Error) and getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 def _lock(directory: Path) -> Any:
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -224,5 +243,7 @@ def _lock(directory: Path) -> Any:
     except OSError as error:
         file.close()
         raise DirectoryInUseError(f"{directory} is used by another agent process") from error
-    os.set_inheritable(file.fileno(), False)
+    file.truncate(0)
+    file.write(str(os.getpid()))  # for who wants it to hand over
+    file.flush()
     return file

@@ -1,31 +1,29 @@
-"""The output of attempts on its way to JetStream: live, in bounded chunks, in bounded memory.
+"""The output of attempts on its way from the spools of the supervisor to JetStream: live, in bounded chunks.
 
-What cannot be stored in time is dropped and marked where it is missing; a program is never blocked for ever. Offsets
-count what is stored, the marks among it, so that the chunks of a stream join without a gap.
+Nothing is held in memory: what cannot be stored now is read again later. Offsets count what is stored, the marks of
+what is missing among it, so that the chunks of a stream join without a gap. What is about to be stored is told to the
+supervisor before: an agent that takes over sends that chunk again, under the same id, and goes on behind it.
 """
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
 
-from taskyard.agent.errors import NotStoredError
+import msgspec
+
+from taskyard.agent.errors import NotStoredError, SupervisorLostError
+from taskyard.agent.supervised import Gap, Program, SpoolReader
+from taskyard.agent.supervisor.protocol import STREAMS
 from taskyard.contracts.agent_protocol import (
     HEADER_ATTEMPT,
     HEADER_OFFSET,
     HEADER_STREAM,
     OUTPUT_CHUNK_BYTES_MAX,
+    Assignment,
 )
 from taskyard.contracts.subjects import output_subject
-from taskyard.contracts.values import TaskId
 
-OUTPUT_BYTES_MAX = 16 << 20
-"""Of both streams of one attempt together; the rest is read and thrown away."""
-OUTPUT_BUFFER_BYTES_MAX = 256 * 1024
-OUTPUT_FLUSH_SECONDS = 0.1
-OUTPUT_STALL_SECONDS = 2.0
-"""How long a full buffer holds the program up while the server does not store; from then on output is dropped."""
 OUTPUT_CLOSE_SECONDS = 15.0
 """How long the end of an attempt waits for its output to be stored; longer than an election of the broker."""
 STORE_TIMEOUT_SECONDS = 2.0
@@ -40,130 +38,116 @@ class Sender(Protocol):
         ...
 
 
+class Progress(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """How far the output of an attempt was sent: of the program `step` up to `read`, in JetStream up to `offsets`.
+
+    `pending` bytes of the stream `stream` may be stored as one chunk behind that.
+    """
+
+    step: str = ""
+    read: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    offsets: list[int] = msgspec.field(default_factory=lambda: [0, 0])
+    stream: int = 0
+    pending: int = 0
+
+
 class AttemptOutput:
-    """The output of one attempt, whose programs come one after another."""
+    """The output of one attempt, whose programs come one after another. `tell` leaves word of the progress."""
 
-    def __init__(self, *, agent: str, incarnation: int, task: TaskId, attempt: int, sender: Sender) -> None:
-        self._subject = output_subject(agent, task)
-        self._attempt = attempt
-        self._id_prefix = f"{agent}-{incarnation}-{task}-{attempt}"
+    def __init__(
+        self,
+        *,
+        agent: str,
+        assignment: Assignment,
+        sender: Sender,
+        tell: Callable[[bytes], Awaitable[None]],
+        sent: bytes = b"",
+    ) -> None:
+        self._subject = output_subject(agent, assignment.task)
+        self._attempt = assignment.attempt
+        self._id_prefix = f"{agent}-{assignment.position}-{assignment.task}-{assignment.attempt}"
         self._sender = sender
-        self._flow: Callable[[bool], None] | None = None
-        self._segments: deque[tuple[str, bytearray]] = deque()
-        self._buffered = 0
-        self._total = 0
-        self._dropped = {"stdout": 0, "stderr": 0}
-        self._offsets = {"stdout": 0, "stderr": 0}
-        self._lossy = False
-        self._held = False
-        self._closing = False
-        self._something = asyncio.Event()
-        self._hurry = asyncio.Event()
+        self._tell = tell
+        self._progress = msgspec.msgpack.decode(sent, type=Progress) if sent else Progress()
+        self._is_behind = bool(self._progress.step)
+        self._programs: asyncio.Queue[Program | None] = asyncio.Queue()
 
-    def hold_by(self, flow: Callable[[bool], None] | None) -> None:
-        """`flow` is how the program that writes now is held up (False) and let go on (True); None: there is none."""
-        self._flow = flow
-        if flow is not None and self._held:
-            flow(False)
+    def show(self, program: Program) -> None:
+        """Send what this program says, behind what those before it said."""
+        self._programs.put_nowait(program)
 
-    def write(self, stream: str, data: bytes) -> None:
-        """Take output in. Never blocks; holds the program up when the buffer is full."""
-        room = OUTPUT_BYTES_MAX - self._total
-        self._total += len(data)
-        if len(data) <= room:
-            self._take(stream, data)
-        elif room >= 0:
-            self._take(stream, data[:room])
-            self._append(
-                stream, b"\n[taskyard: more than %d bytes of output; the rest is not kept]\n" % OUTPUT_BYTES_MAX
-            )
-            self._total = OUTPUT_BYTES_MAX + 1
+    def close(self) -> None:
+        """No more programs come: `run` returns when all is stored."""
+        self._programs.put_nowait(None)
 
     async def run(self) -> None:
         """Store until `close`."""
-        while not self._closing or self._segments:
-            await self._something.wait()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(OUTPUT_FLUSH_SECONDS):
-                    await self._hurry.wait()
-            while self._segments:
-                stream, segment = self._segments[0]
-                chunk = bytes(segment[:OUTPUT_CHUNK_BYTES_MAX])
-                await self._store(stream, chunk)
-                self._forget(len(chunk))
-            if not self._closing:
-                self._something.clear()
-                self._hurry.clear()
+        while (program := await self._programs.get()) is not None:
+            step = program.state.step
+            if self._is_behind and step != self._progress.step:
+                continue  # an earlier run of the agent has sent all of it
+            if not self._is_behind:
+                self._progress = Progress(step=step, offsets=self._progress.offsets)
+            readers = [program.reader(stream) for stream in STREAMS]
+            for reader, position in zip(readers, self._progress.read, strict=True):
+                reader.position = position
+            try:
+                if self._is_behind and self._progress.pending:
+                    number = self._progress.stream
+                    await self._send(number, readers[number], self._progress.pending)
+                self._is_behind = False
+                await self._follow(program, readers)
+            finally:
+                for reader in readers:
+                    reader.close()
 
-    def close(self) -> None:
-        """Nothing more comes: `run` returns when all is stored."""
-        self._mark_dropped("stdout")
-        self._mark_dropped("stderr")
-        self._closing = True
-        self._something.set()
-        self._hurry.set()
+    async def _follow(self, program: Program, readers: list[SpoolReader]) -> None:
+        while True:
+            is_over = program.is_over
+            change = program.next_change()
+            did_send = [
+                await self._send(number, reader, OUTPUT_CHUNK_BYTES_MAX) for number, reader in enumerate(readers)
+            ]
+            if any(did_send):
+                continue
+            if is_over:
+                return
+            with suppress(SupervisorLostError):
+                await change.wait()
 
-    def _take(self, stream: str, data: bytes) -> None:
-        if self._buffered + len(data) > OUTPUT_BUFFER_BYTES_MAX and self._lossy:
-            self._dropped[stream] += len(data)
-            return
-        self._mark_dropped(stream)
-        self._append(stream, data)
-        if self._buffered > OUTPUT_BUFFER_BYTES_MAX and not self._lossy:
-            self._hold(True)
-
-    def _append(self, stream: str, data: bytes) -> None:
-        if not data:
-            return
-        if self._segments and self._segments[-1][0] == stream:
-            self._segments[-1][1].extend(data)
+    async def _send(self, number: int, reader: SpoolReader, bytes_max: int) -> bool:
+        """Store what comes next of a stream, if there is anything."""
+        piece = reader.next(bytes_max)
+        if not piece:
+            return False
+        if isinstance(piece, Gap):
+            chunk = (
+                b"\n[taskyard: %d bytes of output are missing here: only the beginning and the end are kept]\n" % piece
+            )
         else:
-            self._segments.append((stream, bytearray(data)))
-        self._buffered += len(data)
-        self._something.set()
-        if self._buffered >= OUTPUT_CHUNK_BYTES_MAX:
-            self._hurry.set()
+            chunk = piece
+        progress = self._progress
+        progress.stream, progress.pending = number, 0 if isinstance(piece, Gap) else len(piece)
+        await self._tell(msgspec.msgpack.encode(progress))
+        await self._store(STREAMS[number], progress.offsets[number], chunk)
+        reader.moved(piece)
+        progress.read[number] = reader.position
+        progress.offsets[number] += len(chunk)
+        progress.pending = 0
+        return True
 
-    def _mark_dropped(self, stream: str) -> None:
-        dropped, self._dropped[stream] = self._dropped[stream], 0
-        if dropped:
-            self._append(stream, b"\n[taskyard: %d bytes of output were dropped: they could not be stored]\n" % dropped)
-
-    def _forget(self, size: int) -> None:
-        segment = self._segments[0][1]
-        del segment[:size]
-        if not segment:
-            self._segments.popleft()
-        self._buffered -= size
-        if self._buffered < OUTPUT_BUFFER_BYTES_MAX // 2:
-            self._hold(False)
-
-    def _hold(self, held: bool) -> None:
-        if held != self._held:
-            self._held = held
-            if self._flow is not None:
-                self._flow(not held)
-
-    async def _store(self, stream: str, chunk: bytes) -> None:
+    async def _store(self, stream: str, offset: int, chunk: bytes) -> None:
         """Store one chunk, however often it takes: an id makes it one."""
-        offset = self._offsets[stream]
         headers = {
             HEADER_ATTEMPT: str(self._attempt),
             HEADER_STREAM: stream,
             HEADER_OFFSET: str(offset),
             "Nats-Msg-Id": f"{self._id_prefix}-{stream}-{offset}",
         }
-        loop = asyncio.get_running_loop()
-        give_up_holding = loop.time() + OUTPUT_STALL_SECONDS
         while True:
             try:
                 await self._sender.store(self._subject, chunk, headers=headers, timeout_seconds=STORE_TIMEOUT_SECONDS)
             except NotStoredError:
-                if loop.time() >= give_up_holding:
-                    self._lossy = True
-                    self._hold(False)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
-                self._lossy = False
-                self._offsets[stream] = offset + len(chunk)
                 return

@@ -172,10 +172,15 @@ class SlotMemory:
         if remembered is not None and remembered.position == position:
             self._remember(slot, live, outcome=ACCEPTED, end=end)
 
-    def lose_all(self, *, now: Instant) -> list[AnyReport]:
-        """After a restart: nothing that lived does any more. Returns what is to be reported."""
+    def has_begun(self, position: Position) -> bool:
+        """Whether the attempt lives and its beginning was reported."""
+        live = self._live_at(position)
+        return live is not None and live.started
+
+    def lose(self, positions: Collection[Position], *, now: Instant) -> list[AnyReport]:
+        """After a restart: these do not live any more. Returns what is to be reported."""
         reports: list[AnyReport] = []
-        for live in self.live:
+        for live in (one for one in self.live if one.position in positions):
             lost = Lost(task=live.task, attempt=live.attempt, at=now, message="the worker was restarted")
             self.ended(live.position, lost)
             reports.append(lost)

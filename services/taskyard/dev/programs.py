@@ -21,6 +21,9 @@ HOST = "127.0.0.1"
 ADMIN = "admin"
 ROLES: Mapping[str, Role] = {ADMIN: Role.ADMIN, "operator": Role.OPERATOR, "viewer": Role.VIEWER}
 
+WORKER_DRAIN_SECONDS = 5.0
+"""Who ends a system on the own machine waits for it: much less than a worker elsewhere gives its tasks."""
+
 
 class Programs:
     """Makes them. `tokens` are those of the principals, by name."""
@@ -66,6 +69,7 @@ class Programs:
             directory=str(self._layout.worker_directory(name)),
             slots=[list(kinds) for kinds in self._options.slots],
             terraform=terraform,
+            drain_seconds=WORKER_DRAIN_SECONDS,
         )
         file = self._layout.write_configuration(name, settings)
         return self._program(name, self._options.modules["worker"], file)

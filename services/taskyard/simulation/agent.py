@@ -129,7 +129,7 @@ class Agent(Process):
         self._attempts = Attempts(
             self, disk, self._memory, self._journal, witness=self._witness, slowness=self._slowness
         )
-        self._journal.report(self._memory.lose_all(now=self.wall))
+        self._journal.report(self._memory.lose([one.position for one in self._memory.live], now=self.wall))
         for live in left:
             disk.forget_plans(live.task)
         self._journal.write(self._memory.take_changes())

@@ -44,17 +44,24 @@ Tap = Callable[[str, bytes], None]
 class Context(Protocol):
     """What an attempt may do. All of it ends the attempt by an exception when it is to stop."""
 
+    is_resumed: bool
+    """Whether an earlier run of the agent began the attempt: what it prepared is there."""
+
     async def run(
         self,
         argv: Sequence[str],
         *,
+        step: str,
         cwd: Path,
         env: Mapping[str, str],
         tap: Tap | None = None,
-        is_shown: bool = True,
-        stop_signal: signal.Signals = signal.SIGTERM,
+        hidden_bytes_max: int | None = None,
     ) -> int:
-        """Run a program to its end, and to the end of its group; its output is shown unless told otherwise.
+        """Run a program to its end, and to the end of all that it started.
+
+        `step` names it within the attempt: a step that runs or has run, started by an earlier run of the agent too, is
+        not started again, and is told from its beginning. Its output is shown, unless it is hidden and kept only up to
+        so many bytes.
 
         Returns the exit code, negative for the signal that ended it. Raises `ProgramNotFoundError`, `OSError`, and
         `AttemptStoppedError` when the attempt was stopped.
@@ -71,7 +78,10 @@ class Context(Protocol):
 
 
 class Executor(Protocol):
-    """Runs attempts of some kinds."""
+    """Runs attempts of some kinds. It may be run again for an attempt that another run of the agent began."""
+
+    stop_signal: signal.Signals
+    """What tells its programs to end in order."""
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run one attempt to its end."""

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import shutil
-import tempfile
+import signal
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from taskyard.agent.executors import Completed, Context, Outcome, Tail, Unsucces
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import CommandInput, decode_input
-from taskyard.contracts.values import TaskId
+from taskyard.contracts.values import Position, TaskId
 
 KIND = "command"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -26,12 +27,16 @@ STDERR_TAIL_LINES = 5
 class Command:
     """Runs commands below `directory`."""
 
-    def __init__(self, directory: Path) -> None:
+    stop_signal = signal.SIGTERM
+
+    def __init__(self, directory: Path, live: Collection[Position] = ()) -> None:
         self._directory = directory
-        # Nothing of an earlier run lives any more when an executor is made.
-        # What cannot be removed (a command may have mounted something there) is no reason not to work.
-        shutil.rmtree(directory, ignore_errors=True)
         directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        kept = {str(position) for position in live}
+        for left in directory.iterdir():
+            if left.name not in kept:
+                # What cannot be removed (a command may have mounted something there) is no reason not to work.
+                shutil.rmtree(left, ignore_errors=True)
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run the command; a failure can be tried again, a program that is not there cannot."""
@@ -46,18 +51,26 @@ class Command:
             if stream == "stderr":
                 tail.add(data)
 
-        work = Path(tempfile.mkdtemp(prefix=f"{assignment.task}-{assignment.attempt}-", dir=self._directory))
+        work = self._directory / str(assignment.position)
+        work.mkdir(mode=0o700, exist_ok=True)
         try:
-            exit_code = await context.run(argv, cwd=work, env=env, tap=tap)
+            outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
         except ProgramNotFoundError as error:
-            return Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
-        finally:
-            # A command may leave a million files: removing them must not keep the agent from telling that it lives.
-            await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-        return _judge(exit_code, tail)
+            outcome = Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
+        except Exception:
+            await _remove(work)
+            raise
+        # Not in `finally`: an agent that goes leaves the command running.
+        await _remove(work)
+        return outcome
 
     def forget(self, task: TaskId) -> None:
         """Nothing is kept for a command."""
+
+
+async def _remove(work: Path) -> None:
+    """A command may leave a million files: removing them must not keep the agent from telling that it lives."""
+    await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
 
 
 def _judge(exit_code: int, tail: Tail) -> Outcome:

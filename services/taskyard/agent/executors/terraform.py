@@ -48,9 +48,6 @@ INIT_LOCK_POLL_SECONDS = 0.1
 PROGRESS_INITIALISED = 10
 PROGRESS_PLANNED = 90
 
-# An interrupt is the wish to stop in order. TERM would kill the providers beside Terraform in the middle of a call.
-_STOP_SIGNAL = signal.SIGINT
-
 
 class _StepFailedError(Exception):
     def __init__(self, error: TaskError, exit_code: int | None = None) -> None:
@@ -84,6 +81,8 @@ def find_program() -> list[str] | None:
 class Terraform:
     """Runs the attempts of both kinds, with folders of tasks below `directory`."""
 
+    stop_signal = signal.SIGINT  # TERM would kill the providers beside Terraform in the middle of a call
+
     def __init__(self, program: Sequence[str], directory: Path) -> None:
         self._program = list(program)
         self._directory = directory
@@ -94,22 +93,22 @@ class Terraform:
         """Plan, or apply the plan that was shown. Failures are final: the same configuration fails again."""
         what: TerraformInput = decode_input(assignment.kind, assignment.input)
         job = self._job(assignment, what, context)
-        is_plan_kept = False
         try:
-            if assignment.apply:
-                outcome = await self._apply(job, assignment)
-            else:
-                outcome = await self._plan(job, assignment, what.variables)
-            is_plan_kept = isinstance(outcome, PlanKept)
-            return outcome
+            outcome = await (
+                self._apply(job, assignment) if assignment.apply else self._plan(job, assignment, what.variables)
+            )
         except ProgramNotFoundError as error:
-            return Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
+            outcome = Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
         except _StepFailedError as failure:
             result = {"exit_code": failure.exit_code} if failure.exit_code is not None else None
-            return Unsuccessful(error=failure.error, result=msgspec.Raw(msgspec.json.encode(result)))
-        finally:
-            if not is_plan_kept:
-                self.forget(assignment.task)
+            outcome = Unsuccessful(error=failure.error, result=msgspec.Raw(msgspec.json.encode(result)))
+        except Exception:
+            self.forget(assignment.task)
+            raise
+        # Not in `finally`: an agent that goes leaves Terraform running, which needs its folder.
+        if not isinstance(outcome, PlanKept):
+            self.forget(assignment.task)
+        return outcome
 
     def forget(self, task: TaskId) -> None:
         """Remove the folder of a task."""
@@ -117,8 +116,9 @@ class Terraform:
             shutil.rmtree(self._directory / task, ignore_errors=True)
 
     async def _plan(self, job: _Job, assignment: Assignment, variables: dict[str, Any]) -> Outcome:
-        self.forget(assignment.task)  # of an earlier attempt
-        job.folder.mkdir(mode=0o700)
+        if not job.context.is_resumed:
+            self.forget(assignment.task)  # of an earlier attempt
+        job.folder.mkdir(mode=0o700, exist_ok=True)
         if not job.configuration.is_dir():
             raise ProgramNotFoundError(f"there is no directory {job.configuration} on this worker")
         async with _only_one_init(job.configuration, job.context):
@@ -163,7 +163,7 @@ class Terraform:
             elif tap is not None:
                 tap(data.decode(errors="replace"))
 
-        await self._run(job, [*arguments[:1], "-no-color", *arguments[1:]], errors, take, is_shown=True)
+        await self._run(job, [*arguments[:1], "-no-color", *arguments[1:]], errors, take)
 
     async def _read(self, job: _Job, arguments: list[str], bytes_max: int) -> bytes:
         """What a run of Terraform says, kept from the output: it may hold secrets."""
@@ -172,22 +172,27 @@ class Terraform:
         def take(stream: str, data: bytes) -> None:
             (errors if stream == "stderr" else found).add(data)
 
-        await self._run(job, arguments, errors, take, is_shown=False)
+        await self._run(job, arguments, errors, take, bytes_max)
         if found.is_cut:
             message = f"terraform {arguments[0]} said more than {bytes_max} bytes"
             raise _StepFailedError(TaskError(code="too_large", message=message, retryable=False))
         return bytes(found.data)
 
     async def _run(
-        self, job: _Job, arguments: list[str], errors: Head, take: Callable[[str, bytes], None], *, is_shown: bool
+        self,
+        job: _Job,
+        arguments: list[str],
+        errors: Head,
+        take: Callable[[str, bytes], None],
+        hidden_bytes_max: int | None = None,
     ) -> None:
         exit_code = await job.context.run(
             [*self._program, *arguments],
+            step=arguments[0],
             cwd=job.configuration,
             env=job.env,
             tap=take,
-            is_shown=is_shown,
-            stop_signal=_STOP_SIGNAL,
+            hidden_bytes_max=hidden_bytes_max,
         )
         if exit_code == 0:
             return
