@@ -199,3 +199,10 @@ def test_of_two_tasks_that_an_old_log_gave_one_workspace_the_second_waits_for_th
 
     story.given(*(ApplyConfirmed(task=task, attempt=1, by="bob") for task in (A, B))).when().then(APPLY)
     story.given(assigned(A, 2), AttemptSucceeded(task=A, attempt=2)).when().then(TaskScheduled(task=B, attempt=1))
+
+
+def test_a_discard_of_a_task_that_has_no_plan_leaves_it_in_its_place() -> None:
+    story = Commands()
+    story.given(joined(), submitted(A, "plan_and_apply"))
+    story.when(story.said("discard", {"task": A, "attempt": 1}))
+    assert TaskScheduled(task=A) in story.chosen

@@ -117,6 +117,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._now = Instant(0)
         self._inputs: deque[Offered[InputT]] = deque()
         self._taken: dict[str, int] = {}
+        self._waiting: dict[str, int] = {}
         self._in_flight = False
         self._own_last = 0
         self._shown_max = INPUTS_OFFERED_MAX
@@ -178,6 +179,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._in_flight = False
         self._inputs.clear()
         self._taken.clear()
+        self._waiting.clear()
         self.machine.stand_by()
 
     def _begin_to_lead(self, monotonic: float) -> None:
@@ -191,11 +193,16 @@ class LoopCore(Generic[InputT, EffectT]):
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def offer(self, offered: Offered[InputT]) -> None:
-        """Let an input wait for the next decision. Only a leader takes inputs; what was taken before is dropped."""
+        """Let an input wait for the next decision. Only a leader takes inputs; what was taken, or waits, is dropped.
+
+        A reader that lost its place reads once more what waits here: decided twice, it would take the cursor back.
+        """
         if self.role is not Role.LEADER:
             return
-        if offered.stream is not None and offered.sequence <= self._taken.get(offered.stream, 0):
-            return
+        if offered.stream is not None:
+            if offered.sequence <= max(self._taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0)):
+                return
+            self._waiting[offered.stream] = offered.sequence
         self._inputs.append(offered)
 
     def begin_to_read(self, stream: str, name: str) -> int:
@@ -214,7 +221,7 @@ class LoopCore(Generic[InputT, EffectT]):
 
     def read_again(self, name: str) -> None:
         """The stream lost its end and is read again from its start: inputs are told apart by their own ids."""
-        self._taken[name] = 0
+        self._taken[name] = self._waiting[name] = 0
 
     @property
     def has_room(self) -> bool:

@@ -76,7 +76,7 @@ class Verdicts:
             case TaskStopRequested(cause="cancel"):
                 return life.stage in {Stage.STOPPING, Stage.CANCELLED}
             case ApplyConfirmed():
-                is_shown = life.is_confirmed and life.plan == event.attempt
+                is_shown = not life.is_over and life.is_confirmed and life.plan == event.attempt
                 return is_shown or (life.is_over and self._confirmed.get(life.id) == event.attempt)
             case ApplyDiscarded():
                 return life.id in self._discarded

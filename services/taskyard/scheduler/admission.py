@@ -27,8 +27,10 @@ from taskyard.scheduler.messages import INTERNAL_ERROR
 from taskyard.scheduler.pools import Pool, Queue
 from taskyard.scheduler.state import SchedulerState
 
-_ENDING = TaskStopRequested | ForceStopped | ApplyDiscarded | ApprovalExpired
-"""What ends a task that waits."""
+_ENDING = TaskStopRequested | ForceStopped
+"""What ends a task that waits for a slot."""
+_REFUSING = ApplyDiscarded | ApprovalExpired
+"""What ends a task that waits with a plan. Of one without a plan it says nothing."""
 
 SCHEDULED_PER_DECISION_MAX = 250
 """With the tasks of the commands these stay within a commit."""
@@ -52,6 +54,7 @@ class Admission:
         self._submitted = [event for event in decided if isinstance(event, TaskSubmitted)]
         # What this decision stops must not be scheduled, and what it closes must not be filled: none of it is folded yet.
         self._taken = {event.task for event in decided if isinstance(event, _ENDING)}
+        self._refused = {event.task for event in decided if isinstance(event, _REFUSING)}
         self._closed = {
             event.pool for event in decided if isinstance(event, QueueConfigured | QueuePaused | QueueLocked)
         }
@@ -96,7 +99,7 @@ class Admission:
         is_done = True
         for id in self._agenda.applies(pool):
             record = self._state.tasks.live.get(id)
-            if id in self._taken:
+            if id in self._taken or id in self._refused:
                 is_done = False
             elif record is None or not record.is_apply_waiting or record.due > self._now:
                 self._agenda.drop_apply(pool, id)

@@ -240,6 +240,16 @@ def test_observations_are_never_dropped_and_move_no_cursor() -> None:
     assert (len(commit.events), commit.cursors) == (2, {})
 
 
+def test_what_waits_and_is_read_again_is_decided_once_and_takes_no_cursor_back() -> None:
+    yard = Yard()
+    core = yard.leader()
+    yard.tell(core, 1, 1, first=1)
+    yard.tell(core, 1, first=1)  # the reader lost its place
+    append = core.decide(0.0)
+    assert append is not None and CODEC.decode(append.data).cursors == {"IN": 2}
+    assert core.inputs_waiting == 0
+
+
 def test_a_successor_goes_on_behind_the_cursors_of_the_log() -> None:
     yard = Yard()
     old = yard.leader("one")
