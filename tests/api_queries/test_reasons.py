@@ -54,6 +54,12 @@ LATER = Instant(NOW + 5 * SECOND)
         (waiting(due=LATER, error_code="exit_status"), FREE, "backoff", None),
         (waiting(due=LATER, error_code="dispatch_failed", worker="w"), FREE, "backoff", None),
         (waiting(), Around(queue_paused_by="bob", queue_paused_reason="night"), "queue_paused", None),
+        (
+            waiting(),
+            Around(queue_paused_by="scheduler", queue_paused_reason="internal_error: see the log"),
+            "internal_error",
+            None,
+        ),
         (waiting(), Around(pool_paused_by="bob"), "pool_paused", None),
         (waiting(), Around(locked_by="bob", locked_reason="mine"), "queue_locked", "bob"),
         (waiting(exclusive=True), Around(workspace_holder="other"), "workspace_busy", "other"),

@@ -102,7 +102,8 @@ def _goes_on_elsewhere(folder: Path, archive: Path, shown: dict[str, Any], model
 
 def _goes_on_in_the_next_generation(system: System, shown: dict[str, Any], model: dict[str, Any]) -> None:
     done = cli("log", "new-generation", "--data", system.data)
-    assert done["first"] > model["sequence"] and done["archive"] == str(system.data / "archive")
+    assert done["last"] > model["sequence"] and done["archive"] == str(system.data / "archive")
+    _starts_without_its_archive(system)
     system.start()
     try:
         connection = system.data / "connection.json"
@@ -118,6 +119,18 @@ def _goes_on_in_the_next_generation(system: System, shown: dict[str, Any], model
         assert refused.returncode == 3 and "stop the services first" in refused.stderr
     finally:
         assert system.stop() == 0
+
+
+def _starts_without_its_archive(system: System) -> None:
+    """After a new generation everything becomes ready while the archive is away, and commands are decided."""
+    archive, away = system.data / "archive", system.data / "away"
+    archive.rename(away)
+    system.start()
+    try:
+        system.waits(system.submit("noop", input={}, queue="meanwhile"), "no_worker")
+    finally:
+        assert system.stop() == 0
+        away.rename(archive)
 
 
 def test_a_folder_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path: Path) -> None:

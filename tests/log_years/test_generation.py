@@ -290,3 +290,12 @@ async def test_a_service_that_leads_is_told_to_be_stopped_first(server: Server) 
             await require_nobody_leads(nc, LEASES_BUCKET)
         await lease.release()
         await require_nobody_leads(nc, LEASES_BUCKET)
+
+
+@pytest.mark.parametrize(
+    ("begins", "closed", "first"),
+    [(1, 100_000, 98_000), (1, 101, 51), (50, 60, 55), (7, 7, 7), (7, 8, 8)],
+    ids=["long", "short", "in a later generation", "nothing to leave out", "one"],
+)
+async def test_what_snapshots_and_rows_may_be_behind_stays_in_the_server(begins: int, closed: int, first: int) -> None:
+    assert generation.first_kept(begins, closed) == first

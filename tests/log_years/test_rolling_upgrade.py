@@ -13,6 +13,7 @@ import nats
 import pytest
 from folding import CODEC, read_history
 from log_servers import HISTORY, STREAM, Server, make_log, next_commit, open_log
+from real_servers import service_settings
 from system import System
 
 from taskyard.contracts.events import (
@@ -37,6 +38,7 @@ from taskyard.eventlog.versions import Activation, activate_version, read_versio
 from taskyard.machine.core import LoopCore, SavedLoop
 from taskyard.machine.loop import MachineLoop
 from taskyard.scheduler.machine import Scheduler
+from taskyard.service import linked
 from taskyard.slot_allocator.machine import SlotAllocator
 
 TASK = "01a1fe98-829e-71ee-b445-436fcb4feff3"
@@ -133,6 +135,20 @@ async def test_a_newer_program_activates_its_version_once_and_fenced(
         assert last is not None and last.sequence == second.sequence == first.sequence + 1
         with pytest.raises(FenceMoved):
             await log.append(next_commit("scheduler"), writer=LOG_KEEPER, expected=first.sequence)
+
+
+@pytest.mark.anyio
+async def test_no_service_starts_on_a_log_of_a_version_that_it_does_not_know(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with server.connected() as nc:
+        await make_log(nc)
+        with monkeypatch.context() as newer:
+            newer.setattr("taskyard.eventlog.versions.LOG_VERSION", NEXT_VERSION)
+            await activate_version(open_log(nc), CODEC, NEXT_VERSION, by="me", now=Instant(0))
+    with pytest.raises(LogVersionUnknown, match=f"version {NEXT_VERSION} since commit"):
+        async with linked("scheduler", service_settings(server.nats, postgres_dsn="")):
+            pytest.fail("it has begun")
 
 
 @pytest.mark.anyio

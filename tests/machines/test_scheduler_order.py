@@ -458,3 +458,16 @@ def test_scheduling_in_the_commit_that_submits_chooses_what_the_next_commit_woul
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Admission, "_choose_submitted", lambda self: None)
         assert told() == at_once
+
+
+def test_the_workspace_of_a_task_that_this_decision_stops_is_not_free_in_the_same_commit() -> None:
+    """The stop may be void by the time that it is folded, and then two would hold the workspace."""
+    story = Commands()
+    story.given(joined(slots=(("any",),) * 3))
+    story.given(submitted(A, "plan_and_apply", queue="prod"), TaskScheduled(task=A))
+    story.given(submitted(B, "plan_and_apply", queue="prod"))
+
+    for verb in ("cancel", "force-stop"):
+        stop = story.said(verb, {"task": A, "reason": "r"}, "root")
+        decision = story.decide(stop, story.submit(7, kind="plan_and_apply", queue="prod", input={"directory": "/d"}))
+        assert not any(isinstance(event, TaskScheduled) for event in decision.events), verb

@@ -97,6 +97,23 @@ def test_garbage_that_is_stored_becomes_a_rejection_and_nothing_else(system: Sys
         assert {(event["by"], event["status"] // 100) for event in _rejections(system)[before:]} == {("admin", 4)}
 
 
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [(json.dumps({"tasks": [1] * 100}).encode(), 300), (b"{}", 421)],
+    ids=["300 of 100 faults", "421 of {}"],
+)
+def test_a_flood_of_refused_messages_restarts_no_scheduler(system: System, body: bytes, count: int) -> None:
+    with unharmed(system):
+        before = len(_rejections(system))
+        answers = _at_once(system, [(f"taskyard.command.admin.{POOL}.submit", body)] * count)
+        assert all("seq" in answer for answer in answers), answers[:3]
+        system.until(
+            lambda: len(_rejections(system)) - before >= count,
+            lambda: f"each is refused: {len(_rejections(system)) - before} of {count}",
+        )
+        assert "position" in system.http.post("/tasks", json={"kind": "noop", "input": {}}).json()
+
+
 def test_garbage_that_is_asked_for_is_answered_with_the_clients_fault(system: System) -> None:
     with unharmed(system):
         asked = [(verb, body) for verb in VERBS for body in BODIES if not _is_right(verb, body)]

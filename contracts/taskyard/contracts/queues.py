@@ -23,6 +23,10 @@ SettingsEvent = PoolConfigured | QueueConfigured | QueuePaused | QueueResumed | 
 SETTINGS_EVENTS: frozenset[type] = frozenset(get_args(SettingsEvent))
 """The events that `SettingsTable` folds."""
 
+INTERNAL_ERROR = "internal_error"
+"""The code of what is refused, or held back, since deciding on it raised. With it begins the reason of a pause that the
+scheduler itself has set."""
+
 
 class Hold(Struct, frozen=True, kw_only=True, gc=False):
     """A pause or a lock: by whom, why, and since when."""

@@ -1,6 +1,6 @@
 """The next generation of a log that grew too long: a new stream that begins with the latest commits of the old one.
 
-Sequences and times go on as they were. The new stream holds at least the last commit of each writer, since the fence of
+Sequences and times go on as they were. The new stream holds the last commit of each writer, since the fence of
 the next append is the sequence of that; what lies before is in the archive. Nothing is folded differently: an instance
 begins with its snapshot, as ever, or else reads the archive first (`tiered.py`).
 
@@ -33,6 +33,9 @@ from taskyard.eventlog.versions import KEEPER_INSTANCE, active_version
 
 EXCHANGE_SECONDS_MAX = 60.0
 """How long the server may take for one step of the exchange."""
+KEPT_COMMITS = 2_000
+"""So many of the latest commits stay in the server, or half of a log that has few: services that were stopped begin with
+snapshots, and the projector with rows, that are a little older than the end, and must not need the archive to start."""
 CLOSING_INSTANCE = "generation"
 """The instance that takes over for each writer at the end of a generation, and decides nothing."""
 
@@ -132,6 +135,11 @@ async def close_generation(log: EventLog[object], codec: CommitCodec[object], no
         sequence = await log.append(codec.encode(commit), writer=writer, expected=last.sequence)
         first = first or sequence
     return first
+
+
+def first_kept(begins: int, closed: int) -> int:
+    """Where the next generation begins, of a log that begins with one commit and was closed by another."""
+    return closed - min(KEPT_COMMITS, (closed - begins) // 2)
 
 
 async def exchange(

@@ -31,6 +31,7 @@ class SnapshotKeeper:
         self._core = core
         self._store = store
         self._saved_events = 0
+        self._is_there = False
         self._saving: asyncio.Task[None] | None = None
         self._logger = structlog.get_logger(service=core.machine.writer, instance=core.instance)
 
@@ -51,6 +52,7 @@ class SnapshotKeeper:
                 self._logger.warning("skipped an unreadable snapshot", sequence=below, exc_info=True)
             else:
                 self._core.restore(snapshot.loop, time.monotonic())
+                self._is_there = True
                 return
 
     def save_if_due(self, events: int = SNAPSHOT_EVENTS) -> None:
@@ -63,9 +65,13 @@ class SnapshotKeeper:
         self._saving = asyncio.create_task(self._save(self._core.folded, data))
 
     async def save_last(self) -> None:
-        """Save what was folded, before the end. May take as long as the store does."""
+        """Save what was folded, before the end. May take as long as the store does.
+
+        The first one is saved however short: who begins with one never asks for the beginning of the log, which may lie
+        in an archive by then.
+        """
         await self._until_saved()
-        self.save_if_due(SNAPSHOT_ON_STOP_EVENTS)
+        self.save_if_due(SNAPSHOT_ON_STOP_EVENTS if self._is_there or self.saved else 1)
         await self._until_saved()
 
     async def close(self) -> None:

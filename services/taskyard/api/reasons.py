@@ -7,7 +7,9 @@ its limit; then tasks of a queue go by priority and submission; then it needs a 
 from dataclasses import dataclass
 
 from taskyard.api.views import PendingReason
+from taskyard.contracts.events import SCHEDULER
 from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.values import Instant, format_instant
 
 DELIVERY_FAILED = "dispatch_failed"
@@ -103,6 +105,8 @@ def waited_for(task: Waiting, around: Around, code: str) -> str:
             return f"before trying again, since the attempt before had failed ({task.error_code})"
         case "paused":
             return waited_for(task, around, "pool_paused" if around.queue_paused_by is None else "queue_paused")
+        case "internal_error":
+            return f"while {queue} was paused, since deciding on it failed"
         case "queue_paused":
             return _with(f"while {queue} was paused by {around.queue_paused_by}", around.queue_paused_reason)
         case "pool_paused":
@@ -141,6 +145,9 @@ def _not_due(task: Waiting, around: Around, now: Instant) -> PendingReason | Non
 
 
 def _closed(task: Waiting, around: Around) -> PendingReason | None:
+    if around.queue_paused_by == SCHEDULER and around.queue_paused_reason.startswith(INTERNAL_ERROR):
+        message = f"deciding on queue {task.queue} failed, and it was paused: {around.queue_paused_reason}"
+        return _reason(around, INTERNAL_ERROR, message)
     if around.queue_paused_by is not None:
         message = f"queue {task.queue} was paused by {around.queue_paused_by}{_since(around.queue_paused_at)}"
         return _reason(around, "queue_paused", _with(message, around.queue_paused_reason))

@@ -173,6 +173,7 @@ async def _new_generation(to: str | None, data: Path | None, settings_path: Path
     from taskyard.cli.log_reading import connected, open_log
     from taskyard.eventlog import generation
     from taskyard.eventlog.archiving import archive_log
+    from taskyard.eventlog.jetstream_api import stream_info
 
     progress = SequenceProgress()
     codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
@@ -182,7 +183,8 @@ async def _new_generation(to: str | None, data: Path | None, settings_path: Path
         begun = await generation.read_marker(nc, spec.name)
         if begun is None:
             await generation.require_nobody_leads(nc, LEASES_BUCKET)
-            first = await generation.close_generation(open_log(nc, settings), codec, _now())
+            closed = await generation.close_generation(open_log(nc, settings), codec, _now())
+            first = generation.first_kept((await stream_info(nc, spec.name)).state.first_seq, closed)
             await archive_log(nc, spec.name, target, progress)
             await _require_whole(place)
             done = await generation.exchange(nc, spec, target, first, progress, replicas=settings.stream_replicas)

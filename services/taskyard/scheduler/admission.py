@@ -20,10 +20,10 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.fleet import Accepts
 from taskyard.contracts.lifecycle import TaskRecord
+from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.values import Instant, TaskId
 from taskyard.machine.machine import Fault
 from taskyard.scheduler.agenda import Agenda, Head
-from taskyard.scheduler.messages import INTERNAL_ERROR
 from taskyard.scheduler.pools import Pool, Queue
 from taskyard.scheduler.state import SchedulerState
 

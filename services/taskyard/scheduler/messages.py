@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import CommandRejected, FieldError, RefusedTasks, TaskSubmitted
+from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import UNREADABLE, InvalidCommand
 from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
 
@@ -18,8 +19,6 @@ FAULT_BYTES_MAX = 2_048
 in is easily made to have a fault at every second character, and each is many times as long as that."""
 UNAVAILABLE = "unavailable"
 """The code of what is refused for now, and may be sent again under its id."""
-INTERNAL_ERROR = "internal_error"
-"""The code of what is refused, or held back, since deciding on it raised."""
 
 
 class CommandMessage(Struct, frozen=True, kw_only=True):
