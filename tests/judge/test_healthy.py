@@ -83,7 +83,7 @@ def test_a_program_that_ended_in_time_and_is_told_to_have_timed_out_is_found() -
         ended=began + 5,
     )
     story.now += 40
-    story.tell(TaskStopRequested(task=task, cause="timeout", by="dispatcher", attempt=1))  # type: ignore[arg-type]
+    story.tell(TaskStopRequested(task=task, cause="timeout", by="dispatcher", attempt=1))
     assert Rule.HEALTHY in rules(story.judged(troubles=[], ran=[ran]))
     late = Ran(
         host="w",

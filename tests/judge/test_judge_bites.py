@@ -11,6 +11,7 @@ from taskyard.contracts.events import (
     AttemptFailed,
     AttemptSucceeded,
     Changes,
+    CommandRejected,
     PoolConfigured,
     TaskError,
     TaskPlanned,
@@ -18,7 +19,7 @@ from taskyard.contracts.events import (
     TaskStopRequested,
     WorkerLost,
 )
-from taskyard.contracts.values import SECOND, Instant, make_position
+from taskyard.contracts.values import SECOND, CommandId, Instant, make_position
 from taskyard.judge.evidence import Noted, Shown, Told
 from taskyard.judge.faults import Rule
 
@@ -157,6 +158,24 @@ def test_a_task_that_is_accepted_twice_is_found() -> None:
     story = whole()
     story.submit(1)
     assert rules(story.judged()) == {Rule.ENDED_ONCE}
+
+
+def test_a_command_that_is_decided_twice_is_found_and_one_that_had_to_wait_is_not() -> None:
+    for status, found in ((409, {Rule.DECIDED_ONCE}), (503, set[Rule]())):
+        story = whole()
+        for _ in range(2):
+            story.tell(
+                CommandRejected(
+                    command=CommandId(COMMAND),
+                    verb="retry",
+                    by="bob",
+                    pool="default",
+                    status=status,
+                    code="x",
+                    message="",
+                )
+            )
+        assert rules(story.judged()) == found
 
 
 # -- time --------------------------------------------------------------------------------------------------------------

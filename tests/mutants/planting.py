@@ -1,68 +1,22 @@
 """Runs tests against changed code: a mutant is a file in which one piece of text stands instead of another.
 
 Nothing on disk changes. The file is changed while it is imported, in a process of its own that is forked for each mutant
-from one in which the tools are imported already, and nothing of Taskyard.
+from one in which the tools are imported already, and nothing of Taskyard. Programs that a test starts are changed too.
 """
 
 import contextlib
-import importlib.machinery
-import importlib.util
 import io
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from types import CodeType, ModuleType
-from typing import Any
 
 import pytest
+from planter import ROOT, Mutant, plant
 
-ROOT = Path(__file__).parents[2]
+CHILDREN = Path(__file__).parent / "children"
 KILLED, SURVIVED = 1, 0
 """What pytest returns where a test failed, and where all passed."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Mutant:
-    """A rule that is broken: in `file`, `new` stands for the one `old`. `killers` are the tests that must not pass."""
-
-    name: str
-    file: str
-    old: str
-    new: str
-    killers: tuple[str, ...]
-
-    def changed(self) -> str:
-        """The text of the file with the change in it."""
-        text = (ROOT / self.file).read_text(encoding="utf-8")
-        assert text.count(self.old) == 1, f"{self.name}: {self.file} has {text.count(self.old)} times {self.old!r}"
-        return text.replace(self.old, self.new)
-
-
-class _Planter(importlib.machinery.PathFinder):
-    """Finds modules as ever, and gives the changed text for one file."""
-
-    def __init__(self, mutant: Mutant) -> None:
-        self._path = str(ROOT / mutant.file)
-        self._text = mutant.changed()
-
-    def find_spec(self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> Any:  # type: ignore[override]
-        """Called by the import system."""
-        spec = importlib.machinery.PathFinder.find_spec(fullname, path, target)
-        if spec is not None and spec.origin == self._path:
-            spec.loader = _Changed(fullname, self._path, self._text)
-        return spec
-
-
-class _Changed(importlib.machinery.SourceFileLoader):
-    def __init__(self, fullname: str, path: str, text: str) -> None:
-        super().__init__(fullname, path)
-        self._text = text
-
-    def get_code(self, fullname: str) -> CodeType:
-        del fullname
-        return compile(self._text, self.path, "exec", dont_inherit=True)
 
 
 def run(mutant: Mutant) -> tuple[int, str]:
@@ -83,7 +37,9 @@ def run(mutant: Mutant) -> tuple[int, str]:
 
 
 def _run_here(mutant: Mutant, writing: int) -> int:
-    sys.meta_path.insert(0, _Planter(mutant))  # type: ignore[arg-type]
+    plant(mutant)
+    os.environ |= {"MUTANT": mutant.name, "PYTHONPATH": str(CHILDREN)}
+    sys.path.insert(0, str(CHILDREN))  # whoever hands its own path on, hands this on too
     os.chdir(ROOT)
     told = io.StringIO()
     with contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):

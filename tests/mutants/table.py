@@ -1,11 +1,23 @@
 """The mutants: each breaks one rule of the agent or of the edges, and names the tests that must find it."""
 
-from planting import Mutant
+from planter import Mutant
 
 LIFECYCLE = "contracts/taskyard/contracts/lifecycle/dispatcher.py"
 ADMISSION = "services/taskyard/scheduler/admission.py"
 SLOTS = "services/taskyard/agent/slots.py"
 OUTBOX = "services/taskyard/agent/outbox.py"
+ATTEMPTS = "services/taskyard/agent/attempts.py"
+DISK = "services/taskyard/agent/disk.py"
+SUPERVISOR = "services/taskyard/agent/supervisor/app.py"
+KEEPER = "services/taskyard/agent/supervisor/keeper.py"
+SPOOL = "services/taskyard/agent/supervisor/spool.py"
+PROGRESS = "services/taskyard/agent/progress.py"
+DELIVERY = "services/taskyard/dispatcher/delivery.py"
+REFUSALS = "services/taskyard/scheduler/refusals.py"
+LEADERS = "services/taskyard/api/leaders.py"
+CORE = "libs/taskyard/machine/core.py"
+TAKEOVER, SUPERVISED = "tests/agent/test_agent_takeover.py", "tests/agent/test_supervisor.py"
+ONE_ITEM = "tests/conformance/loop/test_one_item.py"
 
 MUTANTS = (
     # -- five that once survived ---------------------------------------------------------------------------------------
@@ -32,8 +44,8 @@ MUTANTS = (
     Mutant(
         name="the-workspace-of-what-this-decision-stops-counts-as-free",
         file=ADMISSION,
-        old="queue.holder) not in (None, exclusive)",
-        new="queue.holder) not in (None, exclusive, *self._taken)",
+        old="state.workspaces.holder(name)) in (None, exclusive)",
+        new="state.workspaces.holder(name)) in (None, exclusive, *self._taken)",
         killers=("tests/machines/test_workspace_of_what_stops.py",),
     ),
     # -- the memory of slots -------------------------------------------------------------------------------------------
@@ -114,5 +126,150 @@ MUTANTS = (
         old="if isinstance(report, Progressed) and self.full:",
         new="if self.full:",
         killers=("tests/agent/test_agent_outbox.py",),
+    ),
+    # -- programs and their supervisor ---------------------------------------------------------------------------------
+    Mutant(
+        name="a-program-begins-before-its-pid-is-on-disk",
+        file=ATTEMPTS,
+        old="        await host.journal.sync()\n        host.supervised.go(program)",
+        new="        host.supervised.go(program)\n        await host.journal.sync()",
+        killers=(f"{TAKEOVER}::test_a_program_begins_only_after_its_pid_is_on_disk",),
+    ),
+    Mutant(
+        name="a-program-runs-before-it-is-told-to-go",
+        file=SUPERVISOR,
+        old="                program.pid, program.start_ticks = pid, start_ticks\n",
+        new="                program.pid, program.start_ticks = pid, start_ticks\n"
+        "                self._go(program.attempt, program.step)\n",
+        killers=(f"{SUPERVISED}::test_a_program_waits_until_it_is_told_to_go",),
+    ),
+    Mutant(
+        name="no-deadline-holds-while-no-agent-lives",
+        file=SUPERVISOR,
+        old="if attempt.ends_at <= now and not attempt.timed_out:",
+        new="if attempt.timed_out and attempt.ends_at <= now:",
+        killers=(f"{SUPERVISED}::test_a_deadline_holds_also_while_no_agent_lives",),
+    ),
+    Mutant(
+        name="what-leaves-the-group-outlives-its-program",
+        file=KEEPER,
+        old="    become_subreaper()\n",
+        new="",
+        killers=(f"{SUPERVISED}::test_what_leaves_the_group_ends_with_its_program",),
+    ),
+    Mutant(
+        name="output-can-be-read-by-others",
+        file=SPOOL,
+        old="os.O_TRUNC | os.O_CLOEXEC, 0o600)",
+        new="os.O_TRUNC | os.O_CLOEXEC, 0o644)",
+        killers=(f"{SUPERVISED}::test_of_much_output_the_beginning_and_the_end_are_kept_in_private_files",),
+    ),
+    Mutant(
+        name="of-much-output-the-end-is-lost",
+        file=SPOOL,
+        old="    in_ring = (offset - room.head) % room.tail\n",
+        new="    in_ring = min(offset - room.head, room.tail - 1)\n",
+        killers=(f"{SUPERVISED}::test_of_much_output_the_beginning_and_the_end_are_kept_in_private_files",),
+    ),
+    Mutant(
+        name="a-full-disk-takes-the-last-words-too",
+        file=SPOOL,
+        old="            del self._last[:-LAST_BYTES]",
+        new="            del self._last[:]",
+        killers=(f"{SUPERVISED}::test_a_squeezed_spool_gives_its_ring_back_and_keeps_the_last_words",),
+    ),
+    Mutant(
+        name="the-reserve-is-not-given-back",
+        file=DISK,
+        old="            self._reserve.unlink(missing_ok=True)",
+        new="            del self._lock",
+        killers=(
+            "tests/agent/test_agent_disk.py::test_a_reserve_is_kept_and_given_back_when_the_journal_finds_the_disk_full",
+        ),
+    ),
+    Mutant(
+        name="the-last-progress-is-dropped",
+        file=PROGRESS,
+        old="            waiting, self._waiting = self._waiting, None\n            self._send(*waiting)",
+        new="            self._waiting = None",
+        killers=("tests/agent/test_progress_told.py",),
+    ),
+    # -- the edges -----------------------------------------------------------------------------------------------------
+    Mutant(
+        name="one-input-that-raises-stops-the-loop",
+        file=CORE,
+        old="                decision, append = self._fewer(offered, error, monotonic)",
+        new="                raise error",
+        killers=(ONE_ITEM,),
+    ),
+    Mutant(
+        name="a-commit-that-is-too-large-is-appended",
+        file=CORE,
+        old="if append is None or len(append.data) <= COMMIT_BYTES_AIM or decision.taken <= 1:",
+        new="if append is None or append.data:",
+        killers=(f"{ONE_ITEM}::test_a_commit_that_is_too_large_is_decided_again_with_half_the_inputs",),
+    ),
+    Mutant(
+        name="what-waits-is-offered-twice",
+        file=CORE,
+        old="max(self._taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0))",
+        new="self._taken.get(offered.stream, 0)",
+        killers=("tests/conformance/loop/test_core.py",),
+    ),
+    Mutant(
+        name="an-input-that-cannot-be-refused-stops-the-loop",
+        file=CORE,
+        old="            decision, append = Decision(events=[], taken=1, faults=(fault,)), None",
+        new="            raise again",
+        killers=(ONE_ITEM,),
+    ),
+    Mutant(
+        name="requests-to-agents-are-unbounded-in-bytes",
+        file=DELIVERY,
+        old=" or size + own > REQUEST_BYTES_MAX",
+        new="",
+        killers=("tests/machines/test_request_sizes.py",),
+    ),
+    Mutant(
+        name="a-discard-takes-a-task-without-a-plan-out-of-its-place",
+        file=ADMISSION,
+        old="_ENDING = TaskStopRequested | ForceStopped\n",
+        new="_ENDING = TaskStopRequested | ForceStopped | ApplyDiscarded\n",
+        killers=("tests/machines/test_scheduler_holds.py",),
+    ),
+    Mutant(
+        name="a-workspace-is-one-lock-in-each-pool-only",
+        file=ADMISSION,
+        old="        if name in self._locked or state.settings.locks_of(name):",
+        new="        if state.settings.locks_of(name) is None:",
+        killers=("tests/machines/test_scheduler_holds.py",),
+    ),
+    Mutant(
+        name="a-confirmed-apply-begins-though-its-queue-is-paused",
+        file=ADMISSION,
+        old="                if self._may_apply(self._state.queue(pool, record.queue), id):",
+        new="                if self._state.queue(pool, record.queue):",
+        killers=("tests/machines/test_scheduler_holds.py",),
+    ),
+    Mutant(
+        name="refusals-are-as-long-as-they-like",
+        file=REFUSALS,
+        old="WORDINGS_MAX = 5",
+        new="WORDINGS_MAX = 1 << 20",
+        killers=("tests/machines",),
+    ),
+    Mutant(
+        name="a-service-that-restarts-for-ever-is-healthy",
+        file=LEADERS,
+        old="            seen.lacking_since = now if seen.lacking_since is None else seen.lacking_since",
+        new="            seen.lacking_since = now",
+        killers=("tests/api/test_leaders.py",),
+    ),
+    Mutant(
+        name="nobody-leads-and-all-is-healthy",
+        file=LEADERS,
+        old="        if leader is None and lacking >",
+        new="        if leader is not None and lacking >",
+        killers=("tests/api/test_leaders.py",),
     ),
 )

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from planting import ROOT, Mutant
+from planter import ROOT, Mutant
 from table import MUTANTS
 
 SECONDS_MAX = 240

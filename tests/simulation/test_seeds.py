@@ -52,6 +52,7 @@ def test_the_seeds_contain_what_they_should() -> None:
         "crashes", "frozen", "is stopped", "an hour passes", "given to everybody", "hears no heartbeat",
         "do not answer", "is full", "does not hear of the log", "steps by", "reads its inputs again",
         "with its journal", "has no network", "leaves", "lies", "made anew", "is upgraded", "is activated",
-        "does not know the version",
+        "does not know the version", "everything stands still", "all of ", "burst of commands", "with 24 slots",
+        "the archive is away",
     ):  # fmt: skip
         assert what in noted

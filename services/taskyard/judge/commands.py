@@ -16,6 +16,9 @@ from taskyard.judge.faults import Faults, Rule
 
 ID_CHARACTERS_MAX = 64
 
+FOR_NOW = frozenset((422, 503))
+"""Refusals of which nothing is remembered: what cannot be read, and what has to wait."""
+
 
 class _Identified(Struct):
     id: str | None = None
@@ -55,7 +58,8 @@ class Commands:
         """A command bears one id and is decided once, whole: all that it brings stands in a commit that accounts for it.
 
         A submission is told by its tasks' ids, and may come again when it was refused; what cannot be read is refused as
-        often as it comes, since whether its id is one is not known, and so is what bears an id of quite another time.
+        often as it comes, since whether its id is one is not known, and so is what bears an id of quite another time. What
+        had to wait for something that is away may be asked for again.
         """
         command: str | None = getattr(event, "command", None)
         task = event.task if isinstance(event, TaskSubmitted) else None
@@ -66,7 +70,7 @@ class Commands:
         self._faults.require(is_passed, Rule.DECIDED_ONCE, text, task=task)
         is_submission = (isinstance(event, TaskSubmitted) and event.retry_of is None) or (
             isinstance(event, CommandRejected)
-            and (event.verb == "submit" or event.status == 422 or self._is_untimely(event.command))
+            and (event.verb == "submit" or event.status in FOR_NOW or self._is_untimely(event.command))
         )
         if command is not None and not is_submission:
             text = f"{where}: {command} was decided by {self._decided.get(command)}"

@@ -12,6 +12,6 @@ drawn before a run (`acts.py`) has numbers, so that a failing run can be made sm
 time.py is the world's time and chance; streams.py, snapshots.py and network.py are what all stand on; instance.py,
 following.py, reading.py and appending.py are a running machine, services.py wires the three; agent.py, attempts.py,
 journal.py and host.py are workers; clients.py and reader.py are people; faults.py draws what goes wrong of service_faults.py,
-upgrades.py, agent_faults.py and lies.py; yard.py puts it together, read_model.py and tables.py write its rows; evidence.py is
-what it leaves for the judge; run.py runs a seed, app.py many; defects breaks rules.
+upgrades.py, agent_faults.py and lies.py, and edge_faults.py draws its own; yard.py puts it together, read_model.py and
+tables.py write its rows; evidence.py is what it leaves for the judge; run.py runs a seed, app.py many; defects breaks rules.
 """

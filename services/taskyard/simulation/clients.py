@@ -218,6 +218,12 @@ class Clients:
     def _retry(self) -> None:
         self._about("retry", self._some(ended=self._random.random() < 0.9))
 
+    def retry_one(self, random: Random) -> None:
+        """Repeat a task that has ended."""
+        self._random = random
+        self.reader.catch_up()
+        self._retry()
+
     def _force_stop(self) -> None:
         if self._random.random() < 0.4:
             self._about("force-stop", self._some(), reason="it hangs")

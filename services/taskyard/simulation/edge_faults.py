@@ -14,7 +14,7 @@ from taskyard.simulation.clients import Clients
 from taskyard.simulation.instance import Instance
 from taskyard.simulation.lies import Lies
 from taskyard.simulation.network import Faultiness
-from taskyard.simulation.time import World
+from taskyard.simulation.streams import Servers
 
 SHARE = 0.5
 WELL_SHARE = 0.5
@@ -22,6 +22,7 @@ FAULTS_MAX = 5
 STANDS_STILL_SECONDS = (9.0, 30.0)
 """Longer than a worker may be silent."""
 MANY_SLOTS = 24
+RETRIES = 4
 
 _Fault = Callable[[Random], None]
 
@@ -30,9 +31,10 @@ class EdgeFaults:
     """Faults at the edges."""
 
     def __init__(
-        self, world: World, instances: Sequence[Instance], agents: Sequence[Agent], clients: Clients, lies: Lies
+        self, servers: Servers, instances: Sequence[Instance], agents: Sequence[Agent], clients: Clients, lies: Lies
     ) -> None:
-        self._world = world
+        self._servers = servers
+        self._world = servers.world
         self._instances = instances
         self._agents = agents
         self._clients = clients
@@ -49,6 +51,7 @@ class EdgeFaults:
             ("all instances of a service stand still", self.stop_a_service),
             ("all services stand still", self.stop_everything),
             ("somebody sends a burst of what is refused", self.burst),
+            ("the archive is away", self.take_archive_away),
             ("more is assigned to a worker than fits one request", self.assign_much),
         )
         for number in range(random.randrange(1, FAULTS_MAX)):
@@ -77,6 +80,22 @@ class EdgeFaults:
         if not self._world.is_healed:
             self._world.note("a burst of commands that are refused")
             self._clients.burst(random)
+
+    def take_archive_away(self, random: Random) -> None:
+        """What an old submission was cannot be read: who repeats a task is told so."""
+        if self._world.is_healed:
+            return
+        seconds = random.uniform(1.0, STANDS_STILL_SECONDS[1])
+        self._world.note(f"the archive is away for {seconds:.1f} s")
+        self._servers.is_archive_away = True
+        self._world.later(seconds, self._bring_archive_back)
+        for number in range(RETRIES):
+            self._world.later(
+                seconds * random.random(), partial(self._clients.retry_one, self._world.source(f"retry {number}"))
+            )
+
+    def _bring_archive_back(self) -> None:
+        self._servers.is_archive_away = False
 
     def assign_much(self, random: Random) -> None:
         """A worker with many slots gets tasks whose inputs are together more than one message takes."""

@@ -27,7 +27,7 @@ class ServiceFaults:
 
     def heal(self) -> None:
         """Everything of the control plane runs, and its servers answer."""
-        self._servers.is_lease_broken = False
+        self._servers.is_lease_broken = self._servers.is_archive_away = False
         self._servers.full.clear()
         self._network.is_log_away = False
         self._servers.clock_offset_seconds = max(0.0, self._servers.clock_offset_seconds)

@@ -70,6 +70,7 @@ class SchedulerService:
         """The command of a stored message; a retry comes with the submission that it repeats."""
         _, _, principal, pool, verb = (message.subject.split(".", 4) + [""] * 5)[:5]
         machine: Any = instance.core.machine
+        is_there = verb == "retry" and not self._servers.is_archive_away
         return CommandMessage(
             sequence=message.sequence,
             at=message.at,
@@ -78,7 +79,8 @@ class SchedulerService:
             verb=verb,
             data=message.data,
             door=(message.headers or {}).get(HEADER_ANSWER),
-            original=self._original(machine, message.data, pool) if verb == "retry" else None,
+            original=self._original(machine, message.data, pool) if is_there else None,
+            original_is_away=verb == "retry" and not is_there,
         )
 
     def perform(self, instance: Instance, effect: AnswerDoor) -> None:

@@ -59,6 +59,7 @@ class Servers:
         self.world = world
         self.clock_offset_seconds = 0.0
         self.is_lease_broken = False
+        self.is_archive_away = False
         self.full: set[str] = set()
         self.log = MemoryStream(log_stream(PARTITION), self.clock)
         self.commands = MemoryStream(COMMANDS, self.clock)

@@ -58,7 +58,7 @@ class Yard:
         self._upgrades = Upgrades(self.servers, self.network, self.instances)
         self._agent_faults = AgentFaults(world, self.network, self.agents, self._replace)
         self._lies = Lies(world, self.agents, self.reader, self.witness)
-        self._edge_faults = EdgeFaults(world, self.instances, self.agents, self.clients, self._lies)
+        self._edge_faults = EdgeFaults(self.servers, self.instances, self.agents, self.clients, self._lies)
         for pool in pools:
             for _ in range(world.random.randrange(1, 3)):
                 self._add_agent(pool)
