@@ -329,3 +329,21 @@ def test_the_keeper_of_one_program_runs_the_next(tmp_path: Path) -> None:
         assert len(parents) == 1
 
     run(tmp_path, scenario)
+
+
+def test_of_many_short_programs_each_has_its_own_output_and_none_ends_the_supervisor(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+
+        async def one_after_another(slot: int) -> None:
+            for number in range(25):
+                text = f"{slot}-{number}"
+                program = await start(supervised, f"echo {text}; echo {text} >&2", step=text)
+                assert await over(program) == 0
+                assert read(program) == read(program, "stderr") == [f"{text}\n".encode()]
+
+        async with asyncio.TaskGroup() as group:
+            for slot in range(8):
+                group.create_task(one_after_another(slot))
+
+    run(tmp_path, scenario)

@@ -151,7 +151,7 @@ class Agent:
         await self._report_lost()
         for left in self._resumed:
             _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
-            self._attempts.resume(left)
+            self._attempts.resume(self._supervised.left.get(left.attempt, left))  # the newest that is known
         work = (
             self._link.run(),
             self._outbox.run(),

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from taskyard.agent.errors import SupervisorLostError
 from taskyard.agent.supervisor.protocol import (
     STREAMS,
@@ -333,11 +335,16 @@ class Supervised:
                 if (program := self._programs.pop((attempt, step), None)) is not None:
                     program.fail(OSError(reason))
             case TimedOut(attempt=attempt):
+                if (left := self.left.get(attempt)) is not None:
+                    self.left[attempt] = msgspec.structs.replace(left, timed_out=True)
                 self.on_timeout(Position(attempt))
 
     def _update(self, attempt: int, state: ProgramState) -> None:
         if (program := self._programs.get((attempt, state.step))) is not None:
             program.become(state)
+        elif (left := self.left.get(attempt)) is not None:  # nobody goes on with it yet
+            others = tuple(one for one in left.programs if one.step != state.step)
+            self.left[attempt] = msgspec.structs.replace(left, programs=(*others, state))
 
     def _lose_all_but(self, attempts: set[int]) -> None:
         for attempt in sorted(self._open - attempts):

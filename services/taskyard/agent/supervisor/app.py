@@ -7,6 +7,7 @@ import selectors
 import signal
 import socket
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -164,12 +165,19 @@ class Supervisor:
         """Serve until there is nothing to do any more."""
         while not self._is_done():
             for key, _ in self._selector.select(self._patience_seconds()):
-                key.data()
+                self._call(key)
             now = _now()
             self._tell_what_was_written(now)
             self._end_drains(now)
             if now - self._ticked_at >= TICK_SECONDS or self._next_deadline() <= now:
                 self._tick(now)
+
+    def _call(self, key: selectors.SelectorKey) -> None:
+        """A fault over one descriptor must not end what runs beside it."""
+        try:
+            key.data()
+        except Exception:  # noqa: BLE001 (see above)
+            traceback.print_exc()
 
     def _is_done(self) -> bool:
         if self._leaving:
@@ -329,6 +337,10 @@ class Supervisor:
                 self._end_drains(program.ended_at)
 
     def _read(self, program: _Program, stream: _Stream) -> None:
+        if (
+            not stream.is_open
+        ):  # closed by what was handled before, of the same look: its number may be another's by now
+            return
         try:
             data = os.read(stream.reader, READ_BYTES)
         except BlockingIOError:
