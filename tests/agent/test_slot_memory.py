@@ -176,6 +176,24 @@ def test_an_assignment_before_the_birth_of_the_journal_is_lost() -> None:
     assert outcomes(assign(memory(), an_assignment(1, incarnation=BORN))) == [ACCEPTED]
 
 
+@pytest.mark.parametrize("seen", ["accepted", "started"])
+def test_an_attempt_that_the_log_has_seen_and_the_journal_does_not_remember_is_lost_and_does_not_begin(
+    seen: str,
+) -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    slots.ended(Position(1), succeeded(1))
+    decision = assign(slots, an_assignment(2, seen=seen))
+    assert (outcomes(decision), decision.begin) == ([LOST], [])
+
+
+def test_one_that_it_remembers_is_answered_as_ever_however_far_the_log_has_seen_it() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    decision = assign(slots, an_assignment(1, seen="started"))
+    assert (outcomes(decision), decision.begin) == ([ACCEPTED], [])
+
+
 def test_a_cancel_of_an_unseen_position_can_never_begin() -> None:
     slots = memory()
     decision = slots.cancel([a_cancel(1)], now=NOW)

@@ -91,6 +91,13 @@ MUTANTS = (
         new="            del process",
         killers=("tests/agent/test_slot_memory.py",),
     ),
+    Mutant(
+        name="a-journal-that-was-put-back-begins-again-what-the-log-has-seen",
+        file=SLOTS,
+        old="if assignment.seen != SEEN_NEW and",
+        new="if assignment.seen is None and",
+        killers=("tests/agent/test_slot_memory.py",),
+    ),
     # -- reports -------------------------------------------------------------------------------------------------------
     Mutant(
         name="a-batch-that-is-sent-again-has-another-id",

@@ -17,6 +17,7 @@ FIRST = {
     "forgets-drains": 37,
     "gives-busy-slots": 36,
     "journal-has-no-birth": 752,
+    "log-is-not-believed": 109,
     "never-fences-itself": 534,
     "passes-over-versions": 27,
     "reserves-what-is-gone": 134,

@@ -53,6 +53,6 @@ def test_the_seeds_contain_what_they_should() -> None:
         "do not answer", "is full", "does not hear of the log", "steps by", "reads its inputs again",
         "with its journal", "has no network", "leaves", "lies", "made anew", "is upgraded", "is activated",
         "does not know the version", "everything stands still", "all of ", "burst of commands", "with 24 slots",
-        "the archive is away",
+        "the archive is away", "is put back",
     ):  # fmt: skip
         assert what in noted

@@ -7,7 +7,7 @@ The position of its `SlotAssigned` identifies an assignment for ever: per slot a
 that it has seen and what became of it, so a repeated or late message never runs anything twice.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from msgspec import Meta, Raw, Struct
 
@@ -55,9 +55,16 @@ class Heartbeat(Message):
     running: int = 0
 
 
+Seen = Literal["new", "accepted", "started"]
+SEEN_NEW: Seen = "new"
+SEEN_ACCEPTED: Seen = "accepted"
+SEEN_STARTED: Seen = "started"
+
+
 class Assignment(Message):
     """One attempt for one slot. `incarnation` is the worker's when the slot was assigned; `apply` marks the apply of a
-    plan that this agent made in attempt `plan_attempt`.
+    plan that this agent made in attempt `plan_attempt`. `seen` is how far the log has seen the attempt: an agent that does
+    not remember one that was accepted, or has started, has lost its memory of it, and must not begin it again.
     """
 
     position: Position
@@ -71,6 +78,7 @@ class Assignment(Message):
     apply: bool = False
     plan_attempt: int | None = None
     traceparent: str | None = None
+    seen: Seen = SEEN_NEW
 
 
 class AssignRequest(Message):

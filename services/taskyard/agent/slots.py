@@ -22,6 +22,7 @@ from taskyard.contracts.agent_protocol import (
     REASON_INCARNATION,
     REASON_NO_KIND,
     REASON_NO_SLOT,
+    SEEN_NEW,
     AnyReport,
     AssignAnswer,
     Assignment,
@@ -212,6 +213,8 @@ class SlotMemory:
             return AssignAnswer(position=position, outcome=known.outcome, reason=known.reason)
         if assignment.incarnation < self._born:
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker is younger")
+        if assignment.seen != SEEN_NEW and (known is None or known.position < position):
+            return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker was put back")
         if known is not None and position < known.position:
             return _declined(position, "the slot has seen a newer assignment")
         if refusal == REASON_INCARNATION:

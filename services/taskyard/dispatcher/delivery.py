@@ -10,7 +10,15 @@ from typing import TypeVar
 
 from msgspec import Struct
 
-from taskyard.contracts.agent_protocol import ASSIGNMENTS_PER_REQUEST_MAX, Assignment, Cancel
+from taskyard.contracts.agent_protocol import (
+    ASSIGNMENTS_PER_REQUEST_MAX,
+    SEEN_ACCEPTED,
+    SEEN_NEW,
+    SEEN_STARTED,
+    Assignment,
+    Cancel,
+    Seen,
+)
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
@@ -225,7 +233,14 @@ def _assignment(record: TaskRecord) -> Assignment:
         apply=record.confirmed,
         plan_attempt=record.plan_attempt,
         traceparent=record.traceparent,
+        seen=_seen(record),
     )
+
+
+def _seen(record: TaskRecord) -> Seen:
+    if record.started_at is not None:
+        return SEEN_STARTED
+    return SEEN_NEW if record.phase is Phase.ASSIGNED else SEEN_ACCEPTED
 
 
 def _cancel(record: TaskRecord) -> Cancel:

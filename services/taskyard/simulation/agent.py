@@ -115,8 +115,7 @@ class Agent(Process):
         disk.born = disk.incarnation if disk.born is None else disk.born
         left = [_decode_live(disk.live[position]) for position in sorted(disk.live)]
         for run in self._witness.running_on(self.name):
-            if run.position in disk.live:
-                self._witness.ends(run)
+            self._witness.ends(run)  # it bears the mark of this folder, whether the journal knows it or not
         self._memory = SlotMemory(
             born=disk.born,
             incarnation=disk.incarnation,

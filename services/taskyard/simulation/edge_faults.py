@@ -5,6 +5,7 @@ Drawn beside the other faults, and in half of the runs only.
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from functools import partial
 from random import Random
 
@@ -23,6 +24,7 @@ STANDS_STILL_SECONDS = (9.0, 30.0)
 """Longer than a worker may be silent."""
 MANY_SLOTS = 24
 RETRIES = 4
+BACK_SECONDS_MAX = 12.0
 
 _Fault = Callable[[Random], None]
 
@@ -51,6 +53,7 @@ class EdgeFaults:
             ("all instances of a service stand still", self.stop_a_service),
             ("all services stand still", self.stop_everything),
             ("somebody sends a burst of what is refused", self.burst),
+            ("the journal of an agent is put back", self.put_journal_back),
             ("the archive is away", self.take_archive_away),
             ("more is assigned to a worker than fits one request", self.assign_much),
         )
@@ -96,6 +99,25 @@ class EdgeFaults:
 
     def _bring_archive_back(self) -> None:
         self._servers.is_archive_away = False
+
+    def put_journal_back(self, random: Random) -> None:
+        """What an agent remembers is put back to what it was a while ago, while what it started runs on; it is killed so."""
+        there = [agent for agent in self._agents if agent.is_up and not agent.is_gone]
+        if self._world.is_healed or not there:
+            return
+        agent = random.choice(there)
+        before, life = deepcopy(agent.disk), agent.life
+
+        def put_back() -> None:
+            if self._world.is_healed or agent.life != life or not agent.is_up:
+                return
+            self._world.note(f"the journal of {agent.name} is put back, and it is killed")
+            agent.crash()
+            before.plans = agent.disk.plans  # these are files of their own
+            agent.disk = before
+            agent.start_as_told()
+
+        self._world.later(random.uniform(0.5, BACK_SECONDS_MAX), put_back)
 
     def assign_much(self, random: Random) -> None:
         """A worker with many slots gets tasks whose inputs are together more than one message takes."""

@@ -5,8 +5,11 @@
 from dataclasses import replace as changed
 from typing import Any
 
+from msgspec import structs
+
 import taskyard.simulation.agent as agent
 from taskyard.agent.slots import SlotMemory
+from taskyard.contracts.agent_protocol import SEEN_NEW
 from taskyard.contracts.values import Instant
 from taskyard.simulation.defects.patching import Replace
 from taskyard.simulation.journal import Journal
@@ -60,6 +63,16 @@ def _journal_has_no_birth(replace: Replace) -> None:
     replace(SlotMemory, "__init__", unaware)
 
 
+def _log_is_not_believed(replace: Replace) -> None:
+    """An agent does not look how far the log has seen an attempt that it does not remember."""
+    assign = SlotMemory._assign_one
+
+    def trusting(self: Any, assignment: Any, *more: Any) -> Any:
+        return assign(self, structs.replace(assignment, seen=SEEN_NEW), *more)
+
+    replace(SlotMemory, "_assign_one", trusting)
+
+
 def _never_fences_itself(replace: Replace) -> None:
     """An agent without contact runs on, whatever it runs."""
     replace(agent, "SELF_FENCE_SECONDS", float("inf"))
@@ -94,6 +107,7 @@ DEFECTS = {
     "cancels-are-not-remembered": _cancels_are_not_remembered,
     "memory-is-not-on-disk": _memory_is_not_on_disk,
     "journal-has-no-birth": _journal_has_no_birth,
+    "log-is-not-believed": _log_is_not_believed,
     "never-fences-itself": _never_fences_itself,
     "acts-before-it-is-durable": _acts_before_it_is_durable,
     "rows-apart-from-position": _rows_apart_from_position,
