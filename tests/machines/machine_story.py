@@ -109,8 +109,11 @@ class Story:
         return self
 
     def after(self, duration_seconds: float) -> Self:
-        """Time passes."""
+        """Time passes, and whoever measures silence has listened all the while."""
         self.now = Instant(self.now + seconds(duration_seconds))
+        liveness = getattr(self.machine, "_liveness", None)
+        if liveness is not None:
+            liveness.looked(Instant(self.now - 1))
         return self
 
     def when(self, *inputs: Any) -> Self:

@@ -414,6 +414,17 @@ def test_silence_does_not_count_from_before_it_was_connected_again() -> None:
     story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
 
 
+def test_silence_does_not_count_while_this_instance_stood_still() -> None:
+    story = Slots().given(joined())
+    story.when(story.heard())
+    story.now = Instant(story.now + seconds(40.0))
+
+    story.when().then_nothing()
+    story.when(story.heard()).then_nothing()
+    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
+    story.after(LOST_SECONDS - SUSPECT_SECONDS).when().then(Like(WorkerLost))
+
+
 def test_a_late_heartbeat_does_not_turn_back_the_clock() -> None:
     story = Slots().given(joined())
     late = story.heard()

@@ -22,6 +22,7 @@ FIRST = {
     "passes-over-versions": 27,
     "reserves-what-is-gone": 134,
     "sends-once": 757,
+    "silence-counts-while-standing-still": 464,
     "time-goes-back": 563,
     "trusts-any-silence": 394,
     "trusts-silence-to-others": 108,

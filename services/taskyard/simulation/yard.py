@@ -143,7 +143,8 @@ class Yard:
         return agent
 
     def _replace(self, gone: Agent) -> None:
-        self.world.later(gone.random.uniform(0.0, 5.0), self._add_agent(gone.pool).start)
+        agent = self._add_agent(gone.pool)
+        self.world.later(gone.random.uniform(0.0, 5.0), lambda: None if agent.is_up else agent.start())
 
     def _beat(self, agent: str, data: bytes) -> None:
         for ear in self._ears:

@@ -13,6 +13,8 @@ from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.values import SECOND, Instant, is_name, seconds
 
 CHECK_SECONDS = 0.5
+STOOD_STILL_SECONDS = 4.0
+"""Whoever has not looked for so long stood still: it looks every half second."""
 DESCRIPTION_BYTES_MAX = 64 * 1024
 """A worker that describes itself at greater length is not heard: its joining would not fit a commit."""
 WORKERS_MAX = 10_000
@@ -39,7 +41,7 @@ class Liveness:
     def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
         self._suspect = seconds(suspect_seconds)
         self._lost = seconds(lost_seconds)
-        self._since = Instant(0)
+        self._since = self._looked_at = Instant(0)
         self._heard: dict[str, Instant] = {}
         self._leaving: dict[str, int] = {}
         self._unreachable: dict[str, int] = {}
@@ -47,7 +49,7 @@ class Liveness:
 
     def begin(self, now: Instant) -> None:
         """Nobody could be heard before `now`."""
-        self._since = now
+        self._since = self._looked_at = now
         self.next_check = Instant(now + seconds(CHECK_SECONDS))
 
     def not_reached(self, worker: str, incarnation: int) -> None:
@@ -80,8 +82,20 @@ class Liveness:
             return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
         return None
 
+    def looked(self, now: Instant) -> None:
+        """This instance runs now, and hears."""
+        self._looked_at = max(self._looked_at, now)
+
     def check(self, now: Instant, fleet: Fleet) -> list[Event]:
-        """Who has been silent for too long, or goes."""
+        """Who has been silent for too long, or goes.
+
+        An instance that stood still has not heard what was said meanwhile: for it silence begins anew.
+        """
+        stood_still = now - self._looked_at > seconds(STOOD_STILL_SECONDS)
+        self.looked(now)
+        if stood_still:
+            self.begin(now)
+            return []
         if now < self.next_check:
             return []
         self.next_check = Instant(now + seconds(CHECK_SECONDS))
