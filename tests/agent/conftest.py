@@ -103,7 +103,7 @@ class Dispatcher:
         self.tasks = 0
 
     @property
-    def incarnation(self) -> int:
+    def incarnation(self) -> str:
         return self.heartbeats[-1].incarnation
 
     def task(self) -> TaskId:
@@ -117,16 +117,21 @@ class Dispatcher:
             "task": self.task(),
             "attempt": 1,
             "slot": 0,
-            "incarnation": self.heartbeats[-1].incarnation if self.heartbeats else 0,
+            "incarnation": self.heartbeats[-1].incarnation if self.heartbeats else "r0",
             "kind": kind,
             "input": msgspec.Raw(msgspec.json.encode(what)),
             "timeout_seconds": 60.0,
+            "repeatable": kind != "plan_and_apply",
         }
         return Assignment(**(values | changes))
 
-    async def assign(self, *assignments: Assignment, incarnation: int | None = None) -> tuple[AssignAnswer, ...]:
-        request = AssignRequest(incarnation=incarnation or self.incarnation, assignments=assignments)
-        reply = await self.client.request(f"taskyard.agent.{AGENT}.assign", msgspec.json.encode(request), timeout=5)
+    async def assign(
+        self, *assignments: Assignment, incarnation: str | None = None, timeout_seconds: float = 5.0
+    ) -> tuple[AssignAnswer, ...]:
+        request = msgspec.json.encode(
+            AssignRequest(incarnation=incarnation or self.incarnation, assignments=assignments)
+        )
+        reply = await self.client.request(f"taskyard.agent.{AGENT}.assign", request, timeout=timeout_seconds)
         return msgspec.json.decode(reply.data, type=AssignReply).answers
 
     async def cancel(self, assignment: Assignment, cause: str = "cancel", grace_seconds: float = 1.0) -> str:
@@ -138,7 +143,7 @@ class Dispatcher:
             cause=cause,
             grace_seconds=grace_seconds,
         )
-        request = msgspec.json.encode(CancelRequest(cancels=(cancel,)))
+        request = msgspec.json.encode(CancelRequest(incarnation=self.incarnation, cancels=(cancel,)))
         reply = await self.client.request(f"taskyard.agent.{AGENT}.cancel", request, timeout=5)
         return msgspec.json.decode(reply.data, type=AssignReply).answers[0].outcome
 

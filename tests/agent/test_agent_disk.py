@@ -103,15 +103,17 @@ def test_a_journal_that_finds_the_disk_full_tries_again(tmp_path: Path, monkeypa
         commit(self, transactions)
 
     async def scenario() -> None:
-        journal = Journal(tmp_path, unix_milliseconds=1)
+        journal = Journal(tmp_path, incarnation="r1")
         released: list[int] = []
         journal.on_full = lambda: released.append(tries)
         monkeypatch.setattr(Journal, "_commit", full_at_first)
-        journal.write_batches([(1, 1, b"x")])
+        journal.write_batches([("r1", 1, b"x")])
         async with asyncio.timeout(10):
             await journal.sync()
         assert released == [1, 2, 3]
-        assert journal.load().batches == [(1, 1, b"x")]
+        journal.close()
+        journal = Journal(tmp_path, incarnation="r2")
+        assert journal.left.batches == [("r1", 1, b"x")]
         journal.close()
 
     asyncio.run(scenario())

@@ -55,7 +55,7 @@ def reports(count: int, text: str = "") -> list[Any]:
 
 def outbox_of(journal: Journal, sender: Recorder) -> Outbox:
     outbox = Outbox(
-        agent="w1", incarnation=journal.incarnation, store=journal, sender=sender, kept=journal.load().batches
+        agent="w1", incarnation=journal.incarnation, store=journal, sender=sender, kept=journal.left.batches
     )
     journal.before_commit(outbox.seal)
     return outbox
@@ -73,7 +73,7 @@ def run(scenario: Coroutine[Any, Any, None]) -> None:
 
 def test_reports_go_in_order_in_bounded_batches(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder()
         outbox = outbox_of(journal, sender)
         outbox.add(reports(450))
         await flush(outbox)
@@ -81,7 +81,7 @@ def test_reports_go_in_order_in_bounded_batches(tmp_path: Path) -> None:
         assert [len(batch.reports) for batch in batches] == [200, 200, 50]
         assert [batch.number for batch in batches] == [1, 2, 3]
         assert [report.task for batch in batches for report in batch.reports] == [str(n) for n in range(450)]
-        assert [one for one, _ in sender.stored] == ["w1-5-1", "w1-5-2", "w1-5-3"]
+        assert [one for one, _ in sender.stored] == ["w1-r5-1", "w1-r5-2", "w1-r5-3"]
         journal.close()
 
     run(scenario())
@@ -89,7 +89,7 @@ def test_reports_go_in_order_in_bounded_batches(tmp_path: Path) -> None:
 
 def test_batches_are_bounded_in_bytes(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder()
         outbox = outbox_of(journal, sender)
         outbox.add(reports(REPORT_BATCH_MAX, text="x" * 2000))
         await flush(outbox)
@@ -102,7 +102,7 @@ def test_batches_are_bounded_in_bytes(tmp_path: Path) -> None:
 
 def test_a_batch_is_tried_again_with_the_same_id_and_bytes(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder(failures=2)
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder(failures=2)
         outbox = outbox_of(journal, sender)
         outbox.add(reports(3))
         await flush(outbox)
@@ -115,7 +115,7 @@ def test_a_batch_is_tried_again_with_the_same_id_and_bytes(tmp_path: Path) -> No
 
 def test_a_batch_is_kept_until_it_is_stored(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder(failures=1 << 30)
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder(failures=1 << 30)
         outbox = outbox_of(journal, sender)
         outbox.add(reports(3))
         sending = asyncio.create_task(outbox.run())
@@ -123,8 +123,8 @@ def test_a_batch_is_kept_until_it_is_stored(tmp_path: Path) -> None:
             await asyncio.sleep(0)
         sending.cancel()
         journal.close()
-        journal = Journal(tmp_path, unix_milliseconds=5)
-        assert len(journal.load().batches) == 1
+        journal = Journal(tmp_path, incarnation="r5")
+        assert len(journal.left.batches) == 1
         journal.close()
 
     run(scenario())
@@ -132,7 +132,7 @@ def test_a_batch_is_kept_until_it_is_stored(tmp_path: Path) -> None:
 
 def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder()
         outbox = outbox_of(journal, sender)
         outbox.add(reports(2))
         await journal.sync()
@@ -140,16 +140,16 @@ def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tm
         await journal.sync()
         journal.close()
 
-        journal = Journal(tmp_path, unix_milliseconds=5)
-        assert journal.incarnation == 6
+        journal = Journal(tmp_path, incarnation="r6")
+        assert (journal.incarnation, journal.lineage) == ("r6", ("r5",))
         outbox = outbox_of(journal, sender)
         outbox.add([Succeeded(task=TaskId("new"), attempt=1, at=Instant(1))])
         await flush(outbox)
-        assert [one for one, _ in sender.stored] == ["w1-5-1", "w1-5-2", "w1-6-1"]
+        assert [one for one, _ in sender.stored] == ["w1-r5-1", "w1-r5-2", "w1-r6-1"]
         journal.close()
 
-        journal = Journal(tmp_path, unix_milliseconds=5)
-        assert journal.load().batches == []
+        journal = Journal(tmp_path, incarnation="r7")
+        assert journal.left.batches == []
         journal.close()
 
     run(scenario())
@@ -157,7 +157,7 @@ def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tm
 
 def test_the_journal_keeps_the_memory_of_slots_and_its_birth(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal = Journal(tmp_path, incarnation="r5")
         kept = Remembered(
             position=Position(9),
             task=TaskId("t"),
@@ -168,12 +168,12 @@ def test_the_journal_keeps_the_memory_of_slots_and_its_birth(tmp_path: Path) -> 
         journal.write_memory(MemoryChanges(slots=[(3, kept)], live=[]))
         await journal.sync()
         journal.close()
-        journal = Journal(tmp_path, unix_milliseconds=99)
-        left = journal.load()
+        journal = Journal(tmp_path, incarnation="r99")
+        left = journal.left
         assert msgspec.json.encode(left.slots[3]) == msgspec.json.encode(kept)
-        assert (journal.born, journal.incarnation) == (5, 99)
+        assert (journal.incarnation, journal.lineage) == ("r99", ("r5",))
         with pytest.raises(DirectoryInUseError):
-            Journal(tmp_path, unix_milliseconds=100)
+            Journal(tmp_path, incarnation="r100")
         journal.close()
 
     run(scenario())
@@ -181,7 +181,7 @@ def test_the_journal_keeps_the_memory_of_slots_and_its_birth(tmp_path: Path) -> 
 
 def test_waiting_for_the_disk_together_costs_few_commits(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal, commits = Journal(tmp_path, unix_milliseconds=5), 0
+        journal, commits = Journal(tmp_path, incarnation="r5"), 0
 
         def count() -> None:
             nonlocal commits
@@ -196,7 +196,9 @@ def test_waiting_for_the_disk_together_costs_few_commits(tmp_path: Path) -> None
 
         await asyncio.gather(*(one(slot) for slot in range(100)))
         assert commits <= 3
-        assert len(journal.load().slots) == 100
+        journal.close()
+        journal = Journal(tmp_path, incarnation="r6")
+        assert len(journal.left.slots) == 100
         journal.close()
 
     run(scenario())
@@ -213,7 +215,7 @@ def disk_full(*_: object) -> None:
 
 def test_a_journal_that_failed_writes_nothing_that_came_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal = Journal(tmp_path, incarnation="r5")
         journal.write_memory(kept_slots(1))
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "_commit", disk_full)
@@ -221,8 +223,8 @@ def test_a_journal_that_failed_writes_nothing_that_came_later(tmp_path: Path, mo
                 await journal.sync()
         journal.write_memory(kept_slots(2))  # there is room again; what came before is missing for ever
         journal.close()
-        journal = Journal(tmp_path, unix_milliseconds=6)
-        assert journal.load().slots == {}, "it is as it was when the disk failed"
+        journal = Journal(tmp_path, incarnation="r6")
+        assert journal.left.slots == {}, "it is as it was when the disk failed"
         journal.close()
 
     run(scenario())
@@ -238,7 +240,7 @@ def test_a_failure_that_nobody_waited_for_is_not_forgotten(tmp_path: Path, monke
         disk_full()
 
     async def scenario() -> None:
-        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal = Journal(tmp_path, incarnation="r5")
         journal.write_memory(kept_slots(1))
         with monkeypatch.context() as patch:
             patch.setattr(Journal, "_commit", fail_late)
@@ -264,14 +266,14 @@ def test_reports_that_an_earlier_run_could_not_send_count_against_the_limit(
     monkeypatch.setattr("taskyard.agent.outbox.OUTBOX_REPORTS_MAX", 450)
 
     async def scenario() -> None:
-        journal = Journal(tmp_path, unix_milliseconds=5)
+        journal = Journal(tmp_path, incarnation="r5")
         outbox = outbox_of(journal, Recorder())
         outbox.add(reports(449))
         await journal.sync()
         assert not outbox.full
         journal.close()
 
-        journal, sender = Journal(tmp_path, unix_milliseconds=6), Recorder()
+        journal, sender = Journal(tmp_path, incarnation="r6"), Recorder()
         outbox = outbox_of(journal, sender)
         assert not outbox.full
         outbox.add(reports(1))
@@ -290,7 +292,7 @@ def test_progress_is_left_out_of_a_full_outbox_and_ends_are_not(
     monkeypatch.setattr("taskyard.agent.outbox.OUTBOX_REPORTS_MAX", 2)
 
     async def scenario() -> None:
-        journal, sender = Journal(tmp_path, unix_milliseconds=5), Recorder()
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder()
         outbox = outbox_of(journal, sender)
         outbox.add(reports(2))
         outbox.add([Progressed(task=TaskId("t"), attempt=1, at=Instant(1), progress=50)])
@@ -304,7 +306,7 @@ def test_progress_is_left_out_of_a_full_outbox_and_ends_are_not(
 
 def test_a_journal_that_was_cut_off_anywhere_opens_with_what_was_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
-        journal = Journal(tmp_path / "whole", unix_milliseconds=5)
+        journal = Journal(tmp_path / "whole", incarnation="r5")
         for slot in range(5):
             journal.write_memory(kept_slots(slot))
             await journal.sync()
@@ -315,8 +317,9 @@ def test_a_journal_that_was_cut_off_anywhere_opens_with_what_was_whole(tmp_path:
             copy.mkdir()
             (copy / "journal.sqlite").write_bytes((tmp_path / "whole" / "journal.sqlite").read_bytes())
             (copy / "journal.sqlite-wal").write_bytes(log[:kept] + b"\x55" * 100)
-            torn = Journal(copy, unix_milliseconds=6)
-            slots = torn.load().slots
+            (copy / "journal.mark").write_text("1")  # a mark that the same loss of power left behind
+            torn = Journal(copy, incarnation="r6")
+            slots = torn.left.slots
             assert list(slots) == list(range(len(slots)))
             found.append(len(slots))
             torn.close()
@@ -327,7 +330,74 @@ def test_a_journal_that_was_cut_off_anywhere_opens_with_what_was_whole(tmp_path:
     run(scenario())
 
 
-def test_a_journal_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_journal_that_is_none_is_set_aside_and_a_new_one_begins(tmp_path: Path) -> None:
     (tmp_path / "journal.sqlite").write_bytes(b"no database" * 100)
-    with pytest.raises(JournalError, match=r"journal\.sqlite: file is not a database"):
-        Journal(tmp_path, unix_milliseconds=5)
+    journal = Journal(tmp_path, incarnation="r5")
+    assert (journal.lineage, journal.left.slots) == ((), {})
+    assert (tmp_path / "journal.sqlite.damaged").read_bytes().startswith(b"no database")
+    journal.close()
+
+
+def test_a_journal_that_is_cut_in_half_begins_anew(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal = Journal(tmp_path, incarnation="r5")
+        for slot in range(100):
+            journal.write_memory(kept_slots(slot))
+            await journal.sync()
+        halves = {}
+        for name in ("journal.sqlite", "journal.sqlite-wal"):
+            data = (tmp_path / name).read_bytes()
+            halves[name] = data[: len(data) // 2]
+        journal.close()
+        for name, data in halves.items():
+            (tmp_path / name).write_bytes(data)
+        journal = Journal(tmp_path, incarnation="r6")
+        assert (journal.lineage, journal.left.slots) == ((), {})
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_journal_that_was_put_back_begins_anew_and_keeps_what_is_unsent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, incarnation="r5"), Recorder(failures=1 << 30)
+        outbox_of(journal, sender).add(reports(1))
+        journal.write_memory(kept_slots(1))
+        await journal.sync()
+        journal.close()
+        earlier = (tmp_path / "journal.sqlite").read_bytes()
+        journal = Journal(tmp_path, incarnation="r6")
+        journal.write_memory(kept_slots(2))
+        await journal.sync()
+        journal.close()
+        (tmp_path / "journal.sqlite").write_bytes(earlier)
+        journal = Journal(tmp_path, incarnation="r7")
+        assert (journal.lineage, journal.left.slots, len(journal.left.batches)) == ((), {}, 1)
+        journal.close()
+        journal = Journal(tmp_path, incarnation="r8")
+        assert journal.lineage == ("r7",), "from then on it is a journal as any other"
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_journal_of_the_first_format_is_taken_over(tmp_path: Path) -> None:
+    database = sqlite3.connect(tmp_path / "journal.sqlite", isolation_level=None)
+    database.executescript("""
+        CREATE TABLE meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
+        CREATE TABLE slots (slot INTEGER PRIMARY KEY, record BLOB NOT NULL);
+        CREATE TABLE live (position INTEGER PRIMARY KEY, record BLOB NOT NULL);
+        CREATE TABLE outbox (incarnation INTEGER, number INTEGER, payload BLOB NOT NULL,
+                             PRIMARY KEY (incarnation, number)) WITHOUT ROWID;
+        INSERT INTO meta VALUES ('format', 1), ('incarnation', 1795272353582), ('born', 17);
+    """)
+    record = msgspec.json.encode(kept_slots(3).slots[0][1])
+    database.execute("INSERT INTO slots VALUES (3, ?)", (record,))
+    database.executemany("INSERT INTO outbox VALUES (?, ?, ?)", [(9, 1, b'{"reports":[]}'), (8, 2, b'{"reports":[]}')])
+    database.close()
+
+    journal = Journal(tmp_path, incarnation="r5")
+    assert journal.lineage == (1795272353582,)
+    assert [batch[:2] for batch in journal.left.batches] == [("8", 2), ("9", 1)]
+    assert list(journal.left.slots) == [3]
+    journal.close()

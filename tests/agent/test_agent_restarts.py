@@ -6,7 +6,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import nats.errors
 import pytest
 from host_processes import is_running
@@ -15,10 +14,7 @@ from taskyard.agent import clock
 from taskyard.agent.app import SELF_FENCE_SECONDS
 from taskyard.agent.errors import JournalError
 from taskyard.agent.journal import Journal
-from taskyard.agent.stopping import retries
-from taskyard.contracts.agent_protocol import Assignment, Failed, Started, Succeeded
-from taskyard.contracts.kinds import KINDS
-from taskyard.contracts.values import Position, TaskId
+from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 
 
 def read_pid(path: Path) -> int:
@@ -182,19 +178,3 @@ def test_an_agent_that_cannot_write_its_journal_ends_and_what_runs_goes_on(harne
 
 def fail(*_: object) -> None:
     raise sqlite3.OperationalError("disk I/O error")
-
-
-def test_what_must_not_be_repeated_elsewhere_goes_on_without_contact() -> None:
-    def one(kind: str) -> Assignment:
-        return Assignment(
-            position=Position(1),
-            task=TaskId("t"),
-            attempt=1,
-            slot=0,
-            incarnation=1,
-            kind=kind,
-            input=msgspec.Raw(b"null"),
-            timeout_seconds=1.0,
-        )
-
-    assert [kind for kind in KINDS if not retries(one(kind))] == ["plan_and_apply"]

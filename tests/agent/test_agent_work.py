@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import nats.errors
+import pytest
 from host_processes import is_running
 
 from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
@@ -252,18 +254,19 @@ def test_a_slot_whose_process_lives_takes_nothing_newer(harness: Any) -> None:
     harness.run_with_agent(scenario)
 
 
-def test_another_incarnation_is_declined(harness: Any) -> None:
+def test_what_is_meant_for_another_incarnation_is_not_answered_since_that_one_has_to(harness: Any) -> None:
     async def scenario(d: Any) -> None:
         one = d.assignment("noop")
-        assert (await d.assign(one, incarnation=d.incarnation - 1))[0].outcome == "declined"
+        with pytest.raises(nats.errors.TimeoutError):
+            await d.assign(one, incarnation="r-of-another", timeout_seconds=0.5)
         assert await d.reports(one.task) == []
 
     harness.run_with_agent(scenario)
 
 
-def test_an_assignment_older_than_the_journal_is_lost(harness: Any) -> None:
+def test_an_assignment_to_a_run_with_another_journal_is_lost(harness: Any) -> None:
     async def scenario(d: Any) -> None:
-        one = d.assignment("noop", incarnation=d.incarnation - 1)
+        one = d.assignment("noop", incarnation="r-of-another")
         assert (await d.assign(one))[0].outcome == "lost"
 
     harness.run_with_agent(scenario)

@@ -10,7 +10,8 @@ from taskyard.contracts.agent_protocol import (
     ACCEPTED,
     DECLINED,
     LOST,
-    REASON_INCARNATION,
+    SEEN_ACCEPTED,
+    SEEN_STARTED,
     Assignment,
     AssignRequest,
     Cancel,
@@ -23,16 +24,14 @@ from taskyard.contracts.agent_protocol import (
 from taskyard.contracts.events import Changes
 from taskyard.contracts.values import Instant, Position, TaskId
 
-BORN = 100
-INCARNATION = 200
+INCARNATION, BEFORE, OTHER = "r2", "r1", "r9"
 NOW = Instant(7)
 PROCESS = ProcessIdentity(pid=4711, start_ticks=5, boot="b")
 
 
 def memory(*, remembered: dict[int, Remembered] | None = None, live: list[Live] | None = None) -> SlotMemory:
     return SlotMemory(
-        born=BORN,
-        incarnation=INCARNATION,
+        lineage=(INCARNATION, BEFORE),
         slot_count=2,
         kinds=("command", "noop", "plan_and_apply"),
         remembered=remembered or {},
@@ -65,10 +64,8 @@ def a_cancel(position: int, **changes: Any) -> Cancel:
     return Cancel(**(values | changes))
 
 
-def assign(
-    slots: SlotMemory, *assignments: Assignment, incarnation: int = INCARNATION, refusal: str | None = None
-) -> Decision:
-    return slots.assign(AssignRequest(incarnation=incarnation, assignments=assignments), now=NOW, refusal=refusal)
+def assign(slots: SlotMemory, *assignments: Assignment, refusal: str | None = None) -> Decision:
+    return slots.assign(AssignRequest(incarnation=INCARNATION, assignments=assignments), now=NOW, refusal=refusal)
 
 
 def outcomes(decision: Decision) -> list[str]:
@@ -114,15 +111,6 @@ def test_an_equal_position_that_ended_has_its_end_reported_again() -> None:
     assert assign(slots, an_assignment(1)).reports == [succeeded(1)]
 
 
-def test_an_equal_position_is_answered_also_for_another_incarnation() -> None:
-    slots = memory()
-    assign(slots, an_assignment(1))
-    slots.ended(Position(1), succeeded(1))
-    decision = assign(slots, an_assignment(1), incarnation=INCARNATION - 1)
-    assert outcomes(decision) == [ACCEPTED]
-    assert decision.reports == [succeeded(1)]
-
-
 def test_an_older_position_is_declined() -> None:
     slots = memory()
     assign(slots, an_assignment(2))
@@ -162,18 +150,24 @@ def test_what_cannot_begin_is_declined_and_stays_so(changes: dict[str, Any], req
     assert outcomes(assign(slots, an_assignment(1, **changes))) == [DECLINED]
 
 
-@pytest.mark.parametrize("incarnation", [INCARNATION - 1, INCARNATION + 1])
-def test_a_request_for_another_incarnation_is_declined_and_may_come_again(incarnation: int) -> None:
+def test_an_assignment_to_a_run_that_had_another_journal_is_lost() -> None:
+    assert outcomes(assign(memory(), an_assignment(1, incarnation=OTHER))) == [LOST]
+    assert outcomes(assign(memory(), an_assignment(1, incarnation=BEFORE))) == [ACCEPTED]
+
+
+@pytest.mark.parametrize("seen", [SEEN_ACCEPTED, SEEN_STARTED])
+def test_an_attempt_that_the_log_has_seen_and_the_worker_does_not_remember_is_lost_and_never_begins(seen: str) -> None:
     slots = memory()
-    decision = assign(slots, an_assignment(1), incarnation=incarnation)
-    assert [(answer.outcome, answer.reason) for answer in decision.answers] == [(DECLINED, REASON_INCARNATION)]
-    assert outcomes(assign(slots, an_assignment(1))) == [ACCEPTED]
+    decision = assign(slots, an_assignment(1, seen=seen))
+    assert (outcomes(decision), decision.begin) == ([LOST], [])
+    assert assign(slots, an_assignment(2)).begin != []
 
 
-def test_an_assignment_before_the_birth_of_the_journal_is_lost() -> None:
-    decision = assign(memory(), an_assignment(1, incarnation=BORN - 1))
-    assert outcomes(decision) == [LOST]
-    assert outcomes(assign(memory(), an_assignment(1, incarnation=BORN))) == [ACCEPTED]
+def test_an_attempt_that_is_remembered_is_answered_however_far_the_log_has_seen_it() -> None:
+    slots = memory()
+    assign(slots, an_assignment(1))
+    decision = assign(slots, an_assignment(1, seen=SEEN_STARTED))
+    assert (outcomes(decision), decision.begin) == ([ACCEPTED], [])
 
 
 @pytest.mark.parametrize("seen", ["accepted", "started"])

@@ -33,7 +33,7 @@ class Api(BaseHTTPRequestHandler):
         """The log holds only what the program itself says."""
 
     def do_GET(self) -> None:
-        joined = {"status": "active", "incarnation": 2**62}
+        joined = {"status": "active", "joined_at": "2999-01-01T00:00:00Z"}
         workers = [{"id": f"worker-{number}", **joined} for number in range(1, 10)]
         leaders = dict.fromkeys(("scheduler", "slot_allocator", "dispatcher"), "fake-1")
         body = json.dumps({"items": workers, "leaders": leaders}).encode()

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 from taskyard.dev.readiness import what_is_missing
 
 LEADERS = {"scheduler": "s-1", "slot_allocator": "a-1", "dispatcher": "d-1"}
-BEGUN = 1_000
+BEGUN = datetime(2026, 1, 1, 0, 0, 10, tzinfo=UTC)
 
 
 class Api:
@@ -20,7 +21,9 @@ class Api:
     def __init__(self) -> None:
         self.status = 200
         self.readiness: dict[str, Any] = {"leaders": LEADERS}
-        self.workers: list[dict[str, Any]] = [{"id": "worker-1", "status": "active", "incarnation": BEGUN}]
+        self.workers: list[dict[str, Any]] = [
+            {"id": "worker-1", "status": "active", "joined_at": "2026-01-01T00:00:10Z"}
+        ]
         api = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -39,7 +42,7 @@ class Api:
 
     def missing(self) -> str | None:
         url = f"http://127.0.0.1:{self.server.server_port}"
-        return what_is_missing(url, "token", ["worker-1"], incarnation_min=BEGUN)
+        return what_is_missing(url, "token", ["worker-1"], joined_since=BEGUN)
 
 
 @pytest.fixture
@@ -70,9 +73,9 @@ def test_somebody_must_lead_everywhere(api: Api) -> None:
 @pytest.mark.parametrize(
     "worker",
     [
-        {"id": "worker-2", "status": "active", "incarnation": BEGUN},
-        {"id": "worker-1", "status": "lost", "incarnation": BEGUN},
-        {"id": "worker-1", "status": "active", "incarnation": BEGUN - 1},
+        {"id": "worker-2", "status": "active", "joined_at": "2026-01-01T00:00:10Z"},
+        {"id": "worker-1", "status": "lost", "joined_at": "2026-01-01T00:00:10Z"},
+        {"id": "worker-1", "status": "active", "joined_at": "2026-01-01T00:00:09Z"},
     ],
     ids=["another", "lost", "killed before this run"],
 )
@@ -84,4 +87,4 @@ def test_every_worker_must_have_joined_in_this_run(api: Api, worker: dict[str, A
 def test_an_api_that_is_not_there_is_missing(api: Api) -> None:
     url = f"http://127.0.0.1:{api.server.server_port}"
     api.server.server_close()
-    assert what_is_missing(url, "token", [], incarnation_min=0) == "the API does not answer yet"
+    assert what_is_missing(url, "token", [], joined_since=BEGUN) == "the API does not answer yet"

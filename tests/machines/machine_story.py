@@ -17,6 +17,7 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     WorkerJoined,
+    WorkerLost,
     decode_event,
 )
 from taskyard.contracts.kinds import KINDS
@@ -60,16 +61,27 @@ def submitted(task: TaskId = A, kind: str = "noop", **fields: Any) -> TaskSubmit
     return TaskSubmitted(task=task, kind=kind, **(values | fields))
 
 
+def run(number: int) -> str:
+    """The incarnation of a worker's first, second, … run."""
+    return f"r{number}"
+
+
 def joined(worker: str = "w1", incarnation: int = 1, **fields: Any) -> WorkerJoined:
     """A worker with the default template that can run every kind."""
     values: dict[str, Any] = {"pool": "default", "slots": PLANS_AND_ANY, "kinds": tuple(sorted(KINDS))}
-    return WorkerJoined(worker=worker, incarnation=incarnation, **(values | fields))
+    before = run(incarnation - 1) if incarnation > 1 else None
+    return WorkerJoined(worker=worker, incarnation=run(incarnation), **({"continues": before} | values | fields))
+
+
+def lost(worker: str = "w1", incarnation: int = 1) -> WorkerLost:
+    """The worker is lost."""
+    return WorkerLost(worker=worker, incarnation=run(incarnation))
 
 
 def assigned(
     task: TaskId = A, attempt: int = 1, slot: int = 0, worker: str = "w1", incarnation: int = 1
 ) -> SlotAssigned:
-    return SlotAssigned(task=task, attempt=attempt, worker=worker, incarnation=incarnation, slot=slot)
+    return SlotAssigned(task=task, attempt=attempt, worker=worker, incarnation=run(incarnation), slot=slot)
 
 
 class Like:

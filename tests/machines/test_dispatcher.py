@@ -3,11 +3,10 @@
 from typing import Any
 
 import pytest
-from machine_story import START, A, B, Like, Story, assigned, joined, submitted
+from machine_story import START, A, B, Like, Story, assigned, joined, run, submitted
 from msgspec import Raw
 
 from taskyard.contracts.agent_protocol import (
-    REASON_INCARNATION,
     AnyReport,
     AssignAnswer,
     Failed,
@@ -47,7 +46,7 @@ from taskyard.dispatcher.state import TIMEOUT_SLACK_SECONDS
 
 ERROR = TaskError(code="exit", message="1")
 CANCEL = TaskStopRequested(task=A, cause="cancel", by="alice")
-LOST = WorkerLost(worker="w1", incarnation=1)
+LOST = WorkerLost(worker="w1", incarnation=run(1))
 DISPATCHED = TaskDispatched(task=A, attempt=1)
 STARTED = TaskStarted(task=A, attempt=1)
 STARTED_HERE = Like(TaskStarted, task=A, attempt=1)
@@ -90,9 +89,9 @@ def test_an_assignment_is_sent_to_its_agent_and_accepted() -> None:
     story = Delivering().with_attempt("command", timeout_seconds=7, input=Raw(b'{"argv":["a"]}'))
 
     send = story.sends()
-    assert (send.agent, send.incarnation) == ("w1", 1)
+    assert (send.agent, send.incarnation) == ("w1", run(1))
     (sent,) = send.assignments
-    assert (sent.task, sent.attempt, sent.slot, sent.incarnation, sent.kind) == (A, 1, 0, 1, "command")
+    assert (sent.task, sent.attempt, sent.slot, sent.incarnation, sent.kind) == (A, 1, 0, run(1), "command")
     assert (sent.timeout_seconds, sent.apply, bytes(sent.input)) == (7, False, b'{"argv":["a"]}')
     assert sent.position == story.record().assigned
 
@@ -175,14 +174,6 @@ def test_a_declined_assignment_was_not_delivered() -> None:
     story = Delivering().with_attempt()
 
     story.when(answered(story.sends(), "declined", "leaving")).then(NotDelivered(task=A, attempt=1, reason="leaving"))
-
-
-def test_one_declined_for_its_incarnation_is_sent_again() -> None:
-    story = Delivering().with_attempt()
-
-    story.when(answered(story.sends(), "declined", REASON_INCARNATION)).then_nothing()
-
-    assert story.after(RESEND_SECONDS).sends().assignments[0].task == A
 
 
 def test_an_attempt_that_was_accepted_and_is_then_declined_is_lost() -> None:
@@ -456,7 +447,13 @@ def test_nothing_is_sent_for_what_is_held_until_its_worker_joins() -> None:
 
     send = story.sends()
     (sent,) = send.assignments
-    assert (send.incarnation, sent.incarnation, sent.attempt, sent.apply, sent.plan_attempt) == (2, 1, 2, True, 1)
+    assert (send.incarnation, sent.incarnation, sent.attempt, sent.apply, sent.plan_attempt) == (
+        run(2),
+        run(1),
+        2,
+        True,
+        1,
+    )
 
 
 @pytest.mark.parametrize("begins", [held, lambda: held().successor()], ids=["leader", "new leader"])
@@ -529,7 +526,7 @@ def test_a_worker_that_comes_as_another_incarnation_is_asked_what_it_still_has(p
 
     send = story.given(joined(incarnation=2)).sends()
 
-    assert (send.incarnation, send.assignments[0].incarnation, send.assignments[0].attempt) == (2, 1, 1)
+    assert (send.incarnation, send.assignments[0].incarnation, send.assignments[0].attempt) == (run(2), run(1), 1)
     story.when(NobodyListened(request=send)).then_nothing()
 
 
@@ -570,7 +567,7 @@ def test_a_snapshot_of_a_snapshot_is_the_same() -> None:
 
 def test_deadlines_of_attempts_that_are_over_do_not_pile_up() -> None:
     story = Delivering().given(
-        WorkerJoined(worker="w1", incarnation=1, pool="default", slots=(("any",),), kinds=("noop",))
+        WorkerJoined(worker="w1", incarnation=run(1), pool="default", slots=(("any",),), kinds=("noop",))
     )
     for attempt in range(1, 3_000):
         story.given(submitted(), TaskScheduled(task=A), assigned(attempt=attempt))

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_story import A, B, C, Like, assigned, joined, submitted, task_id
+from machine_story import A, B, C, Like, assigned, joined, run, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import BODIES, Answer
@@ -425,7 +425,7 @@ def test_only_a_worker_of_the_pool_is_drained() -> None:
 def test_a_worker_that_is_lost_and_keeps_a_slot_cannot_be_drained() -> None:
     """An apply under way is held, and its slot with it."""
     story = with_plan().given(ApplyConfirmed(task=A, attempt=1, by="alice"), assigned(attempt=2))
-    story.given(TaskDispatched(task=A, attempt=2), WorkerLost(worker="w1", incarnation=1))
+    story.given(TaskDispatched(task=A, attempt=2), WorkerLost(worker="w1", incarnation=run(1)))
 
     story.when(story.said("drain", {"worker": "w1"}, "root")).then(
         Like(CommandRejected, status=409, code="worker_lost")
@@ -437,7 +437,7 @@ def test_a_drain_that_comes_behind_the_loss_of_its_worker_is_told_so() -> None:
     story = Commands().given(joined("w1"))
 
     decided = story.decide(story.said("drain", {"worker": "w1"}, "root")).events
-    story.given(WorkerLost(worker="w1", incarnation=1), *decided)
+    story.given(WorkerLost(worker="w1", incarnation=run(1)), *decided)
 
     (answer,) = story.answers()
     assert (answer.code, answer.error) == (409, "worker_lost")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_story import A, B, C, Like, assigned, joined, submitted
+from machine_story import A, B, C, Like, assigned, joined, run, submitted
 from scheduler_story import Commands
 
 from taskyard.contracts.events import (
@@ -136,7 +136,7 @@ def test_an_apply_that_was_not_delivered_goes_on_when_its_delay_is_over() -> Non
 
 
 def test_an_answer_for_an_earlier_plan_does_not_hold_it_back_for_ever() -> None:
-    story = with_plan().given(WorkerLost(worker="w1", incarnation=1), joined("w2", **FOUR_SLOTS))
+    story = with_plan().given(WorkerLost(worker="w1", incarnation=run(1)), joined("w2", **FOUR_SLOTS))
     story.when().then(TaskScheduled(task=A))
     story.given(assigned(A, 2, worker="w2"), TaskPlanned(task=A, attempt=2, changes=Changes()))
     story.given(ApplyConfirmed(task=A, attempt=2, by="bob"))

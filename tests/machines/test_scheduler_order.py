@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machine_story import A, B, C, D, Like, assigned, joined, submitted, task_id
+from machine_story import A, B, C, D, Like, assigned, joined, run, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.events import (
@@ -101,7 +101,7 @@ def test_what_waits_for_a_busy_slot_keeps_nobody_from_an_idle_one() -> None:
         joined(slots=(("any",), ("plan",))), joined("w2", slots=(("any",),)), submitted(A), submitted(B)
     )
     story.when().then(*scheduled(A, B))
-    story.given(assigned(A), WorkerLost(worker="w2", incarnation=1), submitted(C, "plan"))
+    story.given(assigned(A), WorkerLost(worker="w2", incarnation=run(1)), submitted(C, "plan"))
     story.when().then(*scheduled(C))
 
 
@@ -124,8 +124,8 @@ def test_a_kind_that_no_slot_of_the_pool_takes_keeps_nobody_waiting() -> None:
 @pytest.mark.parametrize(
     "event",
     [
-        WorkerSuspected(worker="w1", incarnation=1),
-        WorkerLost(worker="w1", incarnation=1),
+        WorkerSuspected(worker="w1", incarnation=run(1)),
+        WorkerLost(worker="w1", incarnation=run(1)),
         WorkerDrainRequested(pool="default", worker="w1", by="root"),
     ],
     ids=["suspect", "lost", "draining"],
@@ -137,10 +137,10 @@ def test_slots_of_a_worker_that_takes_nothing_new_are_none(event: Any) -> None:
 
 
 def test_a_worker_that_recovers_counts_again() -> None:
-    story = Commands().given(joined(), WorkerSuspected(worker="w1", incarnation=1), submitted())
+    story = Commands().given(joined(), WorkerSuspected(worker="w1", incarnation=run(1)), submitted())
     story.when().then_nothing()
 
-    story.given(WorkerRecovered(worker="w1", incarnation=1)).when().then(*scheduled(A))
+    story.given(WorkerRecovered(worker="w1", incarnation=run(1))).when().then(*scheduled(A))
 
 
 def test_another_pools_slots_are_another_pools() -> None:
@@ -305,7 +305,7 @@ def test_a_run_that_must_plan_again_goes_before_more_urgent_work() -> None:
     story.when().then(*scheduled(A))
     story.given(assigned(A), TaskPlanned(task=A, attempt=1, changes=PLAN), submitted(B, "plan_and_apply", priority=1))
 
-    story.given(submitted(C, priority=1), WorkerLost(worker="w1", incarnation=1), joined("w2", **ONE))
+    story.given(submitted(C, priority=1), WorkerLost(worker="w1", incarnation=run(1)), joined("w2", **ONE))
 
     story.when().then(*scheduled(A))
 
@@ -313,7 +313,7 @@ def test_a_run_that_must_plan_again_goes_before_more_urgent_work() -> None:
 def test_a_held_run_keeps_its_workspace_until_a_person_ends_it() -> None:
     story = workspace()
     story.when()
-    story.given(assigned(A), TaskStarted(task=A, attempt=1), WorkerLost(worker="w1", incarnation=1), joined("w2"))
+    story.given(assigned(A), TaskStarted(task=A, attempt=1), WorkerLost(worker="w1", incarnation=run(1)), joined("w2"))
     story.when().then_nothing()
 
     story.when(story.said("force-stop", {"task": A, "reason": "burnt"}, "root"))

@@ -1,7 +1,7 @@
 """What the scheduler does because time passes: delays, tries, starts that come too late, plans that nobody answers."""
 
 import pytest
-from machine_story import A, B, Like, assigned, joined, submitted
+from machine_story import A, B, Like, assigned, joined, run, submitted
 from scheduler_story import Commands
 
 from taskyard.contracts.events import (
@@ -87,7 +87,7 @@ def test_a_delivery_that_failed_waits_five_seconds() -> None:
 def test_what_a_lost_worker_had_is_tried_at_once_elsewhere() -> None:
     story = Commands().given(joined(), joined("w2"), submitted(), TaskScheduled(task=A), assigned())
 
-    story.given(WorkerLost(worker="w1", incarnation=1)).when().then(TaskScheduled(task=A))
+    story.given(WorkerLost(worker="w1", incarnation=run(1))).when().then(TaskScheduled(task=A))
 
 
 # -- starts that come too late -----------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_an_answered_plan_does_not_expire() -> None:
 
 def test_a_second_plan_has_its_own_day() -> None:
     story = planned(Commands())
-    story.after(DAY_SECONDS - 1).given(WorkerLost(worker="w1", incarnation=1), joined("w2"))
+    story.after(DAY_SECONDS - 1).given(WorkerLost(worker="w1", incarnation=run(1)), joined("w2"))
     story.when().then(TaskScheduled(task=A))
     story.given(assigned(attempt=2, worker="w2"), TaskPlanned(task=A, attempt=2, changes=Changes()))
 

@@ -15,6 +15,8 @@ from machine_story import (
     Story,
     assigned,
     joined,
+    lost,
+    run,
     submitted,
     task_id,
 )
@@ -48,7 +50,7 @@ from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
 
 KINDS = ("command", "noop", "plan", "plan_and_apply")
-SUSPECTED, LOST = WorkerSuspected(worker="w1", incarnation=1), WorkerLost(worker="w1", incarnation=1)
+SUSPECTED, LOST = WorkerSuspected(worker="w1", incarnation=run(1)), lost()
 
 
 class Slots(Story):
@@ -65,7 +67,7 @@ class Slots(Story):
         """A heartbeat that is heard now."""
         values: dict[str, Any] = {"pool": "default", "slots": PLANS_AND_ANY, "kinds": KINDS}
         return HeartbeatSeen(
-            agent=worker, at=self.now, heartbeat=Heartbeat(incarnation=incarnation, **(values | fields))
+            agent=worker, at=self.now, heartbeat=Heartbeat(incarnation=run(incarnation), **(values | fields))
         )
 
     def slots(self) -> list[tuple[TaskId, str, int]]:
@@ -241,7 +243,7 @@ def test_a_worker_that_speaks_for_the_first_time_has_joined() -> None:
     story = Slots()
 
     story.when(story.heard()).then(
-        WorkerJoined(worker="w1", incarnation=1, pool="default", slots=PLANS_AND_ANY, kinds=KINDS)
+        WorkerJoined(worker="w1", incarnation=run(1), pool="default", slots=PLANS_AND_ANY, kinds=KINDS)
     )
     story.when(story.heard(), story.heard()).then_nothing()
 
@@ -261,18 +263,50 @@ def test_slots_of_a_worker_are_given_in_the_commit_after_its_joining() -> None:
     assert story.slots() == [(A, "w1", 0)]
 
 
-def test_an_older_incarnation_is_not_heard() -> None:
-    story = Slots().given(joined(incarnation=5))
+def test_an_incarnation_that_was_replaced_never_joins_again() -> None:
+    story = Slots().given(joined(), lost(), joined(incarnation=2, continues=None))
 
-    story.when(story.heard(incarnation=4)).then_nothing()
+    story.when(story.heard(incarnation=1)).then_nothing()
 
 
-def test_a_newer_incarnation_joins_in_the_olds_place_and_what_that_held_stays_held() -> None:
+def test_a_run_that_follows_joins_in_the_place_of_the_one_before_and_what_that_held_stays_held() -> None:
     story = Slots().given(joined()).scheduled(A).when()
 
-    story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=2))
+    story.when(story.heard(incarnation=2, follows=(run(1),))).then(
+        Like(WorkerJoined, incarnation=run(2), continues=run(1))
+    )
     story.scheduled(B).when().then_nothing()
     story.given(AttemptSucceeded(task=A, attempt=1)).when().then(assigned(B, incarnation=2))
+
+
+def test_a_new_journal_in_the_same_place_answers_for_what_was_there() -> None:
+    story = Slots().given(joined(place="here"))
+
+    story.when(story.heard(incarnation=2, place="here")).then(Like(WorkerJoined, continues=run(1)))
+
+
+def test_another_host_of_the_name_has_to_wait_until_the_one_that_is_there_is_lost() -> None:
+    story = Slots().given(joined(place="here"))
+    story.when(story.heard(incarnation=2, place="there")).then_nothing()
+
+    story.given(lost())
+    story.when(story.heard(incarnation=2, place="there")).then(Like(WorkerJoined, incarnation=run(2), continues=None))
+
+
+def test_another_host_of_the_name_does_not_keep_the_one_that_is_there_alive() -> None:
+    story = Slots().given(joined(place="here"))
+    for _ in range(int(LOST_SECONDS)):
+        story.after(1).when(story.heard(incarnation=2, place="there"))
+
+    assert Like(WorkerLost, incarnation=run(1)) in story.chosen
+
+
+def test_an_incarnation_that_is_far_ahead_burns_no_name() -> None:
+    story = Slots().given(joined(), lost())
+    story.when(story.heard(incarnation=10**30)).then(Like(WorkerJoined))
+
+    story.given(lost(incarnation=10**30))
+    story.when(story.heard(incarnation=3)).then(Like(WorkerJoined, incarnation=run(3)))
 
 
 @pytest.mark.parametrize("worker", ["No Name", "", "a.b", "w\n"])
@@ -345,7 +379,7 @@ def test_of_many_that_were_drained_and_lost_the_first_are_forgotten_whole(monkey
     story = Slots()
     for name in ("w1", "w2", "w3"):
         story.given(joined(name), WorkerDrainRequested(pool="default", worker=name, by="root"))
-        story.given(WorkerLost(worker=name, incarnation=1))
+        story.given(lost(name))
 
     assert story.machine.state.fleet.workers.keys() == story.machine.state.joined.keys() == {"w2", "w3"}
 
@@ -354,14 +388,14 @@ def test_a_worker_that_left_and_comes_again_joins_again() -> None:
     story = Slots().given(joined())
     story.when(story.heard(leaving=True)).then(Like(WorkerLost, reason="left"))
 
-    story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=2))
+    story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=run(2)))
 
 
 def test_a_lost_worker_that_is_heard_as_it_was_joins_again() -> None:
     """Only the network had been away; what it held follows from the log, not from the heartbeat."""
     story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
 
-    story.when(story.heard()).then(Like(WorkerJoined, worker="w1", incarnation=1))
+    story.when(story.heard()).then(Like(WorkerJoined, worker="w1", incarnation=run(1)))
     assert story.record().held_slot == ("w1", 0)
     assert story.machine.state.fleet.workers["w1"].busy == {0: A}
 

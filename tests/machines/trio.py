@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from machine_story import LOST_SECONDS, PLANS_AND_ANY, START, SUSPECT_SECONDS, task_id
+from machine_story import LOST_SECONDS, PLANS_AND_ANY, START, SUSPECT_SECONDS, run, task_id
 from msgspec import json
 
 from taskyard.contracts.agent_protocol import (
@@ -27,7 +27,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import Phase, Verdict
 from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import Instant, Position, Role, TaskId, make_position, make_uuid7, seconds
+from taskyard.contracts.values import Incarnation, Instant, Position, Role, TaskId, make_position, make_uuid7, seconds
 from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
@@ -88,17 +88,21 @@ class Agent:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self.incarnation = 1
+        self.runs = [run(1)]
         self.is_there = True
         self.outcomes: dict[int, str] = {}
         self.running: dict[int, Assignment] = {}
         self.ends: dict[int, Any] = {}
         self.applied: list[tuple[TaskId, int | None]] = []
 
+    @property
+    def incarnation(self) -> str:
+        return self.runs[-1]
+
     def answer(self, send: SendAssignments) -> list[AssignAnswer]:
         return [self._answer(each, send.incarnation) for each in send.assignments]
 
-    def _answer(self, each: Assignment, incarnation: int) -> AssignAnswer:
+    def _answer(self, each: Assignment, incarnation: Incarnation) -> AssignAnswer:
         if incarnation != self.incarnation:
             return AssignAnswer(position=each.position, outcome="declined", reason="incarnation")
         if each.position not in self.outcomes:
@@ -113,7 +117,7 @@ class Agent:
         return AssignAnswer(position=each.position, outcome=self.outcomes[each.position])
 
     def restart(self) -> None:
-        self.incarnation += 1
+        self.runs.append(run(len(self.runs) + 1))
         for position in self.running:
             self.outcomes[position] = "lost"
         self.running.clear()
@@ -232,7 +236,13 @@ class Trio:
     def heartbeats(self) -> None:
         for agent in self.agents:
             if agent.is_there:
-                beat = Heartbeat(incarnation=agent.incarnation, pool="default", slots=PLANS_AND_ANY, kinds=KINDS)
+                beat = Heartbeat(
+                    incarnation=agent.incarnation,
+                    pool="default",
+                    slots=PLANS_AND_ANY,
+                    kinds=KINDS,
+                    follows=tuple(reversed(agent.runs[:-1])),
+                )
                 self.cores[1].offer(Offered(HeartbeatSeen(agent=agent.name, at=self.now, heartbeat=beat)))
         self.settle()
 

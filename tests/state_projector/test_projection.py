@@ -256,7 +256,7 @@ def test_a_worker_is_what_its_last_incarnation_is(story: Any) -> None:
     story.join(incarnation=2)
     story.commit(WorkerLost(worker="worker-1", incarnation=1), writer="slot_allocator")
     row = last()
-    assert (row["incarnation"], row["lost"], row["draining"]) == (2, False, False)
+    assert (row["incarnation"], row["lost"], row["draining"]) == ("2", False, False)
 
 
 def test_what_postgresql_cannot_keep_does_not_stop_the_projection(story: Any) -> None:

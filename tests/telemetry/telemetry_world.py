@@ -116,7 +116,7 @@ class World:
             group.create_task(allocator.run(stop, (), self._answer))
             group.create_task(dispatcher.run(stop, (), self._work))
             await until(lambda: all(loop.core.role is LoopRole.LEADER for loop in self.loops.values()))
-            beat = Heartbeat(incarnation=1, pool="default", slots=(("any",),), kinds=("command",))
+            beat = Heartbeat(incarnation="r1", pool="default", slots=(("any",),), kinds=("command",))
             allocator.post(HeartbeatSeen(agent=WORKER, at=allocator.core.now(time.monotonic()), heartbeat=beat))
             yield self
             stop.set()

@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from msgspec import Meta, Raw, Struct
 
 from taskyard.contracts.events import Changes, TaskError
-from taskyard.contracts.values import Instant, Position, TaskId
+from taskyard.contracts.incarnations import IncarnationText
+from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
 
 HEARTBEAT_SECONDS = 2.0
 REPORT_BATCH_MAX = 200
@@ -21,6 +22,8 @@ OUTPUT_CHUNK_BYTES_MAX = 32 * 1024
 PROGRESS_SECONDS_MIN = 5.0
 ASSIGNMENTS_PER_REQUEST_MAX = 200
 AGENT_SLOTS_MAX = 1024
+LINEAGE_MAX = 64
+"""Incarnations of one journal that are told and remembered."""
 MESSAGE_CHARACTERS_MAX = 2048
 
 HEADER_ATTEMPT = "Taskyard-Attempt"
@@ -34,25 +37,40 @@ ACCEPTED, DECLINED, LOST = "accepted", "declined", "lost"
 REASON_NO_SLOT = "the worker has no such slot"
 REASON_NO_KIND = "the worker does not run this kind"
 """Why an assignment is declined however often it comes to this incarnation: what was to be applied there is planned again."""
-REASON_INCARNATION = "incarnation"
-"""Why a request for another incarnation is declined: the one reason that an agent does not remember, so that the same
-assignment may still be accepted when it comes for the right one."""
 
 
 class Message(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """The root of all messages between control plane and agents."""
 
 
-class Heartbeat(Message):
-    """The agent is there. `slots[i]` lists what slot i accepts; `leaving` says it takes nothing new and goes."""
+class LiveAttempt(Message):
+    """An attempt that the agent has taken and that has not ended."""
 
-    incarnation: int
+    position: Position
+    task: TaskId
+    attempt: int
+    slot: int
+
+
+class Heartbeat(Message):
+    """The agent is there. `slots[i]` lists what slot i accepts; `leaving` says it takes nothing new and goes.
+
+    `follows` are the incarnations before this one with the same journal, the last first; `place` tells the folder and the
+    boot of the host that the agent's processes belong to: who begins a journal there has ended what was there before.
+    `live` are the attempts that it has; `reason` says why it takes nothing new for now.
+    """
+
+    incarnation: IncarnationText
     pool: str
     slots: Annotated[tuple[tuple[str, ...], ...], Meta(max_length=AGENT_SLOTS_MAX)]
     kinds: tuple[str, ...]
     labels: dict[str, str] = {}
     leaving: bool = False
     running: int = 0
+    follows: Annotated[tuple[Incarnation, ...], Meta(max_length=LINEAGE_MAX)] = ()
+    place: Annotated[str, Meta(max_length=64)] = ""
+    live: Annotated[tuple[LiveAttempt, ...], Meta(max_length=AGENT_SLOTS_MAX)] = ()
+    reason: Annotated[str, Meta(max_length=MESSAGE_CHARACTERS_MAX)] = ""
 
 
 Seen = Literal["new", "accepted", "started"]
@@ -63,18 +81,20 @@ SEEN_STARTED: Seen = "started"
 
 class Assignment(Message):
     """One attempt for one slot. `incarnation` is the worker's when the slot was assigned; `apply` marks the apply of a
-    plan that this agent made in attempt `plan_attempt`. `seen` is how far the log has seen the attempt: an agent that does
-    not remember one that was accepted, or has started, has lost its memory of it, and must not begin it again.
+    plan that this agent made in attempt `plan_attempt`. `seen` is how far the log has come with this attempt: an agent
+    that does not know one of which the log has seen anything has lost it, and starts nothing. `repeatable` says whether
+    another worker may run the task when this one is silent for too long.
     """
 
     position: Position
     task: TaskId
     attempt: int
     slot: int
-    incarnation: int
+    incarnation: Incarnation
     kind: str
     input: Raw
     timeout_seconds: float
+    repeatable: bool = False
     apply: bool = False
     plan_attempt: int | None = None
     traceparent: str | None = None
@@ -82,9 +102,9 @@ class Assignment(Message):
 
 
 class AssignRequest(Message):
-    """Assignments for the current incarnation of the agent; another incarnation declines them all."""
+    """Assignments for the current incarnation of the agent; another one stays silent."""
 
-    incarnation: int
+    incarnation: Incarnation
     assignments: Annotated[tuple[Assignment, ...], Meta(max_length=ASSIGNMENTS_PER_REQUEST_MAX)]
 
 
@@ -118,7 +138,11 @@ class Cancel(Message):
 
 
 class CancelRequest(Message):
-    """Attempts to stop. The reply is an `AssignReply` with the outcome `accepted` for each."""
+    """Attempts to stop, for the incarnation that has them; another one stays silent. The reply is an `AssignReply` with
+    the outcome `accepted` for each.
+    """
+
+    incarnation: Incarnation
 
     cancels: tuple[Cancel, ...]
 
@@ -173,6 +197,13 @@ AnyReport = Started | Progressed | Planned | Succeeded | Failed | Lost
 class ReportBatch(Message):
     """Reports of one agent in the order in which they happened. `number` rises by one a batch of an incarnation."""
 
-    incarnation: int
+    incarnation: Incarnation
     number: int
     reports: Annotated[tuple[AnyReport, ...], Meta(max_length=REPORT_BATCH_MAX)]
+
+
+class Retire(Message):
+    """Another host has taken this incarnation's place: it stops what it has, tells the ends, and goes."""
+
+    incarnation: Incarnation
+    reason: str = ""

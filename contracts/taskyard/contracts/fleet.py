@@ -1,11 +1,14 @@
 """Workers and their slots, folded from the log: who is there, what each slot accepts, and which task has it.
 
+`joined` and `WorkerState.change` are the one fold of workers: machines, read model and the past all ask them.
+
 A slot is busy exactly while a task's record `holds_slot`; no event releases one by itself, so none can be forgotten.
 """
 
 from collections.abc import Iterable, Sequence
+from typing import get_args
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from taskyard.contracts.events import (
     AnyEvent,
@@ -16,31 +19,98 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
+from taskyard.contracts.incarnations import REPLACED_KEPT_MAX, is_later_number
 from taskyard.contracts.tasks import Change
-from taskyard.contracts.values import TaskId
+from taskyard.contracts.values import Incarnation, TaskId
 
 ANY_KIND = "any"
 DRAINED_GONE_MAX = 1_000
 """Drained workers that were lost and are remembered in case they come back as they were; beyond it the first are forgotten."""
 
-_OF_WORKERS = frozenset((WorkerJoined, WorkerSuspected, WorkerRecovered, WorkerLost, WorkerDrainRequested))
+WorkerChange = WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
+_OF_WORKERS = frozenset((WorkerJoined, *get_args(WorkerChange)))
 
 Accepts = tuple[str, ...]
 """The kinds that a slot takes, sorted: what its template allows and its worker can run."""
 
 
-class Worker(Struct, kw_only=True):
-    """One incarnation of a worker. `busy` maps slot numbers to the tasks that hold them; `accepts[i]` is what slot i takes."""
+class WorkerState(Struct, kw_only=True):
+    """A worker as its current incarnation is: the one that joined last.
+
+    `slots[i]` lists what slot i takes, `kinds` what it runs; `place` is the folder and boot that its processes belong to;
+    `replaced` are incarnations of that name whose place another host took: they never join again.
+    """
 
     name: str
-    incarnation: int
+    incarnation: Incarnation
     pool: str
     slots: tuple[tuple[str, ...], ...]
     kinds: tuple[str, ...]
     labels: dict[str, str] = {}
+    place: str = ""
+    replaced: tuple[Incarnation, ...] = ()
     is_suspect: bool = False
     is_draining: bool = False
     is_lost: bool = False
+
+    @property
+    def takes_tasks(self) -> bool:
+        """Whether new slots of it may be given."""
+        return not (self.is_suspect or self.is_draining or self.is_lost)
+
+    def change(self, event: WorkerChange) -> bool:
+        """Take in what is told of it; whether that means this incarnation.
+
+        A drain behind the loss of its worker has no effect: whoever folds may have forgotten the worker by then.
+        """
+        is_meant = (
+            not self.is_lost if isinstance(event, WorkerDrainRequested) else event.incarnation == self.incarnation
+        )
+        if not is_meant:
+            return False
+        match event:
+            case WorkerSuspected():
+                self.is_suspect = True
+            case WorkerRecovered():
+                self.is_suspect = False
+            case WorkerLost():
+                self.is_lost = True
+            case WorkerDrainRequested():
+                self.is_draining = True
+        return True
+
+
+def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None:
+    """The worker as it joins; None: what is known of it stays as it is.
+
+    One comes back as it was where only the network had been away, and is still to be drained then.
+    """
+    is_same = known is not None and event.incarnation == known.incarnation
+    if known is not None and not (known.is_lost if is_same else _joins_anew(event, known)):
+        return None
+    replaced = () if known is None else known.replaced
+    if known is not None and not is_same:
+        replaced = (*replaced, known.incarnation)[-REPLACED_KEPT_MAX:]
+    return WorkerState(
+        name=event.worker,
+        incarnation=event.incarnation,
+        pool=event.pool,
+        slots=event.slots,
+        kinds=event.kinds,
+        labels=event.labels,
+        place=event.place,
+        replaced=replaced,
+        is_draining=known is not None and is_same and known.is_draining,
+    )
+
+
+def _joins_anew(event: WorkerJoined, known: WorkerState) -> bool:
+    return event.incarnation not in known.replaced and not is_later_number(known.incarnation, event.incarnation)
+
+
+class Worker(WorkerState, kw_only=True):
+    """A worker and who has its slots. `busy` maps slot numbers to tasks; `accepts[i]` is what slot i takes."""
+
     busy: dict[int, TaskId] = {}
     accepts: tuple[Accepts, ...] = ()
 
@@ -50,31 +120,6 @@ class Worker(Struct, kw_only=True):
             tuple(sorted(kind for kind in self.kinds if ANY_KIND in template or kind in template))
             for template in self.slots
         )
-
-    @property
-    def takes_tasks(self) -> bool:
-        """Whether new slots of it may be given."""
-        return not (self.is_suspect or self.is_draining or self.is_lost)
-
-
-def join_counts(event: WorkerJoined, *, incarnation: int, is_lost: bool) -> bool:
-    """Whether a worker that is known by this incarnation joins anew: as a later one, or lost and back as it was.
-
-    It comes back as it was where only the network had been away. Every fold of workers asks here.
-    """
-    return event.incarnation > incarnation or (event.incarnation == incarnation and is_lost)
-
-
-def concerns(
-    event: WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested, *, incarnation: int, is_lost: bool
-) -> bool:
-    """Whether an event changes a worker that is known by this incarnation. Every fold of workers asks here.
-
-    A drain that stands behind the loss of its worker has no effect: whoever folds may have forgotten the worker by then.
-    """
-    if isinstance(event, WorkerDrainRequested):
-        return not is_lost
-    return event.incarnation == incarnation
 
 
 class Fleet:
@@ -121,39 +166,21 @@ class Fleet:
 
     def _joined(self, event: WorkerJoined) -> None:
         earlier = self.workers.get(event.worker)
-        is_draining = False
+        state = joined(event, earlier)
+        if state is None:
+            return
         if earlier is not None:
-            if not join_counts(event, incarnation=earlier.incarnation, is_lost=earlier.is_lost):
-                return
-            is_draining = earlier.is_draining and event.incarnation == earlier.incarnation
             self._count(earlier, -1)
-        worker = Worker(
-            name=event.worker,
-            incarnation=event.incarnation,
-            pool=event.pool,
-            slots=event.slots,
-            kinds=event.kinds,
-            labels=event.labels,
-            is_draining=is_draining,
-            busy=dict(earlier.busy) if earlier is not None else {},
-        )
+        worker = Worker(**structs.asdict(state), busy=dict(earlier.busy) if earlier is not None else {})
         self.workers[event.worker] = worker
         self._count(worker, 1)
 
-    def _changed(self, event: WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested) -> None:
+    def _changed(self, event: WorkerChange) -> None:
         worker = self.workers.get(event.worker)
-        if worker is None or not concerns(event, incarnation=worker.incarnation, is_lost=worker.is_lost):
+        if worker is None:
             return
         self._count(worker, -1)
-        match event:
-            case WorkerSuspected():
-                worker.is_suspect = True
-            case WorkerRecovered():
-                worker.is_suspect = False
-            case WorkerLost():
-                worker.is_lost = True
-            case WorkerDrainRequested():
-                worker.is_draining = True
+        worker.change(event)
         self._count(worker, 1)
         self._forget_if_gone(worker)
 

@@ -112,6 +112,11 @@ def cancel_subject(agent: str) -> str:
     return f"taskyard.agent.{agent}.cancel"
 
 
+def retire_subject(agent: str) -> str:
+    """Where an agent hears that another host has taken its place."""
+    return f"taskyard.agent.{agent}.retire"
+
+
 def report_subject(agent: str) -> str:
     """Where an agent's reports are stored."""
     return f"taskyard.report.{agent}"
@@ -166,11 +171,11 @@ CORE_SUBJECTS: tuple[SubjectRow, ...] = (
         purpose="outcomes of commands",
     ),
     SubjectRow(
-        subject="taskyard.agent.<agent>.{assign,cancel}",
+        subject="taskyard.agent.<agent>.{assign,cancel,retire}",
         account=AGENTS,
         owner="dispatcher",
         readers="agent",
-        purpose="assignments and cancels, request-reply",
+        purpose="assignments and cancels, request-reply; that another host has taken its place",
     ),
     SubjectRow(
         subject="taskyard.heartbeat.<agent>",

@@ -20,6 +20,8 @@ TaskId = NewType("TaskId", str)
 CommandId = NewType("CommandId", str)
 Instant = NewType("Instant", int)
 Position = NewType("Position", int)
+Incarnation = int | str
+"""A run of a worker's agent: see incarnations.py."""
 
 SECOND: int = 1_000_000
 """One second in the unit of `Instant`."""

@@ -27,14 +27,15 @@ _HARMLESS = frozenset(
         "type", "attempt", "status", "cause", "timeout_seconds", "priority", "max_attempts", "retry_delays_seconds",
         "exclusive", "on_lost", "auto_confirm", "not_before", "schedule_to_start_timeout_seconds", "incarnation", "slots",
         "kinds", "kind", "slot", "at", "progress", "max_waiting", "approval_timeout_seconds", "placement", "max_running",
-        "changes", "retryable", "version", "items",
+        "changes", "retryable", "version", "items", "continues", "place",
     )
 )  # fmt: skip
 """Fields of events that say nothing of whose they are."""
 _HARMLESS_IN_STATE = _HARMLESS | frozenset(
     (
-        "submitted", "submitted_at", "phase", "due", "tries", "deliveries_failed", "assigned_incarnation", "assigned",
-        "plan_attempt", "planned_at", "confirmed", "stop", "scheduled_at", "started_at", "finished_at",
+        "submitted", "submitted_at", "phase", "due", "tries", "deliveries_failed", "assigned_incarnation",
+        "accepted", "assigned", "replaced", "joined_at", "plan_attempt", "planned_at", "confirmed", "stop",
+        "scheduled_at", "started_at", "finished_at",
         "schedule_to_start_timeout_seconds", "changed_at", "is_suspect", "is_draining", "is_lost",
     )
 )  # fmt: skip

@@ -14,9 +14,12 @@ from pathlib import Path
 
 from taskyard.agent import logs
 from taskyard.agent.app import run
-from taskyard.agent.errors import DirectoryInUseError, JournalError
+from taskyard.agent.errors import DirectoryInUseError, JournalError, ReplacedError
 from taskyard.agent.hand_over import HAND_OVER, HAND_OVER_SIGNAL, hand_over
 from taskyard.settings import AgentSettings, from_arguments
+
+REPLACED_STATUS = 3
+"""The exit status of an agent whose place another one took: whoever starts agents again should leave it."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +60,9 @@ def main() -> int:
     except (DirectoryInUseError, JournalError) as error:
         _log.error("the agent cannot go on", extra=logs.fields(error=str(error)))
         return 1
+    except ReplacedError as error:
+        _log.error("the agent was replaced", extra=logs.fields(reason=str(error)))
+        return REPLACED_STATUS
     return 0
 
 

@@ -11,15 +11,15 @@ from nats.aio.msg import Msg
 from taskyard.agent import clock
 from taskyard.agent.attempts import Attempts, Host
 from taskyard.agent.disk import REASON_FULL, Disk
-from taskyard.agent.errors import JournalError
+from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
-from taskyard.agent.process import end_marked
+from taskyard.agent.process import end_marked, place_of
 from taskyard.agent.slots import Decision, SlotMemory
-from taskyard.agent.stopping import fenced, leaving, requested, retries
+from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.agent.supervised import Supervised
 from taskyard.agent.supervisor.protocol import Room
 from taskyard.agent.tracing import make_tracing
@@ -30,8 +30,10 @@ from taskyard.contracts.agent_protocol import (
     AssignRequest,
     CancelRequest,
     Heartbeat,
+    LiveAttempt,
+    Retire,
 )
-from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject
+from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject, retire_subject
 from taskyard.contracts.values import Position, TaskId
 from taskyard.settings import AgentSettings
 
@@ -45,6 +47,7 @@ STRANGERS_GRACE_SECONDS = 10.0
 _encode = msgspec.json.Encoder().encode
 _decode_assign = msgspec.json.Decoder(AssignRequest).decode
 _decode_cancel = msgspec.json.Decoder(CancelRequest).decode
+_decode_retire = msgspec.json.Decoder(Retire).decode
 _log = logging.getLogger(__name__)
 
 
@@ -54,18 +57,20 @@ async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.E
     Raises:
         DirectoryInUseError: another agent works in the same directory.
         JournalError: the journal cannot be read or written; what runs goes on for the next agent.
+        ReplacedError: another host has taken this agent's place; what ran was stopped.
     """
     directory = Path(settings.directory)
     disk = Disk(directory)
-    journal = Journal(directory, unix_milliseconds=clock.unix_milliseconds())
+    journal = Journal(directory, incarnation=clock.make_incarnation())
     supervised = Supervised(directory)
     try:
-        left = journal.load()
         await supervised.connect()
         async with asyncio.TaskGroup() as group:
-            agent = Agent(settings, journal, left, supervised=supervised, disk=disk, group=group)
+            agent = Agent(settings, journal, journal.left, supervised=supervised, disk=disk, group=group)
             await agent.run(stop, hand_over or asyncio.Event())
             agent.cancel_background()
+        if agent.retired_for is not None:
+            raise ReplacedError(agent.retired_for)
     except BaseExceptionGroup as errors:
         if errors.subgroup(JournalError) is not None:
             raise JournalError(
@@ -98,6 +103,10 @@ class Agent:
         self._group = group
         self._background: list[asyncio.Task[None]] = []
         self._leaving = False
+        self._stop = asyncio.Event()
+        self.retired_for: str | None = None
+        """Why this agent has to go for good, None if it has not."""
+        self._place = place_of(Path(settings.directory))
         self._beat_now = asyncio.Event()
         self._contact_at = clock.since_boot()
         known = supervised.left
@@ -114,6 +123,7 @@ class Agent:
             handlers={
                 assign_subject(settings.name): self._on_assign,
                 cancel_subject(settings.name): self._on_cancel,
+                retire_subject(settings.name): self._on_retire,
             },
             on_up=self._come_up,
         )
@@ -123,8 +133,7 @@ class Agent:
         journal.before_commit(self._outbox.seal)
         self._kinds = (*sorted(self._executors), noop.KIND)
         self._memory = SlotMemory(
-            born=journal.born,
-            incarnation=journal.incarnation,
+            lineage=(journal.incarnation, *journal.lineage),
             slot_count=len(settings.slots),
             kinds=self._kinds,
             remembered=left.slots,
@@ -147,6 +156,7 @@ class Agent:
     async def run(self, stop: asyncio.Event, hand_over: asyncio.Event) -> None:
         """Go on with what an earlier run began, tell what is lost of it, work until `stop`, leave in order."""
         self._background = [self._group.create_task(self._supervised.run())]
+        self._stop = stop
         await self._end_strangers()
         await self._report_lost()
         for left in self._resumed:
@@ -183,6 +193,8 @@ class Agent:
                 while program is not None and not program.is_over:
                     await program.next_change().wait()
             self._supervised.forget(Position(one.attempt))
+        if not self._journal.lineage:  # who joins with a new journal says by that that nothing of its place lives
+            await end_marked(Path(self._settings.directory))
 
     async def _report_lost(self) -> None:
         """What the supervisor does not have does not live; what it left is ended before that is told."""
@@ -196,6 +208,8 @@ class Agent:
 
     async def _on_assign(self, message: Msg) -> None:
         request = _decode_assign(message.data)
+        if request.incarnation != self._journal.incarnation:
+            return  # another of this name may be meant, and would be drowned out by an answer
         decision = self._memory.assign(request, now=clock.now(), refusal=self._refusal)
         to_run = [one for one in decision.begin if not self._complete_at_once(one)]
         await self._carry_out(decision, message, to_run)
@@ -213,8 +227,21 @@ class Agent:
         return next((reason for reason, holds in reasons.items() if holds), None)
 
     async def _on_cancel(self, message: Msg) -> None:
-        decision = self._memory.cancel(_decode_cancel(message.data).cancels, now=clock.now())
+        request = _decode_cancel(message.data)
+        if request.incarnation != self._journal.incarnation:
+            return
+        decision = self._memory.cancel(request.cancels, now=clock.now())
         await self._carry_out(decision, message, [])
+
+    async def _on_retire(self, message: Msg) -> None:
+        """Another host has this name now: stop what runs, tell its ends, and go."""
+        order = _decode_retire(message.data)
+        if order.incarnation != self._journal.incarnation or self.retired_for is not None:
+            return
+        _log.error("another agent of this name has taken this one's place", extra=fields(reason=order.reason))
+        self.retired_for = order.reason
+        self._attempts.stop_where(lambda _: True, lambda _: replaced(order.reason))
+        self._stop.set()
 
     async def _carry_out(self, decision: Decision, message: Msg, to_run: list[Assignment]) -> None:
         self._outbox.add(decision.reports)
@@ -270,7 +297,7 @@ class Agent:
 
     def _stop_if_cut_off(self) -> None:
         if self._is_cut_off:
-            self._attempts.stop_where(retries, fenced)
+            self._attempts.stop_where(lambda one: one.repeatable, fenced)
 
     @property
     def _is_cut_off(self) -> bool:
@@ -332,6 +359,13 @@ class Agent:
             labels=self._settings.labels,
             leaving=self._leaving,
             running=len(self._attempts),
+            follows=self._journal.lineage,
+            place=self._place,
+            live=tuple(
+                LiveAttempt(position=one.position, task=one.task, attempt=one.attempt, slot=one.slot)
+                for one in self._memory.live
+            ),
+            reason=self._refusal or "",
         )
         await self._link.publish(heartbeat_subject(self._settings.name), _encode(heartbeat))
 

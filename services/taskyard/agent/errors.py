@@ -11,6 +11,12 @@ class DirectoryInUseError(Exception):
     """Another agent process works in the same directory. Stop it, or give each agent a directory of its own."""
 
 
+class ReplacedError(Exception):
+    """Another agent of this name runs on another host or in another folder, and the log counts that one. Give each its own
+    name; do not start this one again as long as the other is there.
+    """
+
+
 class NotStoredError(Exception):
     """JetStream did not acknowledge a message in time, or refused it. It may have been stored all the same."""
 

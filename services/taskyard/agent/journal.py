@@ -1,4 +1,4 @@
-"""What the agent keeps on disk: the memory of its slots, its live attempts, its unsent reports, its incarnation.
+"""What the agent keeps on disk: the memory of its slots, its live attempts, its unsent reports, its incarnations.
 
 SQLite in WAL mode with `synchronous=FULL`: a commit is one fsync, a torn write is discarded at the next opening. Writes
 are gathered in memory; `sync` commits all of them in one transaction, and whoever waits meanwhile shares the next one.
@@ -6,6 +6,7 @@ are gathered in memory; `sync` commits all of them in one transaction, and whoev
 
 import asyncio
 import fcntl
+import logging
 import os
 import sqlite3
 import time
@@ -19,9 +20,13 @@ from typing import Any
 import msgspec
 
 from taskyard.agent.errors import DirectoryInUseError, JournalError
+from taskyard.agent.logs import fields
+from taskyard.agent.mark import Mark
 from taskyard.agent.slots import Live, MemoryChanges, Remembered
+from taskyard.contracts.agent_protocol import LINEAGE_MAX
+from taskyard.contracts.values import Incarnation
 
-FORMAT = 1
+FORMAT = 2
 FULL_RETRY_SECONDS = 0.5
 FULL_SECONDS_MAX = 600.0
 """How long a commit is tried again while the disk is full. What runs goes on meanwhile; then the agent ends, and leaves it."""
@@ -29,21 +34,37 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY, record BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS live (position INTEGER PRIMARY KEY, record BLOB NOT NULL);
-CREATE TABLE IF NOT EXISTS outbox (incarnation INTEGER, number INTEGER, payload BLOB NOT NULL,
-                                   PRIMARY KEY (incarnation, number)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS lineage (run INTEGER PRIMARY KEY, incarnation TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS reports (entry INTEGER PRIMARY KEY, incarnation TEXT NOT NULL, number INTEGER NOT NULL,
+                                    payload BLOB NOT NULL, UNIQUE (incarnation, number));
 """
 _PUT_META = "INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)"
 _PUT_SLOT = "INSERT OR REPLACE INTO slots (slot, record) VALUES (?, ?)"
 _PUT_LIVE = "INSERT OR REPLACE INTO live (position, record) VALUES (?, ?)"
 _DELETE_LIVE = "DELETE FROM live WHERE position = ?"
-_PUT_BATCH = "INSERT INTO outbox (incarnation, number, payload) VALUES (?, ?, ?)"
-_DELETE_BATCH = "DELETE FROM outbox WHERE incarnation = ? AND number = ?"
+_PUT_BATCH = "INSERT INTO reports (incarnation, number, payload) VALUES (?, ?, ?)"
+_DELETE_BATCH = "DELETE FROM reports WHERE incarnation = ? AND number = ?"
+_PUT_LINEAGE = "INSERT INTO lineage (incarnation) VALUES (?)"
+_CUT_LINEAGE = "DELETE FROM lineage WHERE run <= (SELECT max(run) FROM lineage) - ?"
+_COUNT_COMMIT = """
+INSERT INTO meta (name, value) VALUES ('commits', 1) ON CONFLICT (name) DO UPDATE SET value = value + 1 RETURNING value
+"""
+_FROM_FORMAT_1 = """
+INSERT INTO reports (incarnation, number, payload)
+    SELECT CAST(incarnation AS TEXT), number, payload FROM outbox ORDER BY incarnation, number;
+INSERT INTO lineage (incarnation) SELECT CAST(value AS TEXT) FROM meta WHERE name = 'incarnation';
+DROP TABLE outbox;
+DELETE FROM meta WHERE name IN ('incarnation', 'born');
+"""
+_FORGET = ("DELETE FROM slots", "DELETE FROM live", "DELETE FROM lineage")
 
 _encode = msgspec.json.Encoder().encode
 _decode_remembered = msgspec.json.Decoder(Remembered).decode
 _decode_live = msgspec.json.Decoder(Live).decode
 
-Batch = tuple[int, int, bytes]
+_log = logging.getLogger(__name__)
+
+Batch = tuple[str, int, bytes]
 """Incarnation, number and bytes of a batch of reports."""
 
 
@@ -57,9 +78,12 @@ class Left:
 
 
 class Journal:
-    """The one file. `born` is the incarnation that began it, `incarnation` this run's: higher than any before."""
+    """The one file. `incarnation` is this run's; `lineage` those of the runs before it with this journal, the last first.
 
-    def __init__(self, directory: Path, *, unix_milliseconds: int) -> None:
+    A journal that was put back to what it was before, or is damaged, begins anew: its memory would not tell what ran.
+    """
+
+    def __init__(self, directory: Path, *, incarnation: str) -> None:
         """Open or begin the journal in `directory`.
 
         Raises:
@@ -79,28 +103,21 @@ class Journal:
         self._is_closing = False
         self.on_full: Callable[[], None] = lambda: None
         """Called, in the thread of the journal, when the disk is full: what is written then is tried again."""
+        self.incarnation = incarnation
+        self.lineage: tuple[Incarnation, ...] = ()
+        self._file = directory / "journal.sqlite"
+        self._mark = Mark(directory / "journal.mark")
         try:
-            self._database = sqlite3.connect(
-                directory / "journal.sqlite", isolation_level=None, check_same_thread=False
-            )
-            self._open(unix_milliseconds)
-        except (sqlite3.Error, JournalError) as error:
+            try:
+                self.left = self._open()
+            except (sqlite3.DatabaseError, msgspec.DecodeError) as error:
+                if isinstance(error, sqlite3.OperationalError):  # the disk, not what is on it
+                    raise
+                self._set_aside(error)
+                self.left = self._open()
+        except (sqlite3.Error, OSError, JournalError) as error:
             self._lock_file.close()
-            raise JournalError(f"{directory}/journal.sqlite: {error}") from error
-
-    def load(self) -> Left:
-        """What an earlier run left.
-
-        Raises:
-            JournalError: it cannot be read.
-        """
-        try:
-            slots = {slot: _decode_remembered(record) for slot, record in self._rows("SELECT slot, record FROM slots")}
-            live = [_decode_live(record) for (record,) in self._rows("SELECT record FROM live ORDER BY position")]
-            batches = list(self._rows("SELECT incarnation, number, payload FROM outbox ORDER BY incarnation, number"))
-        except (sqlite3.Error, msgspec.DecodeError) as error:
-            raise JournalError(f"the journal cannot be read: {error}") from error
-        return Left(slots=slots, live=live, batches=batches)
+            raise JournalError(f"{self._file}: {error}") from error
 
     def before_commit(self, callback: Callable[[], None]) -> None:
         """Call this just before each commit: what it writes is part of that commit."""
@@ -120,7 +137,7 @@ class Journal:
         """Keep batches of reports until they are deleted."""
         self._write(_PUT_BATCH, list(batches))
 
-    def delete_batch(self, incarnation: int, number: int) -> None:
+    def delete_batch(self, incarnation: str, number: int) -> None:
         """A batch is stored in JetStream. Not announced: sending it again after a crash does no harm."""
         self._transactions.append((_DELETE_BATCH, [(incarnation, number)]))
 
@@ -150,19 +167,49 @@ class Journal:
             self._commit_next(self._transactions)
         with suppress(sqlite3.Error):
             self._database.close()
+        self._mark.close()
         self._lock_file.close()
 
-    def _open(self, unix_milliseconds: int) -> None:
+    def _open(self) -> Left:
+        self._database = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
+        if (found := self._rows("PRAGMA quick_check").fetchone()[0]) != "ok":
+            raise sqlite3.DatabaseError(found)
         self._database.executescript(_SCHEMA)
         meta = dict(self._rows("SELECT name, value FROM meta"))
-        if meta.get("format", FORMAT) != FORMAT:
-            raise JournalError(f"the journal has format {meta['format']}, this agent reads {FORMAT}")
-        self.incarnation: int = max(unix_milliseconds, meta.get("incarnation", 0) + 1)
-        self.born: int = meta.get("born", self.incarnation)
-        entries = [("format", FORMAT), ("incarnation", self.incarnation), ("born", self.born)]
-        self._commit([(_PUT_META, entries)])
+        format_found, commits = meta.get("format", FORMAT), meta.get("commits", 0)
+        if format_found == 1:
+            self._database.executescript(f"BEGIN;{_FROM_FORMAT_1}COMMIT;")
+        elif format_found != FORMAT:
+            raise JournalError(f"the journal has format {format_found}, this agent reads {FORMAT}")
+        elif not self._mark.confirms(commits):
+            _log.error("the journal was put back to what it was before and begins anew", extra=fields(commits=commits))
+            self._commit([(statement, [()]) for statement in _FORGET])
+        left = self._read()
+        lineage = self._rows("SELECT incarnation FROM lineage ORDER BY run DESC")
+        # The first format has numbers; a text of ours begins with a letter.
+        self.lineage = tuple(int(text) if text.isdecimal() else text for (text,) in lineage)
+        self._commit(
+            [(_PUT_META, [("format", FORMAT)]), (_PUT_LINEAGE, [(self.incarnation,)]), (_CUT_LINEAGE, [(LINEAGE_MAX,)])]
+        )
+        return left
+
+    def _read(self) -> Left:
+        slots = {slot: _decode_remembered(record) for slot, record in self._rows("SELECT slot, record FROM slots")}
+        live = [_decode_live(record) for (record,) in self._rows("SELECT record FROM live ORDER BY position")]
+        batches = list(self._rows("SELECT incarnation, number, payload FROM reports ORDER BY entry"))
+        return Left(slots=slots, live=live, batches=batches)
+
+    def _set_aside(self, error: Exception) -> None:
+        """Keep a damaged journal for whoever wants to look, the last one, and begin anew."""
+        with suppress(sqlite3.Error):
+            self._database.close()
+        _log.error("the journal is damaged and was set aside", extra=fields(journal=str(self._file), error=str(error)))
+        for suffix in ("", "-wal", "-shm"):
+            found = self._file.with_name(self._file.name + suffix)
+            if found.exists():
+                found.replace(found.with_name(f"{found.name}.damaged"))
 
     def _rows(self, statement: str) -> sqlite3.Cursor:
         return self._database.execute(statement)
@@ -221,7 +268,9 @@ class Journal:
         try:
             for statement, rows in transactions:
                 self._database.executemany(statement, rows)
+            (commits,) = self._rows(_COUNT_COMMIT).fetchone()
             self._database.execute("COMMIT")
+            self._mark.write(commits)
         except sqlite3.Error:
             with suppress(sqlite3.Error):
                 self._database.execute("ROLLBACK")

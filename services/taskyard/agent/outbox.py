@@ -54,7 +54,7 @@ class BatchStore(Protocol):
         """Keep batches, as part of the next commit."""
         ...
 
-    def delete_batch(self, incarnation: int, number: int) -> None:
+    def delete_batch(self, incarnation: str, number: int) -> None:
         """Forget a batch."""
         ...
 
@@ -79,7 +79,7 @@ class Outbox:
     """All reports of one agent. `kept` are the batches that an earlier run could not send."""
 
     def __init__(
-        self, *, agent: str, incarnation: int, store: BatchStore, sender: Sender, kept: Sequence[Batch]
+        self, *, agent: str, incarnation: str, store: BatchStore, sender: Sender, kept: Sequence[Batch]
     ) -> None:
         self._agent = agent
         self._incarnation = incarnation
@@ -190,6 +190,6 @@ def _count(batch: Batch) -> int:
     return len(_decode_counted(batch[2]).reports)
 
 
-def _encode_batch(incarnation: int, number: int, reports: list[bytes]) -> bytes:
+def _encode_batch(incarnation: str, number: int, reports: list[bytes]) -> bytes:
     encoded = cast("tuple[AnyReport, ...]", tuple(msgspec.Raw(report) for report in reports))
     return _encode(ReportBatch(incarnation=incarnation, number=number, reports=encoded))

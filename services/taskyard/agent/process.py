@@ -8,6 +8,7 @@ import os
 import signal
 from collections.abc import Mapping
 from contextlib import suppress
+from hashlib import blake2b
 from pathlib import Path
 
 from taskyard.agent.errors import ProgramNotFoundError
@@ -29,6 +30,12 @@ MARKED_GRACE_SECONDS = 5.0
 def identity_of(pid: int, start_ticks: int) -> ProcessIdentity:
     """The identity of a process of this boot."""
     return ProcessIdentity(pid=pid, start_ticks=start_ticks, boot=_boot())
+
+
+def place_of(directory: Path) -> str:
+    """What tells the processes of an agent's folder from all others: the boot, whom this process can see, and the folder."""
+    namespace = Path("/proc/self/ns/pid").stat().st_ino
+    return blake2b(f"{_boot()} {namespace} {directory.resolve()}".encode(), digest_size=16).hexdigest()
 
 
 def marked(directory: Path, task: str | None = None) -> list[int]:

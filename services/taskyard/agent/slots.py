@@ -19,7 +19,6 @@ from taskyard.contracts.agent_protocol import (
     AGENT_SLOTS_MAX,
     DECLINED,
     LOST,
-    REASON_INCARNATION,
     REASON_NO_KIND,
     REASON_NO_SLOT,
     SEEN_NEW,
@@ -34,7 +33,7 @@ from taskyard.contracts.agent_protocol import (
     Started,
 )
 from taskyard.contracts.events import TaskError
-from taskyard.contracts.values import Instant, Position, TaskId
+from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
 
 
 class ProcessIdentity(Struct, frozen=True, kw_only=True):
@@ -106,21 +105,19 @@ SUPERSEDED_GRACE_SECONDS = 10.0
 class SlotMemory:
     """The memory of all slots of one agent.
 
-    `born` is the incarnation in which the journal was begun: this memory does not reach back beyond it.
+    `lineage` are the incarnations that this memory reaches back to: this run's, and those with the same journal before.
     """
 
     def __init__(
         self,
         *,
-        born: int,
-        incarnation: int,
+        lineage: Collection[Incarnation],
         slot_count: int,
         kinds: Collection[str],
         remembered: Mapping[int, Remembered],
         live: Sequence[Live],
     ) -> None:
-        self._born = born
-        self._incarnation = incarnation
+        self._lineage = frozenset(lineage)
         self._slot_count = slot_count
         self._kinds = frozenset(kinds)
         self._remembered = dict(remembered)
@@ -140,9 +137,7 @@ class SlotMemory:
         return self._remembered.get(slot)
 
     def assign(self, request: AssignRequest, *, now: Instant, refusal: str | None) -> Decision:
-        """Judge assignments. `refusal` is why this agent takes nothing new now, None if it does."""
-        if request.incarnation != self._incarnation:
-            refusal = REASON_INCARNATION
+        """Judge assignments for this incarnation. `refusal` is why this agent takes nothing new now, None if it does."""
         decision = Decision()
         for assignment in request.assignments:
             decision.answers.append(self._assign_one(assignment, decision, now, refusal))
@@ -207,19 +202,15 @@ class SlotMemory:
         if not 0 <= slot < AGENT_SLOTS_MAX:
             return _declined(position, REASON_NO_SLOT)
         known = self._remembered.get(slot)
-        # Also for another incarnation: whoever asks must hear what became of an attempt that did begin here.
         if known is not None and known.position == position:
             self._report_again(known, slot, decision, now)
             return AssignAnswer(position=position, outcome=known.outcome, reason=known.reason)
-        if assignment.incarnation < self._born:
+        if assignment.incarnation not in self._lineage:
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker is younger")
         if assignment.seen != SEEN_NEW and (known is None or known.position < position):
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker was put back")
         if known is not None and position < known.position:
             return _declined(position, "the slot has seen a newer assignment")
-        if refusal == REASON_INCARNATION:
-            # Not remembered: a copy for another incarnation can never run here, and one for this may still come.
-            return _declined(position, REASON_INCARNATION)
         reason = refusal or self._obstacle(assignment)
         if (live := self._live.get(slot)) is not None:
             # The log gave the slot to another attempt: this one is no longer current.

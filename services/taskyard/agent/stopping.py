@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from taskyard.agent.slots import Stop
 from taskyard.contracts.agent_protocol import Assignment
-from taskyard.contracts.kinds import KINDS, OnLost
 
 TIMEOUT_GRACE_SECONDS = 10.0
 FENCE_GRACE_SECONDS = 3.0
@@ -37,7 +36,7 @@ def fenced(assignment: Assignment) -> StopRequest:
     """There was no contact for too long."""
     message = "the worker had no contact and stopped what another may run"
     return StopRequest(
-        code="self_fenced", message=message, retryable=retries(assignment), grace_seconds=FENCE_GRACE_SECONDS
+        code="self_fenced", message=message, retryable=assignment.repeatable, grace_seconds=FENCE_GRACE_SECONDS
     )
 
 
@@ -45,11 +44,11 @@ def leaving(assignment: Assignment) -> StopRequest:
     """The worker leaves."""
     message = "the worker was stopped"
     return StopRequest(
-        code="worker_stopped", message=message, retryable=retries(assignment), grace_seconds=DRAIN_GRACE_SECONDS
+        code="worker_stopped", message=message, retryable=assignment.repeatable, grace_seconds=DRAIN_GRACE_SECONDS
     )
 
 
-def retries(assignment: Assignment) -> bool:
-    """Whether another worker may run the attempt's task when this one is lost."""
-    kind = KINDS.get(assignment.kind)
-    return kind is not None and kind.on_lost is OnLost.RETRY
+def replaced(reason: str) -> StopRequest:
+    """Another host has taken this agent's place."""
+    message = f"another agent of this name took its place: {reason}"
+    return StopRequest(code="worker_replaced", message=message, retryable=True, grace_seconds=TIMEOUT_GRACE_SECONDS)

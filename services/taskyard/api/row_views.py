@@ -146,6 +146,7 @@ def worker_view(row: Row) -> WorkerView:
         pool=row["pool"],
         status=next((name for column, name in states if row[column]), "active"),
         incarnation=row["incarnation"],
+        joined_at=format_instant(row["joined_at"]),
         reason=row["reason"],
         labels=Raw(row["labels"]),
         slots=[_slot(number, accepts, held) for number, accepts in enumerate(_decode_slots(row["slots"]))],

@@ -88,14 +88,14 @@ class SlotView(View):
 class WorkerView(View):
     """A worker: `active`, `suspect`, `draining` or `lost`.
 
-    `incarnation` rises with each start of its program: it is the time of the start, in milliseconds since the Unix epoch,
-    or one more than the last one where the clock was set back.
+    `incarnation` names the run of its program that is meant, `joined_at` is when the log heard of it.
     """
 
     id: str
     pool: str
     status: str
-    incarnation: int
+    incarnation: str
+    joined_at: str
     reason: str
     labels: Raw
     slots: list[SlotView]

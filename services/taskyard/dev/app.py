@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from taskyard.dev.errors import DevError, NotReady, describe
@@ -95,8 +96,7 @@ class _System:
         self._programs = Programs(
             layout, options, nats=self._nats, postgres=self._postgres, ports=self._ports, tokens=self._tokens
         )
-        # The incarnation of a worker is the time of its start: this one is before all of this run.
-        self._begun_milliseconds = time.time_ns() // 1_000_000
+        self._begun_at = datetime.now(UTC)
         self._running: dict[str, RunningProcess] = {}
         self._is_ready = False
 
@@ -215,7 +215,7 @@ class _System:
 
     def _services_missing(self) -> str | None:
         tokens, workers = self._tokens, self._options.worker_names
-        return what_is_missing(self._http_url, tokens[ADMIN], workers, incarnation_min=self._begun_milliseconds)
+        return what_is_missing(self._http_url, tokens[ADMIN], workers, joined_since=self._begun_at)
 
     def _started(self, program: Program, identity: ProcessIdentity) -> None:
         self._running[program.name] = RunningProcess(identity=identity, stop_signal=program.stop_signal)

@@ -1,6 +1,7 @@
 """Whether a task could run now, asked from outside as any client would; and if not, what is still missing."""
 
 from collections.abc import Collection
+from datetime import datetime
 
 import httpx
 import msgspec
@@ -11,7 +12,7 @@ REQUEST_SECONDS_MAX = 2.0
 class _Worker(msgspec.Struct):
     id: str
     status: str
-    incarnation: int
+    joined_at: datetime
 
 
 class _Readiness(msgspec.Struct):
@@ -23,10 +24,10 @@ class _WorkerList(msgspec.Struct):
     items: list[_Worker]
 
 
-def what_is_missing(http_url: str, token: str, workers: Collection[str], *, incarnation_min: int) -> str | None:
+def what_is_missing(http_url: str, token: str, workers: Collection[str], *, joined_since: datetime) -> str | None:
     """What a task could not do without, as a phrase; `None` when nothing is missing. Blocks for seconds at most.
 
-    A worker that was killed is shown for a while as if it were there: only one of `incarnation_min` or later counts.
+    A worker that was killed is shown for a while as if it were there: only one that joined since then counts.
     """
     headers = {"Authorization": f"Bearer {token}"}
     try:
@@ -45,7 +46,7 @@ def what_is_missing(http_url: str, token: str, workers: Collection[str], *, inca
         return "the API does not answer yet"
     if absent := [name for name, leader in leaders.items() if leader is None]:
         return f"nobody leads as {', '.join(absent)} yet"
-    present = {one.id for one in listed.items if one.status != "lost" and one.incarnation >= incarnation_min}
+    present = {one.id for one in listed.items if one.status != "lost" and one.joined_at >= joined_since}
     if absent := [name for name in workers if name not in present]:
         return f"{', '.join(absent)} did not join yet"
     return None

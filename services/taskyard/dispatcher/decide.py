@@ -6,7 +6,6 @@ from msgspec import Raw, Struct
 
 from taskyard.contracts.agent_protocol import (
     DECLINED,
-    REASON_INCARNATION,
     REASON_NO_KIND,
     REASON_NO_SLOT,
     REPORT_BATCH_MAX,
@@ -198,14 +197,14 @@ class _Attempts:
                 if request.incarnation == record.incarnation:  # one that is gone cannot say what its successor has
                     self._state.deliveries.settle_assignment(record.id)
                 self._dispatched(record)
-            case "declined" if answer.reason != REASON_INCARNATION:
+            case "declined":
                 self._declined(record, answer.reason[:REASON_CHARACTERS_MAX] or DECLINED)
             case "lost":
                 reason = answer.reason[:REASON_CHARACTERS_MAX]
                 event = AttemptLost(task=record.id, attempt=record.attempt, message=reason)
                 self._end(record, event)
             case _:
-                pass  # not an answer for this incarnation: sent again until there is one
+                pass  # no answer that we know: sent again until there is one
 
     def _declined(self, record: TaskRecord, reason: str) -> None:
         match record.phase:

@@ -19,9 +19,10 @@ from taskyard.contracts.agent_protocol import (
     Cancel,
     Seen,
 )
+from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
 from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import Instant, Position, TaskId, seconds
+from taskyard.contracts.values import Incarnation, Instant, Position, TaskId, seconds
 
 RESEND_SECONDS = 2.0
 """An assignment or a stop without an answer is sent again after this."""
@@ -41,14 +42,15 @@ class SendAssignments(Struct, frozen=True, kw_only=True):
     """Assignments for one incarnation of an agent."""
 
     agent: str
-    incarnation: int
+    incarnation: Incarnation
     assignments: tuple[Assignment, ...]
 
 
 class SendCancels(Struct, frozen=True, kw_only=True):
-    """Attempts that an agent is to stop."""
+    """Attempts that one incarnation of an agent is to stop."""
 
     agent: str
+    incarnation: Incarnation
     cancels: tuple[Cancel, ...]
 
 
@@ -78,7 +80,7 @@ class Deliveries:
         # What to send when. All of a queue wait equally long, so each is in order; what was settled meanwhile, or has
         # another turn by now, is left over in them and drops out by itself.
         self._turns: dict[int, deque[Turn]] = {wait: deque() for wait in (_AT_ONCE, _RESEND, _RESEND_STOP)}
-        self._given_up: list[tuple[str, Cancel]] = []
+        self._given_up: list[tuple[str, Incarnation, Cancel]] = []
 
     def owe_assignment(self, record: TaskRecord) -> None:
         """The attempt was just given its slot and has to be sent to its worker."""
@@ -101,7 +103,7 @@ class Deliveries:
         If that is lost, the next assignment of the slot stops it.
         """
         if self._is_open and record.worker is not None:
-            self._given_up.append((record.worker, _cancel(record)))
+            self._given_up.append((record.worker, record.incarnation, _cancel(record)))
 
     def settle(self, task: TaskId) -> None:
         """Nothing is owed for the task any more."""
@@ -138,10 +140,10 @@ class Deliveries:
 
     def due(self, tasks: TaskTable, now: Instant) -> list[SendAssignments | SendCancels]:
         """What to send now, together per agent; it counts as sent."""
-        assigns: dict[tuple[str, int], list[Assignment]] = {}
-        cancels: dict[str, list[Cancel]] = {}
-        for agent, cancel in self._given_up:
-            cancels.setdefault(agent, []).append(cancel)
+        assigns: dict[tuple[str, Incarnation], list[Assignment]] = {}
+        cancels: dict[tuple[str, Incarnation], list[Cancel]] = {}
+        for agent, incarnation, cancel in self._given_up:
+            cancels.setdefault((agent, incarnation), []).append(cancel)
         self._given_up.clear()
         for task, owed in self._take_turns(now):
             record = tasks.live.get(task)
@@ -151,14 +153,14 @@ class Deliveries:
             owed.copies += 1
             self._send_after(_RESEND, now, task, owed)
             if owed.is_stop:
-                cancels.setdefault(record.worker, []).append(_cancel(record))
+                cancels.setdefault((record.worker, record.incarnation), []).append(_cancel(record))
             else:
                 assigns.setdefault((record.worker, record.incarnation), []).append(_assignment(record))
         sends: list[SendAssignments | SendCancels] = []
         for (agent, incarnation), each in assigns.items():
             sends += (SendAssignments(agent=agent, incarnation=incarnation, assignments=part) for part in _parts(each))
-        for agent, stops in cancels.items():
-            sends += (SendCancels(agent=agent, cancels=part) for part in _parts(stops))
+        for (agent, incarnation), stops in cancels.items():
+            sends += (SendCancels(agent=agent, incarnation=incarnation, cancels=part) for part in _parts(stops))
         return sends
 
     @property
@@ -230,17 +232,19 @@ def _assignment(record: TaskRecord) -> Assignment:
         kind=record.kind,
         input=record.input,
         timeout_seconds=record.timeout_seconds,
+        seen=_seen(record),
+        repeatable=record.on_lost is OnLost.RETRY and record.tries < record.max_attempts and not record.confirmed,
         apply=record.confirmed,
         plan_attempt=record.plan_attempt,
         traceparent=record.traceparent,
-        seen=_seen(record),
     )
 
 
 def _seen(record: TaskRecord) -> Seen:
     if record.started_at is not None:
         return SEEN_STARTED
-    return SEEN_NEW if record.phase is Phase.ASSIGNED else SEEN_ACCEPTED
+    # A held attempt that is sent again shows as assigned.
+    return SEEN_ACCEPTED if record.accepted else SEEN_NEW
 
 
 def _cancel(record: TaskRecord) -> Cancel:

@@ -10,6 +10,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
+from taskyard.contracts.values import Incarnation
 from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import Life
 from taskyard.judge.lives import Step
@@ -19,7 +20,7 @@ _ANY = "any"
 
 @dataclass(slots=True)
 class _Worker:
-    incarnation: int
+    incarnation: Incarnation
     slots: tuple[tuple[str, ...], ...]
     is_lost: bool = False
 

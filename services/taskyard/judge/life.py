@@ -1,10 +1,10 @@
 """One task as the events tell it: where it stands, and what it has."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from taskyard.contracts.events import TaskSubmitted
-from taskyard.contracts.values import Instant, Position
+from taskyard.contracts.values import Incarnation, Instant, Position
 
 NEVER = Instant(0)
 
@@ -37,7 +37,9 @@ _SHOWN = {Stage.HELD: "running", Stage.STOPPING: "cancelling"}
 
 @dataclass(slots=True, kw_only=True)
 class Life:
-    """One task. `policy` is the event that made it; `plan` the attempt whose plan is shown; `due` when it may go on."""
+    """One task. `policy` is the event that made it; `plan` the attempt whose plan is shown; `repeatable` are
+    attempts that another worker may run again when theirs is lost; `due` when it may go on.
+    """
 
     policy: TaskSubmitted
     submitted: Position
@@ -50,10 +52,11 @@ class Life:
     undelivered: int = 0
     worker: str | None = None
     slot: int | None = None
-    incarnation: int = 0
+    incarnation: Incarnation = 0
     plan: int | None = None
     is_confirmed: bool = False
     stops_as: Stage = Stage.CANCELLED
+    repeatable: set[int] = field(default_factory=set[int])
     progress: int = 0
     scheduled_at: Instant | None = None
     assigned_at: Instant | None = None

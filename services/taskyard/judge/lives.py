@@ -99,7 +99,7 @@ class Lives:
         elif isinstance(event, WorkerLost | WorkerJoined):
             for life in list(self._on_worker.get(event.worker, {}).values()):
                 before, held = life.stage, life.held
-                counts = lose(life, event, at) if isinstance(event, WorkerLost) else join(life, event)
+                counts = lose(life, event, at) if isinstance(event, WorkerLost) else join(life, event, at)
                 yield self._step(life, before, held, counts=counts)
 
     def _step(self, life: Life, before: Stage, held: Slot | None, *, counts: bool) -> Step:

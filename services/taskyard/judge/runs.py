@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from taskyard.contracts.events import AnyEvent, AttemptSucceeded, ForceStopped, NotDelivered, SlotAssigned, WorkerLost
-from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.values import Position
 from taskyard.judge.evidence import Evidence, Ran
 from taskyard.judge.faults import Faults, Rule
@@ -121,11 +120,11 @@ def _check_slots(faults: Faults, ran: Sequence[Ran]) -> None:
 
 
 def _check_exclusive(faults: Faults, assignments: Assignments, lives: dict[str, Life], ran: Sequence[Ran]) -> None:
-    workspaces: dict[tuple[str, str], list[Ran]] = {}
+    workspaces: dict[str, list[Ran]] = {}
     for run in sorted(ran, key=lambda run: run.began):
         if run.kind == EXCLUSIVE and (life := lives.get(run.task)) is not None:
-            workspaces.setdefault((life.policy.pool, life.policy.queue), []).append(run)
-    for (_, queue), runs in workspaces.items():
+            workspaces.setdefault(life.policy.queue, []).append(run)
+    for queue, runs in workspaces.items():
         for one, other in pairwise(runs):
             if not _overlap(one, other):
                 continue
@@ -141,7 +140,7 @@ def _check_fenced(faults: Faults, lives: dict[str, Life], evidence: Evidence) ->
     """A worker without contact soon runs nothing that is tried elsewhere when it is declared lost."""
     for run in evidence.ran:
         life = lives.get(run.task)
-        if life is None or life.policy.on_lost is not OnLost.RETRY:
+        if life is None or run.attempt not in life.repeatable:
             continue
         for cut in evidence.cuts:
             until = cut.began + evidence.fenced_seconds

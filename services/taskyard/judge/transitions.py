@@ -21,7 +21,7 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.kinds import OnLost
-from taskyard.contracts.values import Instant, seconds
+from taskyard.contracts.values import Incarnation, Instant, seconds
 from taskyard.judge.life import NEVER, Life, Stage
 
 WAITS_AFTER_NO_DELIVERY_SECONDS = (5, 10, 20, 40, 60)
@@ -91,6 +91,8 @@ def _assign(life: Life, event: SlotAssigned, at: Instant) -> bool:
     life.worker, life.slot, life.incarnation = event.worker, event.slot, event.incarnation
     life.assigned_at, life.started_at, life.progress = at, None, 0
     life.tries += not life.is_confirmed
+    if life.policy.on_lost is OnLost.RETRY and life.tries < life.policy.max_attempts and not life.is_confirmed:
+        life.repeatable.add(event.attempt)
     return True
 
 
@@ -167,7 +169,13 @@ def _not_delivered(life: Life, at: Instant) -> None:
 
 def lose(life: Life, event: WorkerLost, at: Instant) -> bool:
     """Its worker is lost; whether that means the task."""
-    if life.incarnation > event.incarnation or life.stage is Stage.HELD:
+    if not (event.incarnation == life.incarnation or _rose(event.incarnation, life.incarnation)):
+        return False
+    return _lose(life, at)
+
+
+def _lose(life: Life, at: Instant) -> bool:
+    if life.stage is Stage.HELD:
         return False
     is_kept = life.policy.on_lost is OnLost.HOLD
     if life.is_reserved:
@@ -183,11 +191,16 @@ def lose(life: Life, event: WorkerLost, at: Instant) -> bool:
     return True
 
 
-def join(life: Life, event: WorkerJoined) -> bool:
+def join(life: Life, event: WorkerJoined, at: Instant) -> bool:
     """Its worker is there, perhaps again; whether that means the task."""
     was_held = life.stage is Stage.HELD
-    if event.incarnation < life.incarnation or (event.incarnation == life.incarnation and not was_held):
+    is_same = event.incarnation == life.incarnation
+    if (is_same and not was_held) or _rose(life.incarnation, event.incarnation):
         return False
+    answers = is_same or event.continues == life.incarnation
+    answers = answers or (event.continues is None and _rose(event.incarnation, life.incarnation))
+    if not answers:
+        return _lose(life, at)
     life.incarnation = event.incarnation
     has_slot = life.slot is not None and life.slot < len(event.slots) and life.kind in event.kinds
     if life.is_reserved and not has_slot:
@@ -195,6 +208,11 @@ def join(life: Life, event: WorkerJoined) -> bool:
     elif was_held:
         life.stage = Stage.ASSIGNED
     return True
+
+
+def _rose(later: Incarnation, earlier: Incarnation) -> bool:
+    """Whether both are numbers, as the first logs have them, and the one is of a later run."""
+    return isinstance(later, int) and isinstance(earlier, int) and later > earlier
 
 
 def _plan_again(life: Life) -> None:

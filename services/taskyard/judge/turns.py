@@ -23,6 +23,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
+from taskyard.contracts.values import Incarnation
 from taskyard.judge.commits import Commit
 from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import NEVER, OVER, Life, Stage
@@ -78,7 +79,7 @@ class Turns:
         self._queues: dict[tuple[str, str], _Queue] = {}
         self._locks: defaultdict[str, set[str]] = defaultdict(set)
         self._paused_pools: set[str] = set()
-        self._incarnations: dict[str, int] = {}
+        self._incarnations: dict[str, Incarnation] = {}
         self._drained: dict[str, int] = {}
         self._lost: set[str] = set()
         self._fresh: dict[tuple[str, str, str], _Lane] = {}
@@ -112,9 +113,9 @@ class Turns:
                     self._drained.setdefault(event.worker, self._sequence)
             case WorkerLost() if event.incarnation == self._incarnations.get(event.worker):
                 self._lost.add(event.worker)
-            case WorkerJoined() if event.incarnation >= self._incarnations.get(event.worker, 0):
+            case WorkerJoined():
                 self._lost.discard(event.worker)
-                if event.incarnation > self._incarnations.get(event.worker, 0):
+                if event.incarnation != self._incarnations.get(event.worker):
                     self._drained.pop(event.worker, None)
                 self._incarnations[event.worker] = event.incarnation
             case _:

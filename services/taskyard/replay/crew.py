@@ -18,7 +18,7 @@ from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, Changes, 
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.replay.recorded import Outcome, RecordedTask, RecordedWorker, Run
-from taskyard.replay.yard import Yard
+from taskyard.replay.yard import INCARNATION, Yard
 from taskyard.slot_allocator.liveness import HeartbeatSeen
 
 Told = Callable[[TaskId, str], None]
@@ -50,7 +50,9 @@ class Crew:
             self.yard.at(worker.left, lambda: self._beat(worker, leaving=True))
 
     def _beat(self, worker: RecordedWorker, *, leaving: bool) -> None:
-        heartbeat = Heartbeat(incarnation=1, pool=worker.pool, slots=worker.slots, kinds=worker.kinds, leaving=leaving)
+        heartbeat = Heartbeat(
+            incarnation=INCARNATION, pool=worker.pool, slots=worker.slots, kinds=worker.kinds, leaving=leaving
+        )
         self.yard.hear(HeartbeatSeen(agent=worker.name, at=self.yard.now, heartbeat=heartbeat))
 
     # -- work ----------------------------------------------------------------------------------------------------------

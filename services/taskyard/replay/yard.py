@@ -25,6 +25,8 @@ from taskyard.slot_allocator.liveness import HeartbeatSeen
 from taskyard.slot_allocator.machine import SlotAllocator
 
 REPLAY_COMMITS_MAX = 5_000_000
+INCARNATION = "r0"
+"""Of every worker: nobody is started again here."""
 NEVER_LOST_SECONDS = 1e9
 """Nobody beats here, and nobody is lost by silence."""
 
@@ -133,7 +135,7 @@ class Yard:
 
     def report(self, agent: str, report: AnyReport) -> None:
         """A worker reports."""
-        batch = ReportBatch(incarnation=1, number=1, reports=(report,))
+        batch = ReportBatch(incarnation=INCARNATION, number=1, reports=(report,))
         self._dispatcher.offer(Offered(ReportsRead(agent=agent, batch=batch, size=0)))
 
     @property

@@ -8,14 +8,15 @@ from collections.abc import Callable
 import msgspec
 
 from taskyard.agent.slots import Decision, Live, Remembered, SlotMemory
-from taskyard.agent.stopping import retries
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
+    LINEAGE_MAX,
     Assignment,
     AssignReply,
     AssignRequest,
     CancelRequest,
     Heartbeat,
+    LiveAttempt,
     ReportBatch,
 )
 from taskyard.contracts.events import TaskError
@@ -78,7 +79,8 @@ class Agent(Process):
         self.pool = pool
         self.slots = TEMPLATES[0]
         self.kinds = ALL_KINDS
-        self.disk = Disk()
+        self.incarnation = ""
+        self.disk = self._new_disk()
         self.is_connected = False
         self.is_leaving = False
         self.is_gone = False
@@ -111,14 +113,13 @@ class Agent(Process):
         self.life += 1
         self.is_up, self.is_leaving = True, False
         self._witness.trouble_over(self.name, DOWN, LEAVING)
-        disk.incarnation = max(self.wall // 1000, disk.incarnation + 1)
-        disk.born = disk.incarnation if disk.born is None else disk.born
+        self.incarnation = f"r{self.random.getrandbits(64):016x}"
+        disk.lineage = (self.incarnation, *disk.lineage)[: LINEAGE_MAX + 1]
         left = [_decode_live(disk.live[position]) for position in sorted(disk.live)]
         for run in self._witness.running_on(self.name):
             self._witness.ends(run)  # it bears the mark of this folder, whether the journal knows it or not
         self._memory = SlotMemory(
-            born=disk.born,
-            incarnation=disk.incarnation,
+            lineage=disk.lineage,
             slot_count=len(self.slots),
             kinds=self.kinds,
             remembered={slot: _decode_remembered(record) for slot, record in disk.slots.items()},
@@ -161,7 +162,10 @@ class Agent(Process):
         self.crash()
         for run in self._witness.running_on(self.name):
             self._witness.ends(run)
-        self.disk = Disk()
+        self.disk = self._new_disk()
+
+    def _new_disk(self) -> Disk:
+        return Disk(place=f"{self.random.getrandbits(64):016x}")
 
     def connect(self) -> None:
         """The network reaches it again."""
@@ -202,19 +206,25 @@ class Agent(Process):
         if self._is_reachable:
             self._contact_at = self.world.now
         elif self.world.now - self._contact_at > SELF_FENCE_SECONDS:
-            self._attempts.stop_where(retries, _self_fenced)
+            self._attempts.stop_where(lambda one: one.repeatable, _self_fenced)
 
     def _tell_heartbeat(self) -> None:
         if not self._is_reachable:
             return
         heartbeat = Heartbeat(
-            incarnation=self.disk.incarnation,
+            incarnation=self.incarnation,
             pool=self.pool,
             slots=self.slots,
             kinds=self.kinds,
             labels={"host": self.name},
             leaving=self.is_leaving,
             running=len(self._attempts),
+            follows=self.disk.lineage[1:],
+            place=self.disk.place,
+            live=tuple(
+                LiveAttempt(position=one.position, task=one.task, attempt=one.attempt, slot=one.slot)
+                for one in self._memory.live
+            ),
         )
         self._beat(self.name, _encode(heartbeat))
 
@@ -229,12 +239,17 @@ class Agent(Process):
 
     def _on_assign(self, data: bytes, reply: Reply) -> None:
         refusal = "draining" if self.is_leaving else "reports cannot be stored" if self._journal.is_full else None
-        decision = self._memory.assign(_decode_assign(data), now=self.wall, refusal=refusal)
+        request = _decode_assign(data)
+        if request.incarnation != self.incarnation:
+            return
+        decision = self._memory.assign(request, now=self.wall, refusal=refusal)
         to_run = [one for one in decision.begin if not self._attempts.complete_at_once(one)]
         self._carry_out(decision, reply, to_run)
 
     def _on_cancel(self, data: bytes, reply: Reply) -> None:
-        self._carry_out(self._memory.cancel(_decode_cancel(data).cancels, now=self.wall), reply, [])
+        request = _decode_cancel(data)
+        if request.incarnation == self.incarnation:
+            self._carry_out(self._memory.cancel(request.cancels, now=self.wall), reply, [])
 
     def _carry_out(self, decision: Decision, reply: Reply, to_run: list[Assignment]) -> None:
         self._journal.report(decision.reports)
@@ -261,8 +276,8 @@ class Agent(Process):
 
 
 def _self_fenced(assignment: Assignment) -> TaskError:
-    return TaskError(code="self_fenced", message="no contact", retryable=retries(assignment))
+    return TaskError(code="self_fenced", message="no contact", retryable=assignment.repeatable)
 
 
 def _leaving(assignment: Assignment) -> TaskError:
-    return TaskError(code="worker_stopped", message="the worker was stopped", retryable=retries(assignment))
+    return TaskError(code="worker_stopped", message="the worker was stopped", retryable=assignment.repeatable)

@@ -12,7 +12,7 @@ import msgspec
 from taskyard.contracts.commands import Answer, AnswerBatch
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, Phase, TaskRecord
 from taskyard.contracts.subjects import HEADER_ANSWER, command_subject
-from taskyard.contracts.values import Instant, format_instant, make_uuid7, seconds
+from taskyard.contracts.values import Incarnation, Instant, format_instant, make_uuid7, seconds
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.simulation.network import Network
 from taskyard.simulation.reader import Reader
@@ -275,8 +275,8 @@ class Clients:
         """From now on everybody wants everything to end."""
         self._healed_at = self._world.now
 
-    def tidy_up(self, gone: set[str]) -> None:
-        """End every pause, answer every plan that waits, give up what only a worker that is `gone` could end."""
+    def tidy_up(self, is_there: Callable[[str, Incarnation], bool]) -> None:
+        """End every pause, answer every plan that waits, give up what only a worker that is not there could end."""
         self._random = self._own_random
         self.reader.catch_up()
         for by, verb, pool, body in self._paused:
@@ -286,6 +286,7 @@ class Clients:
         self.answer_a_plan(every=True)
         if self._world.now - self._healed_at > PATIENCE_SECONDS:
             for record in self.reader.table.live.values():
-                if record.worker in gone and record.phase in ATTEMPT_OPEN:
+                has_worker = record.worker is not None and is_there(record.worker, record.incarnation)
+                if not has_worker and record.phase in ATTEMPT_OPEN:
                     body = {"task": record.id, "reason": "its worker is gone", "id": self.new_id()}
                     self.command(ADMIN, "force-stop", body, record.pool)

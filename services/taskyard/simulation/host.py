@@ -73,13 +73,13 @@ class Witness:
 
 @dataclass(kw_only=True)
 class Disk:
-    """What an agent keeps, as bytes. `born` is the incarnation that began the journal, None on an empty disk."""
+    """What an agent keeps, as bytes. `lineage` are the incarnations that had its journal, the last one first."""
 
-    born: int | None = None
-    incarnation: int = 0
+    lineage: tuple[str, ...] = ()
+    place: str = ""
     slots: dict[int, bytes] = field(default_factory=dict[int, bytes])
     live: dict[int, bytes] = field(default_factory=dict[int, bytes])
-    batches: dict[tuple[int, int], bytes] = field(default_factory=dict[tuple[int, int], bytes])
+    batches: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
     plans: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
 
     def forget_plans(self, task: str) -> None:

@@ -78,7 +78,7 @@ class Journal:
         self._pending = []
         if self._open:
             self._number += 1
-            incarnation = self._disk.incarnation
+            incarnation = self._disk.lineage[0]
             batch = ReportBatch(incarnation=incarnation, number=self._number, reports=tuple(self._open))
             self._disk.batches[incarnation, self._number] = _encode(batch)
             self._open = []

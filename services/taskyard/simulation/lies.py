@@ -57,7 +57,7 @@ class Lies:
             self._witness.lied.add((record.id, record.attempt))
             chosen.append(self._about(record, record.attempt, random))
         self._world.note(f"{agent.name} tells {len(chosen)} lies")
-        agent.say(ReportBatch(incarnation=agent.disk.incarnation, number=ATTEMPT_OF_NOBODY, reports=tuple(chosen)))
+        agent.say(ReportBatch(incarnation=agent.incarnation, number=ATTEMPT_OF_NOBODY, reports=tuple(chosen)))
         agent.say_bytes(random.choice(NONSENSE))
 
     def tell_bytes(self, random: Random) -> None:
@@ -76,7 +76,7 @@ class Lies:
         self._witness.lied.add((record.id, record.attempt))
         name = random.choice(("Succeeded", "Failed"))
         error = ',"error":{"code":"exit_status","message":"no","retryable":true}' if name == "Failed" else ""
-        incarnation = msgspec.json.encode(agent.disk.incarnation).decode()
+        incarnation = msgspec.json.encode(agent.incarnation).decode()
         head = f'{{"incarnation":{incarnation},"number":{ATTEMPT_OF_NOBODY},"reports":[{{"type":"{name}","task":"{record.id}",'
         body = f'"attempt":{record.attempt},"at":{self._world.instant}{error},"result":{{"text":"'
         agent.say_bytes((head + body).encode() + NO_TEXT + b'"}}]}')

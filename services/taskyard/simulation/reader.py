@@ -3,7 +3,7 @@
 from taskyard.contracts.events import WorkerDrainRequested, WorkerJoined
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import Instant, make_position
+from taskyard.contracts.values import Incarnation, Instant, make_position
 from taskyard.simulation.streams import Servers
 
 
@@ -13,11 +13,11 @@ class Reader:
     def __init__(self, servers: Servers) -> None:
         self.table = TaskTable()
         self.ended: dict[str, TaskRecord] = {}
-        self.drained: dict[str, int] = {}
+        self.drained: dict[str, Incarnation] = {}
         self._servers = servers
         self._read = 0
         self._at = Instant(0)
-        self._incarnations: dict[str, int] = {}
+        self._incarnations: dict[str, Incarnation] = {}
 
     def catch_up(self) -> None:
         """Read what is new."""
@@ -37,5 +37,5 @@ class Reader:
             self.drained[event.worker] = self._incarnations.get(event.worker, 0)
         elif isinstance(event, WorkerJoined):
             self._incarnations[event.worker] = event.incarnation
-            if event.incarnation > self.drained.get(event.worker, event.incarnation):
+            if event.incarnation != self.drained.get(event.worker, event.incarnation):
                 del self.drained[event.worker]

@@ -180,7 +180,7 @@ class DispatcherService:
 
         body: AssignRequest | CancelRequest
         if isinstance(effect, SendCancels):
-            verb, body = "cancel", CancelRequest(cancels=effect.cancels)
+            verb, body = "cancel", CancelRequest(incarnation=effect.incarnation, cancels=effect.cancels)
         else:
             verb, body = "assign", AssignRequest(incarnation=effect.incarnation, assignments=effect.assignments)
         life, data = instance.life, msgspec.json.encode(body)

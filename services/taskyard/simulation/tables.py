@@ -13,10 +13,10 @@ from taskyard.state_projector.rows import (
     TASK_FIXED_COLUMNS,
     AttemptRow,
     Row,
-    WorkerRow,
     restore_pool,
     restore_queue,
     restore_record,
+    restore_worker,
 )
 from taskyard.state_projector.store import LogPosition
 
@@ -85,7 +85,7 @@ class Tables:
             attempts=[AttemptRow(*row) for row in current if row is not None and row[ended] is None],
             queues=[restore_queue(row) for row in self.queues.values()],
             pools=[restore_pool(row) for row in self.pools.values()],
-            workers=[WorkerRow(*row) for row in self.workers.values()],
+            workers=[restore_worker(row) for row in self.workers.values()],
             counts=dict(self.counts),
         )
         return state, self.position

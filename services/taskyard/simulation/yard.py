@@ -3,6 +3,7 @@
 from functools import partial
 
 from taskyard.contracts.events import DECIDERS
+from taskyard.contracts.values import Incarnation
 from taskyard.simulation.acts import Acts
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.agent_faults import AgentFaults
@@ -116,7 +117,12 @@ class Yard:
         self._tidy()
 
     def _tidy(self) -> None:
-        self.clients.tidy_up({agent.name for agent in self.agents if agent.is_gone})
+        there = {agent.name: agent for agent in self.agents if not agent.is_gone}
+
+        def is_there(worker: str, incarnation: Incarnation) -> bool:
+            return worker in there and incarnation in there[worker].disk.lineage
+
+        self.clients.tidy_up(is_there)
         for agent in self.agents:
             if agent.name in self.reader.drained and not agent.is_gone and agent.random.random() < RESTART_CHANCE:
                 agent.crash()  # whoever drained it is done with it

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
-from taskyard.contracts.values import Instant
+from taskyard.contracts.values import Incarnation, Instant
 from taskyard.machine.machine import Decision
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness, Reconnected, description_bytes
 from taskyard.slot_allocator.state import AllocatorState
@@ -33,7 +33,7 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
 
 def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observation]) -> tuple[list[Event], int]:
     """What was heard, and how much of it fits one commit."""
-    joined: dict[str, int] = {}
+    joined: dict[str, Incarnation] = {}
     events: list[Event] = []
     size = taken = 0
     for seen in inputs:

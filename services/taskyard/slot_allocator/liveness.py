@@ -10,7 +10,7 @@ from msgspec import Struct
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.contracts.fleet import Fleet, Worker
-from taskyard.contracts.values import SECOND, Instant, is_name, seconds
+from taskyard.contracts.values import SECOND, Incarnation, Instant, is_name, seconds
 
 CHECK_SECONDS = 0.5
 STOOD_STILL_SECONDS = 4.0
@@ -43,8 +43,8 @@ class Liveness:
         self._lost = seconds(lost_seconds)
         self._since = self._looked_at = Instant(0)
         self._heard: dict[str, Instant] = {}
-        self._leaving: dict[str, int] = {}
-        self._unreachable: dict[str, int] = {}
+        self._leaving: dict[str, Incarnation] = {}
+        self._unreachable: dict[str, Incarnation] = {}
         self.next_check = Instant(0)
 
     def begin(self, now: Instant) -> None:
@@ -52,35 +52,58 @@ class Liveness:
         self._since = self._looked_at = now
         self.next_check = Instant(now + seconds(CHECK_SECONDS))
 
-    def not_reached(self, worker: str, incarnation: int) -> None:
+    def not_reached(self, worker: str, incarnation: Incarnation) -> None:
         """Nobody listened on the worker's subject."""
         self._unreachable[worker] = incarnation
         self.next_check = Instant(0)
 
-    def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, int]) -> Event | None:
+    def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, Incarnation]) -> Event | None:
         """What a heartbeat changes. `joined` is the overlay of workers that this decision lets join."""
         heartbeat, worker = seen.heartbeat, fleet.workers.get(seen.agent)
-        # A lost worker may come back as it was, so for it the incarnation before is the known one.
-        folded = worker.incarnation - worker.is_lost if worker is not None else 0
-        known = max(joined.get(seen.agent, 0), folded)
-        if not (is_name(seen.agent) and is_name(heartbeat.pool)) or heartbeat.incarnation < known:
+        if not (is_name(seen.agent) and is_name(heartbeat.pool)):
             return None
-        if heartbeat.incarnation > known and description_bytes(heartbeat) > DESCRIPTION_BYTES_MAX:
-            return None
-        self._heard[seen.agent] = max(seen.at, self._heard.get(seen.agent, Instant(0)))
+        if seen.agent in joined or worker is None or heartbeat.incarnation != worker.incarnation or worker.is_lost:
+            return self._newcomer(seen, worker, fleet, joined)
+        self._hears(seen)
         if heartbeat.leaving:
             self._leaving[seen.agent] = heartbeat.incarnation
             self.next_check = Instant(0)
-            return None
-        if heartbeat.incarnation > known:
-            if len(fleet.workers) + len(joined) >= WORKERS_MAX:
-                return None
-            joined[seen.agent] = heartbeat.incarnation
-            self._unreachable.pop(seen.agent, None)  # that was before
-            return _joined(seen.agent, heartbeat)
-        if worker is not None and worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
+        elif worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
             return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
         return None
+
+    def _newcomer(
+        self, seen: HeartbeatSeen, worker: Worker | None, fleet: Fleet, joined: dict[str, Incarnation]
+    ) -> Event | None:
+        """One that is not there: it joins, unless it was replaced, or another host of its name is there and speaks."""
+        heartbeat = seen.heartbeat
+        if seen.agent in joined:
+            if joined[seen.agent] == heartbeat.incarnation:
+                self._hears(seen)
+            return None
+        continued = _continued(heartbeat, worker)
+        is_taken = worker is not None and not worker.is_lost and continued is None
+        is_replaced = worker is not None and heartbeat.incarnation in worker.replaced
+        if heartbeat.leaving or is_taken or is_replaced or description_bytes(heartbeat) > DESCRIPTION_BYTES_MAX:
+            return None
+        if worker is None and len(fleet.workers) + len(joined) >= WORKERS_MAX:
+            return None
+        self._hears(seen)
+        joined[seen.agent] = heartbeat.incarnation
+        self._unreachable.pop(seen.agent, None)  # that was before
+        return WorkerJoined(
+            worker=seen.agent,
+            incarnation=heartbeat.incarnation,
+            pool=heartbeat.pool,
+            slots=heartbeat.slots,
+            kinds=heartbeat.kinds,
+            labels=heartbeat.labels,
+            continues=continued,
+            place=heartbeat.place,
+        )
+
+    def _hears(self, seen: HeartbeatSeen) -> None:
+        self._heard[seen.agent] = max(seen.at, self._heard.get(seen.agent, Instant(0)))
 
     def looked(self, now: Instant) -> None:
         """This instance runs now, and hears."""
@@ -137,12 +160,10 @@ def description_bytes(heartbeat: Heartbeat) -> int:
     return len(msgspec.json.encode(heartbeat))
 
 
-def _joined(agent: str, heartbeat: Heartbeat) -> WorkerJoined:
-    return WorkerJoined(
-        worker=agent,
-        incarnation=heartbeat.incarnation,
-        pool=heartbeat.pool,
-        slots=heartbeat.slots,
-        kinds=heartbeat.kinds,
-        labels=heartbeat.labels,
-    )
+def _continued(heartbeat: Heartbeat, worker: Worker | None) -> Incarnation | None:
+    """The incarnation for whose attempts the agent answers: itself, one before with its journal, or one of its place."""
+    if worker is None:
+        return None
+    has_place = bool(heartbeat.place) and heartbeat.place == worker.place
+    is_its = has_place or worker.incarnation == heartbeat.incarnation or worker.incarnation in heartbeat.follows
+    return worker.incarnation if is_its else None

@@ -7,12 +7,12 @@ is looked at, so that what became stale drops out by itself.
 from heapq import heappop, heappush
 
 from taskyard.contracts.fleet import Accepts, Fleet, Worker
-from taskyard.contracts.values import Position
+from taskyard.contracts.values import Incarnation, Position
 
 FIRST_FIT = "first-fit"
 KEEP_SLOT_0 = "keep-slot-0"
 
-Entry = tuple[Position, int, str, int]
+Entry = tuple[Position, int, str, Incarnation]
 """When the worker joined, the slot, the worker's name and incarnation: first fit takes the smallest."""
 
 

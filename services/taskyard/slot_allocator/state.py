@@ -17,7 +17,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, TaskId
+from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
 from taskyard.slot_allocator.placement import FIRST_FIT, IdleSlots
 
 
@@ -46,7 +46,7 @@ class AllocatorState:
         self.policies: dict[str, str] = {}
         self.idle = IdleSlots(is_open=False)
         self.touched: dict[str, None] = {}
-        self.not_reached: dict[str, int] = {}
+        self.not_reached: dict[str, Incarnation] = {}
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""

@@ -10,9 +10,10 @@ from typing import Any
 import msgspec
 from msgspec import Raw
 
+from taskyard.contracts.fleet import WorkerState
 from taskyard.contracts.lifecycle import STATUS_OF, Phase, TaskRecord
 from taskyard.contracts.queues import Hold, PoolSettings, QueueSettings
-from taskyard.contracts.values import Instant, Position, Status
+from taskyard.contracts.values import Incarnation, Instant, Position, Status
 
 Row = tuple[Any, ...]
 
@@ -34,7 +35,8 @@ POOL_COLUMNS = (
     "pool", "max_waiting", "approval_timeout_seconds", "placement", "paused_by", "paused_reason", "paused_at",
 )  # fmt: skip
 WORKER_COLUMNS = (
-    "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "labels", "slots", "kinds",
+    "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "joined_at", "labels", "slots",
+    "kinds", "place", "replaced",
 )  # fmt: skip
 REJECTION_COLUMNS = (
     "position", "at", "by", "pool", "verb", "command", "task", "status", "code", "message", "errors",
@@ -100,28 +102,45 @@ class PoolRow(PoolSettings, kw_only=True):
         )  # fmt: skip
 
 
-@dataclass(slots=True)
-class WorkerRow:
-    """A worker as its last incarnation is. `labels`, `slots` and `kinds` are JSON."""
+class WorkerRow(WorkerState, kw_only=True):
+    """A worker as its current incarnation is."""
 
-    worker: str
-    pool: str
-    incarnation: int
-    suspect: bool
-    draining: bool
-    lost: bool
-    reason: str
     changed_at: Instant
-    labels: str
-    slots: str
-    kinds: str
+    joined_at: Instant
+    reason: str = ""
 
     def row(self) -> Row:
         """The row as it is now."""
         return (
-            self.worker, self.pool, min(self.incarnation, BIGINT_MAX), self.suspect, self.draining, self.lost,
-            self.reason, self.changed_at, self.labels, self.slots, self.kinds,
+            self.name, self.pool, plain_text(str(self.incarnation)), self.is_suspect, self.is_draining, self.is_lost,
+            plain_text(self.reason), self.changed_at, self.joined_at, json_text(self.labels), json_text(self.slots),
+            json_text(self.kinds), plain_text(self.place), json_text(self.replaced),
         )  # fmt: skip
+
+
+def restore_worker(row: Sequence[Any]) -> WorkerRow:
+    """The worker of a row."""
+    (
+        name, pool, incarnation, is_suspect, is_draining, is_lost, reason, changed_at, joined_at, labels, slots, kinds,
+        place, replaced,
+    ) = row  # fmt: skip
+    return WorkerRow(
+        name=name,
+        pool=pool,
+        # The first logs have numbers; a text of ours begins with a letter.
+        incarnation=int(incarnation) if incarnation.isdecimal() else incarnation,
+        is_suspect=is_suspect,
+        is_draining=is_draining,
+        is_lost=is_lost,
+        reason=reason,
+        changed_at=changed_at,
+        joined_at=joined_at,
+        labels=msgspec.json.decode(labels, type=dict[str, str]),
+        slots=msgspec.json.decode(slots, type=tuple[tuple[str, ...], ...]),
+        kinds=msgspec.json.decode(kinds, type=tuple[str, ...]),
+        place=place,
+        replaced=msgspec.json.decode(replaced, type=tuple[Incarnation, ...]),
+    )
 
 
 def task_row(record: TaskRecord, position: Position) -> Row:

@@ -23,10 +23,10 @@ from taskyard.state_projector.rows import (
     WORKER_COLUMNS,
     AttemptRow,
     Row,
-    WorkerRow,
     restore_pool,
     restore_queue,
     restore_record,
+    restore_worker,
 )
 
 FETCH_ROWS = 2_000
@@ -48,7 +48,10 @@ _TYPES = {
         "text", "text", "bigint", "text", "text", "bigint", "text", "text", "bigint", "bigint", "bigint", "bigint",
     ),
     "pools": ("text", "bigint", "double precision", "text", "text", "text", "bigint"),
-    "workers": ("text", "text", "bigint", "boolean", "boolean", "boolean", "text", "bigint", "text", "text", "text"),
+    "workers": (
+        "text", "text", "text", "boolean", "boolean", "boolean", "text", "bigint", "bigint", "text", "text", "text", "text",
+        "text",
+    ),
     "counts": ("text", "text", "bigint"),
 }  # fmt: skip
 
@@ -170,7 +173,7 @@ class Store:
                 attempts=[AttemptRow(*row) for row in await fetch(_OPEN_ATTEMPTS)],
                 queues=[restore_queue(row) for row in await fetch(_select("queues", QUEUE_COLUMNS))],
                 pools=[restore_pool(row) for row in await fetch(_select("pools", POOL_COLUMNS))],
-                workers=[WorkerRow(*row) for row in await fetch(_select("workers", WORKER_COLUMNS))],
+                workers=[restore_worker(row) for row in await fetch(_select("workers", WORKER_COLUMNS))],
                 counts={(row[0], row[1]): row[2] for row in await fetch(_select("counts", COUNT_COLUMNS))},
             )
         return state, position

@@ -1,7 +1,9 @@
 """The fold of what is not a task: settings of queues and pools, workers, and refused commands, as rows. Pure."""
 
 from collections.abc import Iterable
-from typing import assert_never, cast, get_args
+from typing import cast, get_args
+
+from msgspec import structs
 
 from taskyard.contracts.events import (
     AnyEvent,
@@ -9,13 +11,10 @@ from taskyard.contracts.events import (
     PoolConfigured,
     QueueUnlocked,
     UnknownEvent,
-    WorkerDrainRequested,
     WorkerJoined,
-    WorkerLost,
     WorkerRecovered,
-    WorkerSuspected,
 )
-from taskyard.contracts.fleet import concerns, join_counts
+from taskyard.contracts.fleet import WorkerChange, joined
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
@@ -27,8 +26,9 @@ from taskyard.state_projector.rows import (
     plain_text,
 )
 
-_WorkerEvent = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
-SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset((CommandRejected, *get_args(_WorkerEvent)))
+SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset(
+    (CommandRejected, WorkerJoined, *get_args(WorkerChange))
+)
 """The events that mean something here."""
 
 
@@ -37,7 +37,7 @@ class Surroundings:
 
     def __init__(self, queues: Iterable[QueueRow], pools: Iterable[PoolRow], workers: Iterable[WorkerRow]) -> None:
         self._settings = SettingsTable(PoolRow, QueueRow, pools, queues)
-        self._workers = {worker.worker: worker for worker in workers}
+        self._workers = {worker.name: worker for worker in workers}
         self.forget_changes()
 
     def fold(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
@@ -47,7 +47,7 @@ class Surroundings:
         elif isinstance(event, CommandRejected):
             self._rejected(event, at, position)
         else:
-            self._change_of_worker(cast("_WorkerEvent", event), at)
+            self._change_of_worker(cast("WorkerJoined | WorkerChange", event), at)
 
     def forget_changes(self) -> None:
         """Begin to gather changes anew."""
@@ -95,60 +95,19 @@ class Surroundings:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def _change_of_worker(self, event: _WorkerEvent, at: Instant) -> None:
-        match event:
-            case WorkerJoined():
-                self._joined(event, at)
-            case WorkerSuspected():
-                self._suspected(event, at)
-            case WorkerRecovered():
-                self._recovered(event, at)
-            case WorkerLost():
-                self._lost(event, at)
-            case WorkerDrainRequested():
-                self._drain_requested(event, at)
-            case _:
-                assert_never(event)
-
-    def _joined(self, event: WorkerJoined, at: Instant) -> None:
-        self._change_pool(event.pool)
+    def _change_of_worker(self, event: WorkerJoined | WorkerChange, at: Instant) -> None:
         known = self._workers.get(event.worker)
-        if known is not None and not join_counts(event, incarnation=known.incarnation, is_lost=known.lost):
+        if isinstance(event, WorkerJoined):
+            self._change_pool(event.pool)
+            if (state := joined(event, known)) is None:
+                return
+            self._workers[event.worker] = WorkerRow(**structs.asdict(state), changed_at=at, joined_at=at)
+        elif known is not None and known.change(event):
+            known.changed_at = at
+            known.reason = "" if isinstance(event, WorkerRecovered) else event.reason
+        else:
             return
-        self._workers[event.worker] = WorkerRow(
-            worker=event.worker,
-            pool=event.pool,
-            incarnation=event.incarnation,
-            suspect=False,
-            # One that comes back as it was is still to be drained.
-            draining=known is not None and known.draining and known.incarnation == event.incarnation,
-            lost=False,
-            reason="",
-            changed_at=at,
-            labels=json_text(event.labels),
-            slots=json_text(event.slots),
-            kinds=json_text(event.kinds),
-        )
         self._touched_workers[event.worker] = None
-
-    def _suspected(self, event: WorkerSuspected, at: Instant) -> None:
-        if worker := self._change_worker(event.worker, event.incarnation, at):
-            worker.suspect, worker.reason = True, plain_text(event.reason)
-
-    def _recovered(self, event: WorkerRecovered, at: Instant) -> None:
-        if worker := self._change_worker(event.worker, event.incarnation, at):
-            worker.suspect, worker.reason = False, ""
-
-    def _lost(self, event: WorkerLost, at: Instant) -> None:
-        if worker := self._change_worker(event.worker, event.incarnation, at):
-            worker.lost, worker.reason = True, plain_text(event.reason)
-
-    def _drain_requested(self, event: WorkerDrainRequested, at: Instant) -> None:
-        known = self._workers.get(event.worker)
-        if known is None or not concerns(event, incarnation=known.incarnation, is_lost=known.lost):
-            return
-        if worker := self._change_worker(event.worker, known.incarnation, at):
-            worker.draining, worker.reason = True, plain_text(event.reason)
 
     # -- rows that an event touches ------------------------------------------------------------------------------------
 
@@ -163,12 +122,3 @@ class Surroundings:
     def _change_pool(self, pool: str) -> None:
         self._touched_pools[pool] = None
         self._settings.pool(pool)
-
-    def _change_worker(self, worker: str, incarnation: int, at: Instant) -> WorkerRow | None:
-        """The worker, unless it has joined again under a later incarnation."""
-        row = self._workers.get(worker)
-        if row is None or row.incarnation != incarnation:
-            return None
-        row.changed_at = at
-        self._touched_workers[worker] = None
-        return row

@@ -1,27 +1,33 @@
 """What the slot allocator appends: workers that come and go, and who gets which slot."""
 
 from taskyard.contracts.events.event import Event
-from taskyard.contracts.values import TaskId
+from taskyard.contracts.values import Incarnation, TaskId
 
 SLOT_ALLOCATOR = "slot_allocator"
 
 
 class WorkerJoined(Event):
-    """An incarnation of a worker is there. `slots[i]` lists what slot i accepts (`any` or kinds); `kinds` what it runs."""
+    """An incarnation of a worker is there. `slots[i]` lists what slot i accepts (`any` or kinds); `kinds` what it runs.
+
+    `continues` is the incarnation for whose attempts it answers: it has its journal, or made sure that nothing of it lives.
+    `place` tells the folder and the boot of the host that its processes belong to.
+    """
 
     worker: str
-    incarnation: int
+    incarnation: Incarnation
     pool: str
     slots: tuple[tuple[str, ...], ...]
     kinds: tuple[str, ...]
     labels: dict[str, str] = {}  # noqa: RUF012 - a Struct gives each its own
+    continues: Incarnation | None = None
+    place: str = ""
 
 
 class WorkerSuspected(Event):
     """The worker has been silent: no new slots of it are given."""
 
     worker: str
-    incarnation: int
+    incarnation: Incarnation
     reason: str = ""
 
 
@@ -29,14 +35,14 @@ class WorkerRecovered(Event):
     """A suspected worker spoke again."""
 
     worker: str
-    incarnation: int
+    incarnation: Incarnation
 
 
 class WorkerLost(Event):
     """The worker is gone: what it had follows the rule of each kind."""
 
     worker: str
-    incarnation: int
+    incarnation: Incarnation
     reason: str = ""
 
 
@@ -46,7 +52,7 @@ class SlotAssigned(Event):
     task: TaskId
     attempt: int
     worker: str
-    incarnation: int
+    incarnation: Incarnation
     slot: int
 
 

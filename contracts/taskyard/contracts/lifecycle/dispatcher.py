@@ -29,6 +29,7 @@ def dispatched(record: TaskRecord, event: TaskDispatched) -> Verdict:
         return Verdict.VOID
     # An attempt that was held and is found again had started before.
     record.phase = Phase.DISPATCHED if record.started_at is None else Phase.RUNNING
+    record.accepted = True
     record.deliveries_failed = 0
     return Verdict.EFFECTIVE
 
@@ -38,6 +39,7 @@ def started(record: TaskRecord, event: TaskStarted, at: Instant) -> Verdict:
     if event.attempt != record.attempt or record.phase not in NOT_STARTED:
         return Verdict.VOID
     record.phase = Phase.RUNNING
+    record.accepted = True
     record.deliveries_failed = 0
     record.started_at = at
     return Verdict.EFFECTIVE

@@ -5,7 +5,7 @@ from msgspec import Raw, Struct
 from taskyard.contracts.events import Changes, TaskError, TaskSubmitted
 from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle.phases import ENDED, HOLDS_SLOT, STATUS_OF, Phase
-from taskyard.contracts.values import Instant, Position, Status, TaskId
+from taskyard.contracts.values import Incarnation, Instant, Position, Status, TaskId
 
 NO_INSTANT = Instant(0)
 
@@ -17,7 +17,8 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
 
     `submitted` orders tasks; `attempt` numbers what was given a slot and only rises; `tries` counts those that
     spend one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of
-    the current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is its latest);
+    the current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is the one that answers for it now);
+    `accepted` tells that the worker has taken the current attempt;
     `plan_attempt` is the attempt whose plan is shown; `confirmed` says that plan is to be applied; `stop` is the
     phase that a stopping task ends in. `worker`, `slot`, `started_at` are the last attempt's.
     """
@@ -48,10 +49,11 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     tries: int = 0
     deliveries_failed: int = 0
     worker: str | None = None
-    incarnation: int = 0
-    assigned_incarnation: int = 0
+    incarnation: Incarnation = 0
+    assigned_incarnation: Incarnation = 0
     slot: int | None = None
     assigned: Position = Position(0)
+    accepted: bool = False
     plan_attempt: int | None = None
     planned_at: Instant | None = None
     changes: Changes | None = None

@@ -99,6 +99,6 @@ def fold(record: TaskRecord, event: TaskEvent | WorkerLost | WorkerJoined, at: I
         case WorkerLost():
             return worker_lost(record, event, at)
         case WorkerJoined():
-            return worker_joined(record, event)
+            return worker_joined(record, event, at)
         case _:
             assert_never(event)

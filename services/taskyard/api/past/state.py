@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, cast, get_args
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Raw, Struct, structs
 
 from taskyard.contracts.events import (
     AnyEvent,
@@ -20,14 +20,14 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
-from taskyard.contracts.fleet import concerns, join_counts
+from taskyard.contracts.fleet import WorkerState, joined
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, commit_sequence, make_position, seconds
 from taskyard.eventlog.commit import StoredCommit
 
-FORMAT = 2
+FORMAT = 3
 """Of `SavedPast`: a state that was saved in another one is passed over."""
 LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
 """Workers that were lost longer ago and hold nothing are forgotten when a state is saved; no answer shows them."""
@@ -39,25 +39,12 @@ _OfWorker = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | Work
 _OF_WORKERS = frozenset(get_args(_OfWorker))
 
 
-class PastWorker(Struct, kw_only=True):
-    """A worker as its last incarnation was."""
+class PastWorker(WorkerState, kw_only=True):
+    """A worker as its current incarnation was."""
 
-    name: str
-    incarnation: int
-    pool: str
-    slots: tuple[tuple[str, ...], ...]
-    kinds: tuple[str, ...]
-    labels: dict[str, str]
     changed_at: Instant
-    is_suspect: bool = False
-    is_draining: bool = False
-    is_lost: bool = False
+    joined_at: Instant
     reason: str = ""
-
-    @property
-    def takes_tasks(self) -> bool:
-        """Whether new slots of it may be given."""
-        return not (self.is_suspect or self.is_draining or self.is_lost)
 
 
 class SavedPast(Struct, frozen=True, kw_only=True):
@@ -149,36 +136,12 @@ class PastState:
     def _worker(self, event: _OfWorker, at: Instant) -> None:
         worker = self.workers.get(event.worker)
         if isinstance(event, WorkerJoined):
-            self._joined(event, worker, at)
-            return
-        if worker is None or not concerns(event, incarnation=worker.incarnation, is_lost=worker.is_lost):
-            return
-        worker.changed_at = at
-        match event:
-            case WorkerSuspected():
-                worker.is_suspect, worker.reason = True, event.reason
-            case WorkerRecovered():
-                worker.is_suspect, worker.reason = False, ""
-            case WorkerLost():
-                worker.is_lost, worker.reason = True, event.reason
-            case WorkerDrainRequested():
-                worker.is_draining, worker.reason = True, event.reason
-
-    def _joined(self, event: WorkerJoined, known: PastWorker | None, at: Instant) -> None:
-        self.settings.pool(event.pool)
-        if known is not None and not join_counts(event, incarnation=known.incarnation, is_lost=known.is_lost):
-            return
-        self.workers[event.worker] = PastWorker(
-            name=event.worker,
-            incarnation=event.incarnation,
-            pool=event.pool,
-            slots=event.slots,
-            kinds=event.kinds,
-            labels=event.labels,
-            changed_at=at,
-            # One that comes back as it was is still to be drained.
-            is_draining=known is not None and known.is_draining and known.incarnation == event.incarnation,
-        )
+            self.settings.pool(event.pool)
+            if (state := joined(event, worker)) is not None:
+                self.workers[event.worker] = PastWorker(**structs.asdict(state), changed_at=at, joined_at=at)
+        elif worker is not None and worker.change(event):
+            worker.changed_at = at
+            worker.reason = "" if isinstance(event, WorkerRecovered) else event.reason
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 
