@@ -9,6 +9,7 @@ from copy import deepcopy
 from functools import partial
 from random import Random
 
+from taskyard.contracts.lifecycle import Phase
 from taskyard.simulation.acts import Acts
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.clients import Clients
@@ -101,7 +102,10 @@ class EdgeFaults:
         self._servers.is_archive_away = False
 
     def put_journal_back(self, random: Random) -> None:
-        """What an agent remembers is put back to what it was a while ago, while what it started runs on; it is killed so."""
+        """What an agent remembers is put back to what it was a while ago, while what it started runs on; it is killed so.
+
+        Not while the log has no more of an attempt than its assignment: such a one cannot be told from one that is new.
+        """
         there = [agent for agent in self._agents if agent.is_up and not agent.is_gone]
         if self._world.is_healed or not there:
             return
@@ -109,7 +113,10 @@ class EdgeFaults:
         before, life = deepcopy(agent.disk), agent.life
 
         def put_back() -> None:
-            if self._world.is_healed or agent.life != life or not agent.is_up:
+            self._clients.reader.catch_up()
+            records = self._clients.reader.table.live.values()
+            is_unseen = any(one.worker == agent.name and one.phase is Phase.ASSIGNED for one in records)
+            if self._world.is_healed or agent.life != life or not agent.is_up or is_unseen:
                 return
             self._world.note(f"the journal of {agent.name} is put back, and it is killed")
             agent.crash()
