@@ -10,6 +10,7 @@ from taskyard.contracts.agent_protocol import (
     AnyReport,
     AssignAnswer,
     Failed,
+    LiveAttempt,
     Lost,
     Planned,
     Progressed,
@@ -26,6 +27,7 @@ from taskyard.contracts.events import (
     Changes,
     ForceStopped,
     NotDelivered,
+    SlotCleared,
     TaskDispatched,
     TaskError,
     TaskPlanned,
@@ -39,7 +41,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.nesting import NESTING_MAX
 from taskyard.contracts.values import Position
-from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.decide import Answered, HeartbeatHeard, NobodyListened, ReportsRead
 from taskyard.dispatcher.delivery import RESEND_SECONDS, RESEND_STOP_SECONDS, SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.state import TIMEOUT_SLACK_SECONDS
@@ -413,11 +415,78 @@ def test_a_new_leader_sends_the_stop_again() -> None:
     assert [type(effect) for effect in story.successor().effects()] == [SendCancels]
 
 
-def test_a_forced_stop_is_told_to_the_worker_once() -> None:
-    story = running().given(ForceStopped(task=A, by="root", reason="x"))
+FORCED = ForceStopped(task=A, by="root", reason="x")
+
+
+def test_a_forced_stop_is_told_to_the_worker_until_it_says_that_nothing_lives() -> None:
+    story = running().given(FORCED)
 
     assert [(each.task, each.attempt) for each in story.sends().cancels] == [(A, 1)]
+    assert [(each.task, each.attempt) for each in story.after(RESEND_STOP_SECONDS).sends().cancels] == [(A, 1)]
+    story.when(reported(Failed(**WHEN, error=ERROR))).then(SlotCleared(task=A, attempt=1, worker="w1", slot=0))
     assert list(story.after(60).effects()) == []
+
+
+def test_a_forced_stop_is_told_by_the_next_leader_too() -> None:
+    story = running().given(FORCED)
+    story.sends()
+
+    assert [type(effect) for effect in story.successor().effects()] == [SendCancels]
+
+
+def test_a_worker_that_wakes_after_a_forced_stop_is_told_to_stop_what_it_held() -> None:
+    story = held().given(FORCED)
+    story.sends()
+
+    story.given(joined(incarnation=2))
+
+    send = story.sends()
+    assert (send.incarnation, [each.task for each in send.cancels]) == (run(2), [A])
+
+
+def test_the_end_of_another_attempt_clears_no_slot() -> None:
+    story = running().given(FORCED)
+
+    story.when(reported(Failed(**{**WHEN, "attempt": 2}, error=ERROR))).then_nothing()
+    story.when(reported(Failed(**WHEN, error=ERROR), agent="w2")).then_nothing()
+
+
+def test_what_a_worker_has_and_the_log_does_not_hold_is_stopped_each_time_that_it_is_told() -> None:
+    story = running().given(AttemptSucceeded(task=A, attempt=1))
+    stray = LiveAttempt(position=Position(1), task=A, attempt=1, slot=0)
+
+    for _ in range(2):
+        story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=(stray,))).then_nothing()
+        assert [(each.position, each.task) for each in story.sends().cancels] == [(Position(1), A)]
+
+
+def test_what_a_worker_has_as_the_log_holds_it_goes_on_and_so_does_what_the_log_has_not_come_to() -> None:
+    story = running()
+    record = story.record()
+    current = LiveAttempt(position=record.assigned, task=A, attempt=1, slot=0)
+    to_come = LiveAttempt(position=Position(record.assigned + (1 << 30)), task=B, attempt=1, slot=1)
+
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=(current, to_come))).then_nothing()
+
+    assert list(story.effects()) == []
+
+
+def test_an_incarnation_that_was_replaced_is_told_to_go_as_long_as_it_speaks() -> None:
+    story = Delivering().given(joined(), WorkerLost(worker="w1", incarnation=run(1)))
+    story.given(joined(), joined(incarnation=2, continues=None))
+
+    for _ in range(2):
+        story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
+        send = story.sends()
+        assert (send.incarnation, bool(send.retire), send.cancels) == (run(1), True, ())
+
+
+def test_what_a_replaced_host_held_stays_held_and_nobody_else_is_asked_for_it() -> None:
+    story = held().given(joined(incarnation=2, continues=None))
+
+    assert story.record().phase is Phase.HELD
+    assert list(story.after(60).effects()) == []
+    story.when(reported(Failed(**{**WHEN, "attempt": 2}, error=ERROR))).then(Like(AttemptFailed, task=A, attempt=2))
 
 
 def test_a_forced_stop_of_what_is_on_no_worker_is_told_to_nobody() -> None:

@@ -32,6 +32,7 @@ from taskyard.contracts.events import (
     NotDelivered,
     PoolConfigured,
     SlotAssigned,
+    SlotCleared,
     TaskDispatched,
     TaskError,
     TaskPlanned,
@@ -137,13 +138,33 @@ def test_another_pools_worker_gets_nothing() -> None:
     Slots().given(joined(pool="other")).scheduled(A).when().then_nothing()
 
 
-@pytest.mark.parametrize("ends", [AttemptSucceeded(task=A, attempt=1), ForceStopped(task=A, by="r", reason="x")])
-def test_a_slot_is_free_when_its_task_ends(ends: Any) -> None:
+def test_a_slot_is_free_when_its_task_ends() -> None:
     story = Slots().given(joined()).scheduled(A).scheduled(B).when()
     assert story.slots() == [(A, "w1", 0)]
     story.given(TaskDispatched(task=A, attempt=1), TaskStarted(task=A, attempt=1)).when().then_nothing()
 
-    story.given(ends).when().then(assigned(B))
+    story.given(AttemptSucceeded(task=A, attempt=1)).when().then(assigned(B))
+
+
+def test_a_slot_whose_task_was_ended_by_force_is_given_when_its_worker_says_that_nothing_lives_there() -> None:
+    story = Slots().given(joined()).scheduled(A).scheduled(B).when()
+    story.given(ForceStopped(task=A, by="r", reason="x")).when().then_nothing()
+
+    story.given(SlotCleared(task=A, attempt=1, worker="w1", slot=0)).when().then(assigned(B))
+
+
+def test_a_slot_stays_closing_while_its_worker_is_lost_and_until_it_comes_back_and_says_so() -> None:
+    story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
+    story.given(ForceStopped(task=A, by="r", reason="x"), joined()).scheduled(B).when().then_nothing()
+
+    story.given(SlotCleared(task=A, attempt=1, worker="w1", slot=0)).when().then(assigned(B))
+
+
+def test_another_host_of_the_name_has_nothing_in_a_slot_that_was_closing() -> None:
+    story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
+    story.given(ForceStopped(task=A, by="r", reason="x"), joined(incarnation=2, continues=None)).scheduled(B)
+
+    story.when().then(assigned(B, incarnation=2))
 
 
 def test_a_slot_is_free_while_its_task_waits_to_be_tried_again_under_the_next_number() -> None:
@@ -369,13 +390,13 @@ def test_a_worker_is_forgotten_with_the_last_slot_that_it_held_though_it_was_los
     story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
     assert story.machine.state.joined.keys() == {"w1"}
 
-    story.given(ForceStopped(task=A, by="root", reason=""))
+    story.given(ForceStopped(task=A, by="root", reason=""), SlotCleared(task=A, attempt=1, worker="w1", slot=0))
 
     assert (story.machine.state.fleet.workers, story.machine.state.joined) == ({}, {})
 
 
 def test_of_many_that_were_drained_and_lost_the_first_are_forgotten_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("taskyard.contracts.fleet.DRAINED_GONE_MAX", 2)
+    monkeypatch.setattr("taskyard.contracts.fleet.GONE_KEPT_MAX", 2)
     story = Slots()
     for name in ("w1", "w2", "w3"):
         story.given(joined(name), WorkerDrainRequested(pool="default", worker=name, by="root"))

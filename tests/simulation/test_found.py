@@ -39,7 +39,7 @@ from taskyard.contracts.events import (
     WorkerLost,
     decode_event,
 )
-from taskyard.contracts.fleet import DRAINED_GONE_MAX, Fleet
+from taskyard.contracts.fleet import GONE_KEPT_MAX, Fleet
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Role, TaskId, make_position, make_uuid7
@@ -126,12 +126,12 @@ def test_a_drain_that_stands_behind_the_loss_of_its_worker_has_no_effect() -> No
 
 def test_of_drained_workers_that_are_gone_only_so_many_are_remembered() -> None:
     fleet = Fleet()
-    for number in range(DRAINED_GONE_MAX + 3):
+    for number in range(GONE_KEPT_MAX + 3):
         name = f"w{number}"
         fleet.apply(_joined(1, name=name), ())
         fleet.apply(WorkerDrainRequested(pool="default", worker=name, by="alice"), ())
         fleet.apply(WorkerLost(worker=name, incarnation=1, reason="left"), ())
-    assert len(fleet.workers) == DRAINED_GONE_MAX
+    assert len(fleet.workers) == GONE_KEPT_MAX
     assert "w0" not in fleet.workers
 
 

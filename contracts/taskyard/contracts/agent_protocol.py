@@ -139,12 +139,14 @@ class Cancel(Message):
 
 class CancelRequest(Message):
     """Attempts to stop, for the incarnation that has them; another one stays silent. The reply is an `AssignReply` with
-    the outcome `accepted` for each.
+    the outcome `accepted` for each. `retire` says why this incarnation has to stop all that it has, tell the ends, and go:
+    another host has its name by now.
     """
 
     incarnation: Incarnation
 
     cancels: tuple[Cancel, ...]
+    retire: str = ""
 
 
 class Report(Message, tag=True, tag_field="type"):
@@ -200,10 +202,3 @@ class ReportBatch(Message):
     incarnation: Incarnation
     number: int
     reports: Annotated[tuple[AnyReport, ...], Meta(max_length=REPORT_BATCH_MAX)]
-
-
-class Retire(Message):
-    """Another host has taken this incarnation's place: it stops what it has, tells the ends, and goes."""
-
-    incarnation: Incarnation
-    reason: str = ""

@@ -12,6 +12,8 @@ from msgspec import Struct, structs
 
 from taskyard.contracts.events import (
     AnyEvent,
+    ForceStopped,
+    SlotCleared,
     UnknownEvent,
     WorkerDrainRequested,
     WorkerJoined,
@@ -19,16 +21,20 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
-from taskyard.contracts.incarnations import REPLACED_KEPT_MAX, is_later_number
+from taskyard.contracts.incarnations import REPLACED_KEPT_MAX, continues, is_later_number
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import Incarnation, TaskId
 
 ANY_KIND = "any"
-DRAINED_GONE_MAX = 1_000
-"""Drained workers that were lost and are remembered in case they come back as they were; beyond it the first are forgotten."""
+GONE_KEPT_MAX = 1_000
+"""Workers that were lost while they were drained, or while a slot was closing, and are remembered in case they come back as
+they were; beyond it the first are forgotten."""
 
 WorkerChange = WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
-_OF_WORKERS = frozenset((WorkerJoined, *get_args(WorkerChange)))
+OfWorker = WorkerJoined | WorkerChange | SlotCleared
+"""Events of one worker."""
+_OF_WORKERS = frozenset((WorkerJoined, SlotCleared, ForceStopped, *get_args(WorkerChange)))
 
 Accepts = tuple[str, ...]
 """The kinds that a slot takes, sorted: what its template allows and its worker can run."""
@@ -38,7 +44,8 @@ class WorkerState(Struct, kw_only=True):
     """A worker as its current incarnation is: the one that joined last.
 
     `slots[i]` lists what slot i takes, `kinds` what it runs; `place` is the folder and boot that its processes belong to;
-    `replaced` are incarnations of that name whose place another host took: they never join again.
+    `replaced` are incarnations of that name that others followed: they never join again. `closing` are slots of tasks that
+    were ended by force: they are taken until the worker tells that nothing lives there.
     """
 
     name: str
@@ -49,6 +56,7 @@ class WorkerState(Struct, kw_only=True):
     labels: dict[str, str] = {}
     place: str = ""
     replaced: tuple[Incarnation, ...] = ()
+    closing: dict[int, TaskId] = {}
     is_suspect: bool = False
     is_draining: bool = False
     is_lost: bool = False
@@ -57,6 +65,23 @@ class WorkerState(Struct, kw_only=True):
     def takes_tasks(self) -> bool:
         """Whether new slots of it may be given."""
         return not (self.is_suspect or self.is_draining or self.is_lost)
+
+    def close(self, event: AnyEvent | UnknownEvent, change: Change) -> bool:
+        """Take in that a task was ended by force while this incarnation had it, if that is so: its slot is not free by that."""
+        record, slot = change.record, change.held
+        is_forced = isinstance(event, ForceStopped) and change.before in ATTEMPT_OPEN
+        # What another host had before this one took its name is not in a slot of this one.
+        if not is_forced or record is None or slot is None or record.incarnation != self.incarnation:
+            return False
+        self.closing[slot[1]] = record.id
+        return True
+
+    def clear(self, event: SlotCleared) -> bool:
+        """Take in that nothing lives in a slot any more; whether it was closing."""
+        if self.closing.get(event.slot) != event.task:
+            return False
+        del self.closing[event.slot]
+        return True
 
     def change(self, event: WorkerChange) -> bool:
         """Take in what is told of it; whether that means this incarnation.
@@ -100,6 +125,8 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
         labels=event.labels,
         place=event.place,
         replaced=replaced,
+        # Another host knows nothing of them, and has nothing there.
+        closing=dict(known.closing) if known is not None and continues(event, known.incarnation) else {},
         is_draining=known is not None and is_same and known.is_draining,
     )
 
@@ -148,6 +175,11 @@ class Fleet:
             case WorkerSuspected() | WorkerRecovered() | WorkerLost() | WorkerDrainRequested():
                 self._slots_changed(changes)
                 self._changed(event)
+            case SlotCleared():
+                self._cleared(event)
+            case ForceStopped():
+                self._ended_by_force(event, changes)
+                return None
             case _:
                 return None
         return event.worker
@@ -171,7 +203,13 @@ class Fleet:
             return
         if earlier is not None:
             self._count(earlier, -1)
-        worker = Worker(**structs.asdict(state), busy=dict(earlier.busy) if earlier is not None else {})
+        # What was closing and is no more is free.
+        busy = (
+            {}
+            if earlier is None
+            else {slot: task for slot, task in earlier.busy.items() if slot not in earlier.closing}
+        )
+        worker = Worker(**structs.asdict(state), busy=busy | state.closing)
         self.workers[event.worker] = worker
         self._count(worker, 1)
 
@@ -184,14 +222,25 @@ class Fleet:
         self._count(worker, 1)
         self._forget_if_gone(worker)
 
+    def _ended_by_force(self, event: ForceStopped, changes: Sequence[Change]) -> None:
+        for change in changes:
+            worker = self.workers.get(change.held[0]) if change.held is not None else None
+            if worker is None or not worker.close(event, change):
+                self._slots_changed((change,))
+
+    def _cleared(self, event: SlotCleared) -> None:
+        worker = self.workers.get(event.worker)
+        if worker is not None and worker.clear(event):
+            self._set(event.worker, event.slot, None)
+
     def _forget_if_gone(self, worker: Worker) -> None:
-        if not worker.is_lost or worker.busy:
+        if not _is_gone(worker):
             return
-        if not worker.is_draining:
+        if not worker.is_draining and not worker.closing:
             del self.workers[worker.name]
             return
-        gone = [one.name for one in self.workers.values() if one.is_lost and one.is_draining and not one.busy]
-        for name in gone[:-DRAINED_GONE_MAX]:
+        gone = [one.name for one in self.workers.values() if _is_gone(one)]
+        for name in gone[:-GONE_KEPT_MAX]:
             del self.workers[name]
 
     def _set(self, name: str, slot: int, task: TaskId | None) -> None:
@@ -216,3 +265,8 @@ class Fleet:
             accepts = worker.accepts[slot]
             size[accepts] = size.get(accepts, 0) + sign
             idle[accepts] = idle.get(accepts, 0) + (sign if slot not in worker.busy else 0)
+
+
+def _is_gone(worker: Worker) -> bool:
+    """Whether it was lost, and no task has anything there."""
+    return worker.is_lost and worker.busy.keys() <= worker.closing.keys()

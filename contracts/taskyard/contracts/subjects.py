@@ -112,11 +112,6 @@ def cancel_subject(agent: str) -> str:
     return f"taskyard.agent.{agent}.cancel"
 
 
-def retire_subject(agent: str) -> str:
-    """Where an agent hears that another host has taken its place."""
-    return f"taskyard.agent.{agent}.retire"
-
-
 def report_subject(agent: str) -> str:
     """Where an agent's reports are stored."""
     return f"taskyard.report.{agent}"
@@ -171,17 +166,17 @@ CORE_SUBJECTS: tuple[SubjectRow, ...] = (
         purpose="outcomes of commands",
     ),
     SubjectRow(
-        subject="taskyard.agent.<agent>.{assign,cancel,retire}",
+        subject="taskyard.agent.<agent>.{assign,cancel}",
         account=AGENTS,
         owner="dispatcher",
         readers="agent",
-        purpose="assignments and cancels, request-reply; that another host has taken its place",
+        purpose="assignments and cancels, request-reply",
     ),
     SubjectRow(
         subject="taskyard.heartbeat.<agent>",
         account=AGENTS,
         owner="agent",
-        readers="slot_allocator",
-        purpose="liveness, slots and load",
+        readers="slot_allocator, dispatcher",
+        purpose="liveness, slots, load, and what lives",
     ),
 )

@@ -31,9 +31,8 @@ from taskyard.contracts.agent_protocol import (
     CancelRequest,
     Heartbeat,
     LiveAttempt,
-    Retire,
 )
-from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject, retire_subject
+from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbeat_subject
 from taskyard.contracts.values import Position, TaskId
 from taskyard.settings import AgentSettings
 
@@ -47,7 +46,6 @@ STRANGERS_GRACE_SECONDS = 10.0
 _encode = msgspec.json.Encoder().encode
 _decode_assign = msgspec.json.Decoder(AssignRequest).decode
 _decode_cancel = msgspec.json.Decoder(CancelRequest).decode
-_decode_retire = msgspec.json.Decoder(Retire).decode
 _log = logging.getLogger(__name__)
 
 
@@ -123,7 +121,6 @@ class Agent:
             handlers={
                 assign_subject(settings.name): self._on_assign,
                 cancel_subject(settings.name): self._on_cancel,
-                retire_subject(settings.name): self._on_retire,
             },
             on_up=self._come_up,
         )
@@ -230,17 +227,16 @@ class Agent:
         request = _decode_cancel(message.data)
         if request.incarnation != self._journal.incarnation:
             return
+        if request.retire and self.retired_for is None:
+            self._retire(request.retire)
         decision = self._memory.cancel(request.cancels, now=clock.now())
         await self._carry_out(decision, message, [])
 
-    async def _on_retire(self, message: Msg) -> None:
+    def _retire(self, reason: str) -> None:
         """Another host has this name now: stop what runs, tell its ends, and go."""
-        order = _decode_retire(message.data)
-        if order.incarnation != self._journal.incarnation or self.retired_for is not None:
-            return
-        _log.error("another agent of this name has taken this one's place", extra=fields(reason=order.reason))
-        self.retired_for = order.reason
-        self._attempts.stop_where(lambda _: True, lambda _: replaced(order.reason))
+        _log.error("another agent of this name has taken this one's place", extra=fields(reason=reason))
+        self.retired_for = reason
+        self._attempts.stop_where(lambda _: True, lambda _: replaced(reason))
         self._stop.set()
 
     async def _carry_out(self, decision: Decision, message: Msg, to_run: list[Assignment]) -> None:

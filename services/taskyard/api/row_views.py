@@ -20,6 +20,7 @@ _decode_event = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_errors = msgspec.json.Decoder(list[FieldError]).decode
 _decode_slots = msgspec.json.Decoder(list[list[str]]).decode
 _decode_kinds = msgspec.json.Decoder(list[str]).decode
+_decode_closing = msgspec.json.Decoder(dict[int, str]).decode
 _decode_held = msgspec.json.Decoder(list[tuple[int, str, bool]]).decode
 
 
@@ -139,7 +140,8 @@ def rejection(row: Row) -> Rejection:
 
 def worker_view(row: Row) -> WorkerView:
     """A worker with its slots and the tasks that hold them."""
-    held = {slot: (task, is_reserved) for slot, task, is_reserved in _decode_held(row["held"] or "[]")}
+    held = {slot: (task, False) for slot, task in _decode_closing(row["closing"]).items()}
+    held |= {slot: (task, is_reserved) for slot, task, is_reserved in _decode_held(row["held"] or "[]")}
     states = (("lost", "lost"), ("suspect", "suspect"), ("draining", "draining"))
     return WorkerView(
         id=row["worker"],

@@ -3,11 +3,12 @@
 import asyncio
 
 import msgspec
+from faststream.nats.annotations import NatsMessage
 
-from taskyard.contracts.agent_protocol import ReportBatch
-from taskyard.contracts.subjects import REPORTS
+from taskyard.contracts.agent_protocol import Heartbeat, ReportBatch
+from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS, REPORTS
 from taskyard.contracts.validation import UNREADABLE
-from taskyard.dispatcher.decide import Input, ReportsRead
+from taskyard.dispatcher.decide import HeartbeatHeard, Input, ReportsRead
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
@@ -16,13 +17,14 @@ from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.service import Links
+from taskyard.service import Links, as_it_is
 from taskyard.settings import Settings
 
 Effect = SendAssignments | SendCancels
 Loop = MachineLoop[Input, Effect]
 
 _decode = msgspec.json.Decoder(ReportBatch).decode
+_decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
 async def run(settings: Settings, stop: asyncio.Event) -> None:
@@ -31,6 +33,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     def wire(links: Links, loop: Loop) -> Wiring[Input, Effect]:
         requests = Requests(links.fleet_client, loop.post)
+
+        async def hear(message: NatsMessage) -> None:
+            if (heard := read_heartbeat(message.raw_message.subject, message.raw_message.data)) is not None:
+                loop.post(heard)
+
+        links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=as_it_is)(hear)
         reports = JetStreamInput(links.fleet_client, REPORTS)
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
@@ -38,6 +46,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         return Wiring(sources=[Source(reports, read_reports)], perform=requests.send, observers=observers)
 
     await run_machine(machine, settings, stop, wire)
+
+
+def read_heartbeat(subject: str, data: bytes) -> HeartbeatHeard | None:
+    """What an agent says that it has; None: it cannot be read."""
+    try:
+        heartbeat = _decode_heartbeat(data)
+    except UNREADABLE:
+        return None
+    return HeartbeatHeard(agent=subject.rpartition(".")[2], incarnation=heartbeat.incarnation, live=heartbeat.live)
 
 
 async def read_reports(message: StreamMessage) -> ReportsRead:

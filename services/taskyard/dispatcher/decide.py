@@ -14,6 +14,7 @@ from taskyard.contracts.agent_protocol import (
     Assignment,
     Cancel,
     Failed,
+    LiveAttempt,
     Lost,
     Planned,
     Progressed,
@@ -28,6 +29,7 @@ from taskyard.contracts.events import (
     AttemptSucceeded,
     Event,
     NotDelivered,
+    SlotCleared,
     TaskDispatched,
     TaskError,
     TaskPlanned,
@@ -37,7 +39,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, CAUSE_TIMEOUT, PLAN_MISSING, Phase, TaskRecord
 from taskyard.contracts.nesting import nests_too_deeply
-from taskyard.contracts.values import Instant, TaskId
+from taskyard.contracts.values import Incarnation, Instant, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.state import DispatcherState
 from taskyard.machine.machine import Decision
@@ -76,7 +78,15 @@ class NobodyListened(Struct, frozen=True, kw_only=True):
     request: SendAssignments | SendCancels
 
 
-Input = ReportsRead | Answered | NobodyListened
+class HeartbeatHeard(Struct, frozen=True, kw_only=True):
+    """An agent told which attempts it has."""
+
+    agent: str
+    incarnation: Incarnation
+    live: tuple[LiveAttempt, ...]
+
+
+Input = ReportsRead | Answered | NobodyListened | HeartbeatHeard
 
 
 def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Decision:
@@ -114,6 +124,8 @@ class _Attempts:
                     self._report(each.agent, report)
             case Answered():
                 self._answers(each)
+            case HeartbeatHeard():
+                self._heartbeat(each)
             case NobodyListened(request=request):
                 sent = request.assignments if isinstance(request, SendAssignments) else request.cancels
                 for message in sent:
@@ -134,6 +146,7 @@ class _Attempts:
     def _report(self, agent: str, report: AnyReport) -> None:
         record = self._state.tasks.live.get(report.task)
         if record is None:  # ended: what comes later or again says nothing new
+            self._clear(agent, report)
             return
         if report.attempt != record.attempt:
             is_told = report.attempt in self._state.late_ends.get(record.id, ())
@@ -158,6 +171,34 @@ class _Attempts:
                     self._end(record, event)
             case Succeeded() | Failed() | Lost():
                 self._end(record, _end_event(report))
+
+    def _clear(self, agent: str, report: AnyReport) -> None:
+        """A task that was ended by force gives its slot back with the end of what its worker had of it."""
+        record = self._state.closing.get(report.task)
+        if record is None or record.worker != agent or record.slot is None or report.attempt != record.attempt:
+            return
+        if isinstance(report, (*_ENDS, Planned)):
+            event = SlotCleared(task=record.id, attempt=record.attempt, worker=agent, slot=record.slot)
+            self._say(record, record.attempt, event)
+
+    def _heartbeat(self, each: HeartbeatHeard) -> None:
+        """What the log does not hold as current is stopped, whatever may have become of the message that said so."""
+        worker = self._state.workers.get(each.agent)
+        if worker is None:
+            return
+        if each.incarnation in worker.replaced:
+            self._state.deliveries.retire(each.agent, each.incarnation)
+        elif each.incarnation == worker.incarnation:
+            for live in each.live:
+                if not self._is_current(each.agent, live):
+                    self._state.deliveries.stop_stray(each.agent, each.incarnation, _stray(live))
+
+    def _is_current(self, agent: str, live: LiveAttempt) -> bool:
+        """Whether the log holds the attempt, or does not know of it yet."""
+        if live.position > self._state.folded:
+            return True
+        record = self._state.record(live.task)
+        return record is not None and record.worker == agent and record.assigned == live.position
 
     def _started(self, record: TaskRecord, report: Started) -> None:
         self._dispatched(record)
@@ -184,7 +225,7 @@ class _Attempts:
     def _answer(
         self, request: SendAssignments | SendCancels, message: Assignment | Cancel | None, answer: AssignAnswer
     ) -> None:
-        record = self._state.tasks.live.get(message.task) if message is not None else None
+        record = self._state.record(message.task) if message is not None else None
         if message is None or record is None or record.attempt != message.attempt:
             return
         if isinstance(request, SendCancels):
@@ -237,6 +278,12 @@ class _Attempts:
         if said not in self._said or isinstance(event, TaskProgressed):
             self._said.add(said)
             self.events.append(event)
+
+
+def _stray(live: LiveAttempt) -> Cancel:
+    return Cancel(
+        position=live.position, task=live.task, attempt=live.attempt, slot=live.slot, cause="no longer current"
+    )
 
 
 def _end_event(report: Succeeded | Failed | Lost) -> Event:

@@ -5,7 +5,7 @@ that it did not send itself, and so trusts "nobody listened" only for attempts a
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
@@ -21,7 +21,6 @@ from taskyard.contracts.agent_protocol import (
 )
 from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
-from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Incarnation, Instant, Position, TaskId, seconds
 
 RESEND_SECONDS = 2.0
@@ -31,6 +30,8 @@ RESEND_STOP_SECONDS = 10.0
 
 REQUEST_BYTES_MAX = 512 << 10
 _ENVELOPE_BYTES = 1 << 10
+
+REPLACED = "the log counts another agent of this name"
 
 _AT_ONCE, _RESEND, _RESEND_STOP = 0, seconds(RESEND_SECONDS), seconds(RESEND_STOP_SECONDS)
 
@@ -47,11 +48,12 @@ class SendAssignments(Struct, frozen=True, kw_only=True):
 
 
 class SendCancels(Struct, frozen=True, kw_only=True):
-    """Attempts that one incarnation of an agent is to stop."""
+    """Attempts that one incarnation of an agent is to stop; `retire` says why it has to stop everything, and go."""
 
     agent: str
     incarnation: Incarnation
     cancels: tuple[Cancel, ...]
+    retire: str = ""
 
 
 class Delivery(Struct, kw_only=True, gc=False):
@@ -80,7 +82,8 @@ class Deliveries:
         # What to send when. All of a queue wait equally long, so each is in order; what was settled meanwhile, or has
         # another turn by now, is left over in them and drops out by itself.
         self._turns: dict[int, deque[Turn]] = {wait: deque() for wait in (_AT_ONCE, _RESEND, _RESEND_STOP)}
-        self._given_up: list[tuple[str, Incarnation, Cancel]] = []
+        self._strays: list[tuple[str, Incarnation, Cancel]] = []
+        self._retired: dict[tuple[str, Incarnation], None] = {}
 
     def owe_assignment(self, record: TaskRecord) -> None:
         """The attempt was just given its slot and has to be sent to its worker."""
@@ -97,13 +100,15 @@ class Deliveries:
         copies = owed.copies if owed is not None and is_known else None
         self._owe(record, Delivery(is_stop=True, attempt=record.attempt, assigned_copies=copies))
 
-    def give_up(self, record: TaskRecord) -> None:
-        """The task was ended over the head of its worker, which is told once: what it may still run is nobody's.
+    def stop_stray(self, agent: str, incarnation: Incarnation, cancel: Cancel) -> None:
+        """An agent has something that the log does not hold: it is stopped, and again as long as the agent tells of it."""
+        if self._is_open:
+            self._strays.append((agent, incarnation, cancel))
 
-        If that is lost, the next assignment of the slot stops it.
-        """
-        if self._is_open and record.worker is not None:
-            self._given_up.append((record.worker, record.incarnation, _cancel(record)))
+    def retire(self, agent: str, incarnation: Incarnation) -> None:
+        """An incarnation speaks whose name another host has: it has to go, and is told again as long as it speaks."""
+        if self._is_open:
+            self._retired[agent, incarnation] = None
 
     def settle(self, task: TaskId) -> None:
         """Nothing is owed for the task any more."""
@@ -138,20 +143,21 @@ class Deliveries:
         if owed is not None and owed.is_stop:
             self._send_after(_RESEND_STOP, now, task, owed)
 
-    def due(self, tasks: TaskTable, now: Instant) -> list[SendAssignments | SendCancels]:
-        """What to send now, together per agent; it counts as sent."""
+    def due(self, find: Callable[[TaskId], TaskRecord | None], now: Instant) -> list[SendAssignments | SendCancels]:
+        """What to send now, together per agent; it counts as sent. `find` gives the record of a task."""
         assigns: dict[tuple[str, Incarnation], list[Assignment]] = {}
         cancels: dict[tuple[str, Incarnation], list[Cancel]] = {}
-        for agent, incarnation, cancel in self._given_up:
+        for agent, incarnation, cancel in self._strays:
             cancels.setdefault((agent, incarnation), []).append(cancel)
-        self._given_up.clear()
+        self._strays.clear()
         for task, owed in self._take_turns(now):
-            record = tasks.live.get(task)
+            record = find(task)
             # Nobody to send to: a held task's worker has to join first, which owes it anew.
             if record is None or record.worker is None or record.slot is None or record.phase is Phase.HELD:
                 continue
             owed.copies += 1
-            self._send_after(_RESEND, now, task, owed)
+            # Of what was ended by force nobody waits for the answer but a slot.
+            self._send_after(_RESEND_STOP if record.has_ended else _RESEND, now, task, owed)
             if owed.is_stop:
                 cancels.setdefault((record.worker, record.incarnation), []).append(_cancel(record))
             else:
@@ -161,12 +167,15 @@ class Deliveries:
             sends += (SendAssignments(agent=agent, incarnation=incarnation, assignments=part) for part in _parts(each))
         for (agent, incarnation), stops in cancels.items():
             sends += (SendCancels(agent=agent, incarnation=incarnation, cancels=part) for part in _parts(stops))
+        for agent, incarnation in self._retired:
+            sends.append(SendCancels(agent=agent, incarnation=incarnation, cancels=(), retire=REPLACED))
+        self._retired.clear()
         return sends
 
     @property
     def next_deadline(self) -> Instant | None:
         """When the next message has to be sent."""
-        if self._given_up:
+        if self._strays or self._retired:
             return Instant(0)
         for turns in self._turns.values():
             while turns and not self._is_current(turns[0]):

@@ -7,7 +7,7 @@ import msgspec
 
 from taskyard.contracts.events import DISPATCHER
 from taskyard.contracts.values import Instant, Position
-from taskyard.dispatcher.decide import Input, ReportsRead, decide
+from taskyard.dispatcher.decide import HeartbeatHeard, Input, ReportsRead, decide
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.state import DispatcherState, Saved
 from taskyard.machine.machine import Decision, Fault
@@ -44,12 +44,12 @@ class Dispatcher:
 
     def refuse(self, now: Instant, culprit: Input, error: Exception) -> Decision:
         """Pass over what an agent said: an attempt whose end it told runs out of time."""
-        who = culprit.agent if isinstance(culprit, ReportsRead) else culprit.request.agent
+        who = culprit.agent if isinstance(culprit, ReportsRead | HeartbeatHeard) else culprit.request.agent
         return Decision(events=[], taken=1, faults=(Fault(f"{type(culprit).__name__} of {who}", error),))
 
     def effects(self, now: Instant) -> Sequence[SendAssignments | SendCancels]:
         """What agents have to be sent."""
-        return self.state.deliveries.due(self.state.tasks, now)
+        return self.state.deliveries.due(self.state.record, now)
 
     def next_deadline(self) -> Instant | None:
         """The next timeout or resend."""

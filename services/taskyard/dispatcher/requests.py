@@ -46,6 +46,8 @@ class Requests:
 
 def _request(effect: SendAssignments | SendCancels) -> tuple[str, AssignRequest | CancelRequest]:
     if isinstance(effect, SendCancels):
-        return cancel_subject(effect.agent), CancelRequest(incarnation=effect.incarnation, cancels=effect.cancels)
+        return cancel_subject(effect.agent), CancelRequest(
+            incarnation=effect.incarnation, cancels=effect.cancels, retire=effect.retire
+        )
     request = AssignRequest(incarnation=effect.incarnation, assignments=effect.assignments)
     return assign_subject(effect.agent), request

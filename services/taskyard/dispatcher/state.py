@@ -4,6 +4,7 @@
 """
 
 from heapq import heapify, heappop, heappush
+from typing import cast, get_args
 
 from msgspec import Struct
 
@@ -13,9 +14,12 @@ from taskyard.contracts.events import (
     AttemptLost,
     AttemptSucceeded,
     ForceStopped,
+    SlotCleared,
     UnknownEvent,
     WorkerJoined,
 )
+from taskyard.contracts.fleet import OfWorker, WorkerState, joined
+from taskyard.contracts.incarnations import continues
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
@@ -28,11 +32,19 @@ TIMEOUTS_SPARE = 1_000
 """Deadlines of attempts that are over which may be kept at least."""
 
 
+CLOSING_MAX = 10_000
+"""Tasks that were ended by force and are remembered until their workers have told their end; of more the first are forgotten."""
+
+_OF_WORKERS = frozenset(get_args(OfWorker))
+
+
 class Saved(Struct, frozen=True, kw_only=True):
     """The snapshot of the state; `folded` is the position of the last event."""
 
     tasks: list[TaskRecord]
     folded: Position
+    closing: list[TaskRecord] = []
+    workers: list[WorkerState] = []
 
 
 class DispatcherState:
@@ -44,8 +56,16 @@ class DispatcherState:
         self.timeouts: list[tuple[Instant, TaskId, int]] = []
         self.late_ends: dict[TaskId, set[int]] = {}
         """Earlier attempts of live tasks whose end was told too late, and need not be told again. A snapshot forgets them."""
+        self.closing: dict[TaskId, TaskRecord] = {}
+        """Tasks that were ended by force, whose workers have not told yet that nothing of them lives."""
+        self.workers: dict[str, WorkerState] = {}
+        """Workers that are not lost."""
         self._leads = False
         self.folded = Position(0)
+
+    def record(self, task: TaskId) -> TaskRecord | None:
+        """The record of a task that lives, or of which something may live."""
+        return self.tasks.live.get(task) or self.closing.get(task)
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -62,7 +82,38 @@ class DispatcherState:
             elif record.phase is not change.before:
                 self._phase_changed(record)
                 if kind is ForceStopped and change.before in ATTEMPT_OPEN:
-                    self.deliveries.give_up(record)
+                    self._close(record)
+        if type(event) in _OF_WORKERS:
+            self._of_worker(cast("OfWorker", event))
+
+    def _close(self, record: TaskRecord) -> None:
+        known = self.workers.get(record.worker or "")
+        if known is not None and known.incarnation != record.incarnation:
+            return  # it was on another host of that name, which has to go anyway
+        self.closing[record.id] = record
+        self.deliveries.owe_stop(record)
+        while len(self.closing) > CLOSING_MAX:
+            self._closed(next(iter(self.closing)))
+
+    def _closed(self, task: TaskId) -> None:
+        if self.closing.pop(task, None) is not None:
+            self.deliveries.settle(task)
+
+    def _of_worker(self, event: OfWorker) -> None:
+        known = self.workers.get(event.worker)
+        if isinstance(event, SlotCleared):
+            self._closed(event.task)
+        elif not isinstance(event, WorkerJoined):
+            if known is not None and known.change(event) and known.is_lost:
+                del self.workers[event.worker]
+        elif (state := joined(event, known)) is not None:
+            self.workers[event.worker] = state
+            for record in [one for one in self.closing.values() if one.worker == event.worker]:
+                if continues(event, record.incarnation):
+                    record.incarnation = event.incarnation
+                    self.deliveries.owe_stop(record)
+                else:  # another host has nothing of it
+                    self._closed(record.id)
 
     def _phase_changed(self, record: TaskRecord) -> None:
         phase = record.phase
@@ -133,10 +184,17 @@ class DispatcherState:
             self._ask(record)
             if record.phase in ATTEMPT_OPEN:
                 self._watch(record)
+        for record in self.closing.values():
+            self.deliveries.owe_stop(record)
 
     def saved(self) -> Saved:
         """The state for a snapshot."""
-        return Saved(tasks=list(self.tasks.live.values()), folded=self.folded)
+        return Saved(
+            tasks=list(self.tasks.live.values()),
+            folded=self.folded,
+            closing=list(self.closing.values()),
+            workers=list(self.workers.values()),
+        )
 
     @classmethod
     def restored(cls, saved: Saved) -> "DispatcherState":
@@ -144,4 +202,6 @@ class DispatcherState:
         state = cls()
         state.tasks = TaskTable(saved.tasks)
         state.folded = saved.folded
+        state.closing = {record.id: record for record in saved.closing}
+        state.workers = {worker.name: worker for worker in saved.workers}
         return state

@@ -1,10 +1,13 @@
 """Who has which slot and which workspace, and which worker could give a slot at all."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from taskyard.contracts.events import (
     AnyEvent,
+    ForceStopped,
     SlotAssigned,
+    SlotCleared,
     TaskScheduled,
     UnknownEvent,
     WorkerJoined,
@@ -12,10 +15,11 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.values import Incarnation
 from taskyard.judge.faults import Faults, Rule
-from taskyard.judge.life import Life
+from taskyard.judge.life import Life, Stage
 from taskyard.judge.lives import Step
 
 _ANY = "any"
+_WITH_WORKER = (Stage.ASSIGNED, Stage.DISPATCHED, Stage.RUNNING, Stage.HELD, Stage.STOPPING)
 
 
 @dataclass(slots=True)
@@ -33,10 +37,18 @@ class Holdings:
         self.workspaces: dict[str, str] = {}
         self._faults = faults
         self._workers: dict[str, _Worker] = {}
+        self._closing: dict[tuple[str, int], str] = {}
 
     def see_worker(self, event: AnyEvent | UnknownEvent) -> None:
-        """A worker may have come or gone."""
-        if isinstance(event, WorkerJoined):
+        """A worker may have come or gone, or told that a slot is empty."""
+        if isinstance(event, SlotCleared):
+            if self._closing.get((event.worker, event.slot)) == event.task:
+                self._free((event.worker, event.slot))
+        elif isinstance(event, WorkerJoined):
+            before = self._workers.get(event.worker)
+            if before is not None and before.incarnation not in (event.incarnation, event.continues):
+                for slot in [slot for slot in self._closing if slot[0] == event.worker]:
+                    self._free(slot)
             self._workers[event.worker] = _Worker(event.incarnation, event.slots)
         elif isinstance(event, WorkerLost):
             worker = self._workers.get(event.worker)
@@ -46,7 +58,12 @@ class Holdings:
     def see(self, event: AnyEvent | UnknownEvent, step: Step, where: str) -> None:
         """What an event did to a task may have taken or freed something."""
         life = step.life
-        self._slot(step, where)
+        worker = self._workers.get(life.worker or "")
+        is_its = worker is not None and worker.incarnation == life.incarnation
+        if isinstance(event, ForceStopped) and step.before in _WITH_WORKER and step.held is not None and is_its:
+            self._closing[step.held] = life.id  # its worker may still have it: nobody else gets the slot
+        else:
+            self._slot(step, where)
         match event:
             case TaskScheduled() if life.policy.exclusive:
                 holder = self.workspaces.setdefault(life.policy.queue, life.id)
@@ -68,6 +85,17 @@ class Holdings:
             holder = self.slots.setdefault(held, life.id)
             text = f"{where}: {held} is {holder}'s, not {life.id}'s"
             self._faults.require(holder == life.id, Rule.SLOT, text, task=life.id)
+
+    def held_at_the_end(self) -> Iterator[tuple[tuple[str, int], str]]:
+        """What is still held; but not what a worker that is lost has in a slot that is to be emptied: it may never be back."""
+        for slot, task in self.slots.items():
+            worker = self._workers.get(slot[0])
+            if slot not in self._closing or worker is None or not worker.is_lost:
+                yield slot, task
+
+    def _free(self, slot: tuple[str, int]) -> None:
+        del self._closing[slot]
+        self.slots.pop(slot, None)
 
     def _fits(self, event: SlotAssigned, life: Life, step: Step, where: str) -> None:
         if life.is_confirmed:  # on the slot of its plan, whatever its worker has said of it since

@@ -198,7 +198,7 @@ class _Case:
         for id, life in self._lives.by_id.items():
             if not life.is_over:
                 faults.add(Rule.STUCK, f"the {life.kind} {id} has not ended and is {life.stage}", task=id)
-        for slot, id in self._holdings.slots.items():
+        for slot, id in self._holdings.held_at_the_end():
             faults.add(Rule.LEAKED, f"{slot} is held at the end by {id}", task=id)
         for workspace, id in self._holdings.workspaces.items():
             faults.add(Rule.LEAKED, f"workspace {workspace} is held at the end by {id}", task=id)

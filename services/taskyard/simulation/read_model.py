@@ -10,6 +10,7 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+from taskyard.contracts.events import SlotCleared
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, TaskRecord, Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import make_position
@@ -81,6 +82,7 @@ def compare_read_model(tables: Tables, log: Commits) -> list[str]:
     void, shown = 0, 0
     for stored in log:
         for index, event in enumerate(stored.commit.events):
+            shown += isinstance(event, SlotCleared)  # of a task that has ended, and changes it no more
             for change in table.apply(event, stored.at, make_position(stored.sequence, index)):
                 shown += 1
                 void += change.verdict is not Verdict.EFFECTIVE

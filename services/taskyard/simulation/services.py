@@ -180,7 +180,10 @@ class DispatcherService:
 
         body: AssignRequest | CancelRequest
         if isinstance(effect, SendCancels):
-            verb, body = "cancel", CancelRequest(incarnation=effect.incarnation, cancels=effect.cancels)
+            verb, body = (
+                "cancel",
+                CancelRequest(incarnation=effect.incarnation, cancels=effect.cancels, retire=effect.retire),
+            )
         else:
             verb, body = "assign", AssignRequest(incarnation=effect.incarnation, assignments=effect.assignments)
         life, data = instance.life, msgspec.json.encode(body)

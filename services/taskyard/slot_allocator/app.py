@@ -11,7 +11,7 @@ from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.machine.loop import MachineLoop
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.service import Links
+from taskyard.service import Links, as_it_is
 from taskyard.settings import Settings
 from taskyard.slot_allocator.decide import Observation
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
@@ -33,7 +33,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     def wire(links: Links, loop: Loop) -> Wiring[Observation, None]:
         nonlocal watch
         ears = _Ears(links, loop)
-        links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=_as_it_is)(ears.hear)
+        links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=as_it_is)(ears.hear)
         watch = asyncio.create_task(ears.watch_connection())
         show_slots(links.metrics, lambda: machine.state)
         observers = task_observers(links, lambda: machine.state.tasks)
@@ -73,11 +73,6 @@ class _Ears:
             if is_connected and not was_connected:
                 self._loop.post(Reconnected(at=self._loop.core.now(time.monotonic())))
             was_connected = is_connected
-
-
-async def _as_it_is(message: NatsMessage) -> bytes:
-    """Leave the body alone: what is no JSON is no heartbeat, and no fault of ours."""
-    return message.body
 
 
 async def _nothing(effect: None) -> None:

@@ -19,6 +19,7 @@ from taskyard.contracts.events import (
     ForceStopped,
     NotDelivered,
     SlotAssigned,
+    SlotCleared,
     TaskPlanned,
     TaskStarted,
     TaskSubmitted,
@@ -141,6 +142,12 @@ class Projection:
                         touched[task] = (record, position, change.before if first is None else first[2])
                         if not is_void:
                             self._follow_change(kind, change.before, record, at)
+                            if kind is ForceStopped:
+                                self._surroundings.close_slot(event, change)
+            elif kind is SlotCleared:
+                text = _encode(event).decode()
+                task = cast("SlotCleared", event).task
+                history.append((task, position, at, writer, kind.__name__, None, False, text))
             elif kind is UnknownEvent:
                 self._show_unknown(cast("UnknownEvent", event), position, at, writer)
             if kind in SURROUNDING_EVENTS:

@@ -13,7 +13,7 @@ from msgspec import Raw
 from taskyard.contracts.fleet import WorkerState
 from taskyard.contracts.lifecycle import STATUS_OF, Phase, TaskRecord
 from taskyard.contracts.queues import Hold, PoolSettings, QueueSettings
-from taskyard.contracts.values import Incarnation, Instant, Position, Status
+from taskyard.contracts.values import Incarnation, Instant, Position, Status, TaskId
 
 Row = tuple[Any, ...]
 
@@ -36,7 +36,7 @@ POOL_COLUMNS = (
 )  # fmt: skip
 WORKER_COLUMNS = (
     "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "joined_at", "labels", "slots",
-    "kinds", "place", "replaced",
+    "kinds", "place", "replaced", "closing",
 )  # fmt: skip
 REJECTION_COLUMNS = (
     "position", "at", "by", "pool", "verb", "command", "task", "status", "code", "message", "errors",
@@ -114,7 +114,7 @@ class WorkerRow(WorkerState, kw_only=True):
         return (
             self.name, self.pool, plain_text(str(self.incarnation)), self.is_suspect, self.is_draining, self.is_lost,
             plain_text(self.reason), self.changed_at, self.joined_at, json_text(self.labels), json_text(self.slots),
-            json_text(self.kinds), plain_text(self.place), json_text(self.replaced),
+            json_text(self.kinds), plain_text(self.place), json_text(self.replaced), json_text(self.closing),
         )  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def restore_worker(row: Sequence[Any]) -> WorkerRow:
     """The worker of a row."""
     (
         name, pool, incarnation, is_suspect, is_draining, is_lost, reason, changed_at, joined_at, labels, slots, kinds,
-        place, replaced,
+        place, replaced, closing,
     ) = row  # fmt: skip
     return WorkerRow(
         name=name,
@@ -140,6 +140,7 @@ def restore_worker(row: Sequence[Any]) -> WorkerRow:
         kinds=msgspec.json.decode(kinds, type=tuple[str, ...]),
         place=place,
         replaced=msgspec.json.decode(replaced, type=tuple[Incarnation, ...]),
+        closing=msgspec.json.decode(closing, type=dict[int, TaskId]),
     )
 
 

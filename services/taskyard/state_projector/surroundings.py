@@ -10,12 +10,14 @@ from taskyard.contracts.events import (
     CommandRejected,
     PoolConfigured,
     QueueUnlocked,
+    SlotCleared,
     UnknownEvent,
     WorkerJoined,
     WorkerRecovered,
 )
-from taskyard.contracts.fleet import WorkerChange, joined
+from taskyard.contracts.fleet import OfWorker, joined
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
+from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
     PoolRow,
@@ -26,9 +28,7 @@ from taskyard.state_projector.rows import (
     plain_text,
 )
 
-SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset(
-    (CommandRejected, WorkerJoined, *get_args(WorkerChange))
-)
+SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset((CommandRejected, *get_args(OfWorker)))
 """The events that mean something here."""
 
 
@@ -47,7 +47,7 @@ class Surroundings:
         elif isinstance(event, CommandRejected):
             self._rejected(event, at, position)
         else:
-            self._change_of_worker(cast("WorkerJoined | WorkerChange", event), at)
+            self._change_of_worker(cast("OfWorker", event), at)
 
     def forget_changes(self) -> None:
         """Begin to gather changes anew."""
@@ -68,6 +68,12 @@ class Surroundings:
     def worker_rows(self) -> list[Row]:
         """Workers that changed."""
         return [self._workers[key].row() for key in self._touched_workers]
+
+    def close_slot(self, event: AnyEvent | UnknownEvent, change: Change) -> None:
+        """A task was ended by force: its slot may be taken until the worker says that nothing lives there."""
+        worker = self._workers.get(change.held[0]) if change.held is not None else None
+        if worker is not None and worker.close(event, change):
+            self._touched_workers[worker.name] = None
 
     def _configure(self, event: SettingsEvent, at: Instant) -> None:
         if isinstance(event, PoolConfigured) or event.queue is None:
@@ -95,13 +101,16 @@ class Surroundings:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def _change_of_worker(self, event: WorkerJoined | WorkerChange, at: Instant) -> None:
+    def _change_of_worker(self, event: OfWorker, at: Instant) -> None:
         known = self._workers.get(event.worker)
         if isinstance(event, WorkerJoined):
             self._change_pool(event.pool)
             if (state := joined(event, known)) is None:
                 return
             self._workers[event.worker] = WorkerRow(**structs.asdict(state), changed_at=at, joined_at=at)
+        elif isinstance(event, SlotCleared):
+            if known is None or not known.clear(event):
+                return
         elif known is not None and known.change(event):
             known.changed_at = at
             known.reason = "" if isinstance(event, WorkerRecovered) else event.reason

@@ -80,6 +80,15 @@ class NotDelivered(Event):
     reason: str
 
 
+class SlotCleared(Event):
+    """The worker has told that nothing of this attempt lives, whose task was ended by force: its slot may be given again."""
+
+    task: TaskId
+    attempt: int
+    worker: str
+    slot: int
+
+
 DispatcherEvent = (
     TaskDispatched
     | TaskStarted
@@ -90,4 +99,5 @@ DispatcherEvent = (
     | AttemptFailed
     | AttemptLost
     | NotDelivered
+    | SlotCleared
 )

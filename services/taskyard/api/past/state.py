@@ -12,15 +12,13 @@ from msgspec import Raw, Struct, structs
 
 from taskyard.contracts.events import (
     AnyEvent,
+    SlotCleared,
     TaskSubmitted,
     UnknownEvent,
-    WorkerDrainRequested,
     WorkerJoined,
-    WorkerLost,
     WorkerRecovered,
-    WorkerSuspected,
 )
-from taskyard.contracts.fleet import WorkerState, joined
+from taskyard.contracts.fleet import OfWorker, WorkerState, joined
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
@@ -35,8 +33,7 @@ LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
 NO_INPUT = Raw(b"null")
 
 LogEvent = AnyEvent | UnknownEvent
-_OfWorker = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | WorkerDrainRequested
-_OF_WORKERS = frozenset(get_args(_OfWorker))
+_OF_WORKERS = frozenset(get_args(OfWorker))
 
 
 class PastWorker(WorkerState, kw_only=True):
@@ -104,10 +101,12 @@ class PastState:
         for change in changes:
             if change.record is not None:
                 self._task_changed(change.record, change, position)
+                if change.held is not None and change.held[0] in self.workers:
+                    self.workers[change.held[0]].close(event, change)
         if type(event) in SETTINGS_EVENTS:
             self.settings.apply(cast("SettingsEvent", event), at)
         elif type(event) in _OF_WORKERS:
-            self._worker(cast("_OfWorker", event), at)
+            self._worker(cast("OfWorker", event), at)
         elif isinstance(event, TaskSubmitted):
             self.settings.queue(event.pool, event.queue)
         return changes
@@ -133,12 +132,15 @@ class PastState:
 
     # -- workers -------------------------------------------------------------------------------------------------------
 
-    def _worker(self, event: _OfWorker, at: Instant) -> None:
+    def _worker(self, event: OfWorker, at: Instant) -> None:
         worker = self.workers.get(event.worker)
         if isinstance(event, WorkerJoined):
             self.settings.pool(event.pool)
             if (state := joined(event, worker)) is not None:
                 self.workers[event.worker] = PastWorker(**structs.asdict(state), changed_at=at, joined_at=at)
+        elif isinstance(event, SlotCleared):
+            if worker is not None and worker.clear(event):
+                worker.changed_at = at
         elif worker is not None and worker.change(event):
             worker.changed_at = at
             worker.reason = "" if isinstance(event, WorkerRecovered) else event.reason

@@ -145,11 +145,16 @@ def _worker(state: PastState, worker: PastWorker) -> WorkerView:
         joined_at=format_instant(worker.joined_at),
         reason=worker.reason,
         labels=Raw(msgspec.json.encode(worker.labels)),
-        slots=[_slot(number, accepts, held.get(number)) for number, accepts in enumerate(worker.slots)],
+        slots=[
+            _slot(number, accepts, held.get(number), worker.closing.get(number))
+            for number, accepts in enumerate(worker.slots)
+        ],
     )
 
 
-def _slot(number: int, accepts: Iterable[str], record: TaskRecord | None) -> SlotView:
+def _slot(number: int, accepts: Iterable[str], record: TaskRecord | None, closing: TaskId | None) -> SlotView:
+    if record is None and closing is not None:
+        return SlotView(id=number, status="running", accepts=list(accepts), task=closing)
     if record is None:
         return SlotView(id=number, status="idle", accepts=list(accepts), task=None)
     status = "reserved" if record.is_reserved else "running"

@@ -1,6 +1,6 @@
 -- $1: lost workers that hold nothing are shown if they changed after this instant.
 -- `held` is JSON: [[slot, task, is reserved], …]
-SELECT w.worker, w.pool, w.incarnation, w.joined_at, w.suspect, w.draining, w.lost, w.reason, w.labels, w.slots, h.held
+SELECT w.worker, w.pool, w.incarnation, w.joined_at, w.suspect, w.draining, w.lost, w.reason, w.labels, w.slots, w.closing, h.held
 FROM taskyard.workers w
 CROSS JOIN LATERAL (
     SELECT json_agg(json_build_array(t.slot, t.id, t.phase IN ('apply_pending', 'scheduled')))::text AS held
