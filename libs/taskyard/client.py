@@ -176,6 +176,10 @@ class Client:
         """End a task at once, whatever its process does (admins only)."""
         return await self.request("force-stop", {"task": task, "reason": reason}, pool=pool)
 
+    async def release(self, task: str, *, reason: str, pool: str | None = None) -> Accepted:
+        """Give up a held task whose host is gone for good (admins only)."""
+        return await self.request("release", {"task": task, "reason": reason}, pool=pool)
+
     async def retry(self, task: str, *, reason: str = "", pool: str | None = None) -> Accepted:
         """Run a task that ended badly again, as a new task: its id is in the answer."""
         return await self.request("retry", {"task": task, "reason": reason}, pool=pool)

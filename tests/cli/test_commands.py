@@ -169,6 +169,7 @@ def test_what_is_read_comes_as_json_or_as_a_table(
         ),
         (("discard", SECOND), f"/tasks/{SECOND}/discard", {}),
         (("force-stop", SECOND, "--reason", "hung"), f"/tasks/{SECOND}/force-stop", {"reason": "hung"}),
+        (("release", SECOND, "--reason", "gone"), f"/tasks/{SECOND}/release", {"reason": "gone"}),
         (("retry", SECOND), f"/tasks/{SECOND}/retry", {}),
         (("reprioritise", SECOND, "1"), f"/tasks/{SECOND}/reprioritise", {"priority": 1}),
         (("queue", "pause", "a/b", "--pool", "p"), "/queues/p/pause", {"queue": "a/b"}),

@@ -43,7 +43,7 @@ def test_a_busy_workspace_names_the_blocker_its_state_and_what_to_do() -> None:
         ("queue_locked", "taskyard queue unlock prod"),
         ("queue_limit", "--max-running"),
         ("no_worker", "taskyard workers"),
-        ("worker_lost", f"taskyard force-stop {SECOND}"),
+        ("worker_lost", f"taskyard release {SECOND}"),
     ],
 )
 def test_what_people_can_do_is_told(code: str, remedy: str) -> None:

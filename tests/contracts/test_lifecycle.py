@@ -13,6 +13,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     Changes,
     ForceStopped,
@@ -178,6 +179,11 @@ TABLE: dict[str, tuple[Any, dict[Phase, Any]]] = {
         ForceStopped(task=T, by="root", reason="dead host"),
         row({phase: P.CANCELLED for phase in Phase if phase not in ENDED}),
     ),
+    "released": (
+        AttemptReleased(task=T, attempt=1, by="root", reason="host burnt"),
+        row(each("held", P.FAILED)),
+    ),
+    "released of another attempt": (AttemptReleased(task=T, attempt=2, by="root", reason="x"), row({})),
     "reprioritised": (TaskReprioritised(task=T, priority=1, by="alice"), row(each("pending", SAME))),
     "reprioritised to what it is": (
         TaskReprioritised(task=T, priority=5, by="alice"),

@@ -125,6 +125,24 @@ def lost_workers(system: System) -> None:
     system.until(lambda: system.workers_active() == system.workers - 1, "it drains")
 
 
+def released(system: System) -> None:
+    """A held apply is given up by an admin, and the next one of its workspace goes on elsewhere."""
+    gate = system.gate("released")
+    configuration, _ = system.witnessed("released", gate.wait)
+    apply = system.terraform("plan_and_apply", configuration, "released", auto_confirm=True)
+    system.until(lambda: "ApplyConfirmed" in system.types(apply), "it is confirmed")
+    held_by = system.wait(apply, "running")["worker"]
+    with system.frozen(held_by):
+        system.until(lambda: "WorkerLost" in system.types(apply), "the apply is held")
+        following = system.terraform("plan_and_apply", system.configuration("after"), "released", auto_confirm=True)
+        system.waits(following, "workspace_busy")
+        assert system.act(apply, "release", reason="its host is gone").status_code == 202
+        system.wait(apply, "failed")
+        system.wait(following, "completed")
+    gate.open()
+    system.until(lambda: system.workers_active() == system.workers, "it is back")
+
+
 def not_delivered(system: System) -> None:
     """A worker that is killed just before something is sent to it: the task waits, and runs once it is back."""
     system.wait(system.command("true"), "completed")
@@ -144,6 +162,7 @@ HISTORIES: dict[str, tuple[Callable[[System], None], int]] = {
     "cancels": (cancels, 1),
     "lost_workers": (lost_workers, 2),
     "not_delivered": (not_delivered, 1),
+    "released": (released, 2),
 }
 """Each history: what is done, and with how many workers."""
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from trio import KINDS, Trio
 
 _number = st.integers(0, 9)
-_verbs = st.sampled_from(("cancel", "confirm", "confirm", "discard", "retry", "reprioritise", "force-stop"))
+_verbs = st.sampled_from(("cancel", "confirm", "confirm", "discard", "retry", "reprioritise", "force-stop", "release"))
 _queues = st.sampled_from(("a", "b"))
 _settings = st.sampled_from(
     (

@@ -11,6 +11,7 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
     AttemptFailed,
+    AttemptReleased,
     AttemptSucceeded,
     Changes,
     CommandRejected,
@@ -208,6 +209,39 @@ def test_a_race_of_cancel_and_end_is_settled_by_the_log() -> None:
 
     (answer,) = story.answers()
     assert (answer.code, answer.status) == (409, Status.COMPLETED)
+
+
+def test_a_held_apply_whose_host_is_gone_for_good_is_released_on_an_admins_word() -> None:
+    story = with_plan().given(submitted(B, "plan_and_apply"), ApplyConfirmed(task=A, attempt=1, by="bob"))
+    story.given(
+        TaskScheduled(task=A, attempt=1), assigned(A, 2), WorkerLost(worker="w1", incarnation="r1"), joined("w2")
+    )
+    story.when().then_nothing()
+
+    story.when(story.said("release", {"task": A, "reason": "burnt"}, "root"))
+
+    released = Like(AttemptReleased, task=A, attempt=2, by="root", reason="burnt")
+    story.then(released, TaskScheduled(task=B))
+    known = story.machine.state.known.tasks.get(A)
+    assert story.codes() == [202] and known is not None and known.ended is Status.FAILED
+
+
+def test_what_is_not_held_is_not_released() -> None:
+    story = running()
+
+    story.when(story.said("release", {"task": A, "reason": "burnt"}, "root"))
+
+    (answer,) = story.answers()
+    assert (answer.code, answer.status) == (409, Status.RUNNING)
+    assert "held" in (answer.message or "")
+    assert story.record().phase is Phase.RUNNING
+
+
+def test_a_release_needs_a_reason_and_an_admin() -> None:
+    story = running()
+
+    story.when(story.said("release", {"task": A}, "root")).then(Like(CommandRejected, status=422))
+    story.when(story.said("release", {"task": A, "reason": "burnt"})).then(Like(CommandRejected, status=403))
 
 
 def test_a_force_stop_needs_a_reason() -> None:

@@ -156,7 +156,11 @@ class Trio:
         task = self.tasks[number % len(self.tasks)]
         self._numbers += 1
         body: dict[str, Any] = {"id": make_uuid7(self.now, 10**9 + self._numbers), "task": task}
-        body |= {"force-stop": {"reason": "x"}, "reprioritise": {"priority": number % 10 + 1}}.get(verb, {})
+        body |= {
+            "force-stop": {"reason": "x"},
+            "release": {"reason": "x"},
+            "reprioritise": {"priority": number % 10 + 1},
+        }.get(verb, {})
         for _ in range(1 + repeat):
             self.command(verb, body, original=self.checker.submitted.get(task) if verb == "retry" else None)
 

@@ -64,7 +64,7 @@ class TaskBatch(Command):
 
 
 class TaskCommand(Command):
-    """`cancel`, `force-stop`, `retry`: about one task, with a reason."""
+    """`cancel`, `force-stop`, `release`, `retry`: about one task, with a reason."""
 
     task: Uuid7
     reason: Reason = ""
@@ -125,6 +125,7 @@ SUBMIT = "submit"
 BODIES: dict[str, type[Command]] = {
     "cancel": TaskCommand,
     "force-stop": TaskCommand,
+    "release": TaskCommand,
     "retry": TaskCommand,
     "confirm": ApprovalCommand,
     "discard": ApprovalCommand,

@@ -29,7 +29,7 @@ from taskyard.contracts.subjects import HEADER_TRACEPARENT
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.contracts.values import POOL_DEFAULT, is_name
 
-TASK_VERBS = ("cancel", "force-stop", "confirm", "discard", "retry", "reprioritise")
+TASK_VERBS = ("cancel", "force-stop", "release", "confirm", "discard", "retry", "reprioritise")
 POOL_VERBS = {"configure": "configure-pool", "pause": "pause", "resume": "resume"}
 QUEUE_VERBS = {
     "configure": "configure-queue",

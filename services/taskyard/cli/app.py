@@ -27,6 +27,7 @@ GROUPS: dict[str, tuple[Callable[..., Any], ...]] = {
         verbs.discard,
         verbs.retry,
         verbs.force_stop,
+        verbs.release,
         verbs.reprioritise,
     ),
     "System": (system.workers, system.queues, system.pools, system.stats, system.health),

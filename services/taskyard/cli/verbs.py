@@ -1,4 +1,4 @@
-"""Commanding one task: `cancel`, `confirm`, `discard`, `retry`, `force-stop`, `reprioritise`."""
+"""Commanding one task: `cancel`, `confirm`, `discard`, `retry`, `force-stop`, `release`, `reprioritise`."""
 
 from typing import Annotated
 
@@ -52,6 +52,14 @@ def force_stop(
 ) -> Ask:
     """End a task at once, whatever its process does (admins). Slot and workspace are free on your word."""
     return Ask(_path(id, "force-stop"), {"reason": reason}, "stopped by force")
+
+
+@verb
+def release(
+    id: TaskIdArgument, reason: Annotated[str, typer.Option("--reason", help="Why; it is needed, and others see it.")]
+) -> Ask:
+    """Give up a held apply whose host is gone for good (admins): it has failed; slot and workspace are free on your word."""
+    return Ask(_path(id, "release"), {"reason": reason}, "released")
 
 
 @verb

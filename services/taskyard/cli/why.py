@@ -20,7 +20,7 @@ _HINTS = {
     "queue_locked": "an admin reopens it with `taskyard queue unlock {queue} --pool {pool}`",
     "queue_limit": "an admin raises it with `taskyard queue configure {queue} --pool {pool} --max-running N`",
     "no_worker": "`taskyard workers` shows who is there and what each slot takes",
-    "worker_lost": "it goes on when the worker is back; an admin gives it up with `taskyard force-stop {id} --reason …`",
+    "worker_lost": "it goes on when the worker is back; gone for good, an admin ends it with `taskyard release {id} --reason …`",
 }
 
 

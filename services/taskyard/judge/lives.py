@@ -13,6 +13,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     ForceStopped,
     NotDelivered,
@@ -51,9 +52,11 @@ _LEGAL: dict[type, frozenset[Stage]] = {
     AttemptLost: OPEN,
     NotDelivered: frozenset((Stage.ASSIGNED, Stage.DISPATCHED, Stage.HELD, Stage.STOPPING)),
     ForceStopped: _ALIVE,
+    AttemptReleased: frozenset((Stage.HELD,)),
     TaskReprioritised: frozenset((Stage.PENDING,)),
 }
 _OF_ATTEMPT = (
+    AttemptReleased,
     TaskDispatched,
     TaskStarted,
     TaskProgressed,

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from taskyard.contracts.events import AnyEvent, AttemptSucceeded, ForceStopped, NotDelivered, SlotAssigned, WorkerLost
+from taskyard.contracts.events import (
+    AnyEvent,
+    AttemptReleased,
+    AttemptSucceeded,
+    ForceStopped,
+    NotDelivered,
+    SlotAssigned,
+    WorkerLost,
+)
 from taskyard.contracts.values import Position
 from taskyard.judge.evidence import Evidence, Ran
 from taskyard.judge.faults import Faults, Rule
@@ -31,7 +39,7 @@ class Assignments:
     by_attempt: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
     applies: set[int] = field(default_factory=set[int])
     closed: dict[tuple[str, int], _Closed] = field(default_factory=dict[tuple[str, int], _Closed])
-    force_stopped: set[str] = field(default_factory=set[str])
+    given_up: set[str] = field(default_factory=set[str])
 
     def see(self, event: AnyEvent, step: Step, position: Position, seconds: float) -> None:
         """An event took effect."""
@@ -41,8 +49,8 @@ class Assignments:
             self.by_attempt[life.id, life.attempt] = position
             if life.is_confirmed:
                 self.applies.add(position)
-        elif isinstance(event, ForceStopped):
-            self.force_stopped.add(life.id)
+        elif isinstance(event, ForceStopped | AttemptReleased):
+            self.given_up.add(life.id)
         if step.before in OPEN and life.stage not in OPEN:
             self.closed[life.id, life.attempt] = _Closed(seconds=seconds, event=event)
 
@@ -97,7 +105,7 @@ def _check_run(faults: Faults, assignments: Assignments, run: Ran) -> None:
         faults.require(position in assignments.applies, Rule.CONFIRMATION, text, task=run.task)
     closed = assignments.closed.get((run.task, run.attempt))
     # Only a lost worker and a person's word end an attempt without knowing that its process is over.
-    if closed is None or isinstance(closed.event, ForceStopped | WorkerLost):
+    if closed is None or isinstance(closed.event, ForceStopped | AttemptReleased | WorkerLost):
         return
     is_after = run.began > closed.seconds or run.ended is None or run.ended > closed.seconds
     text = f"{what} ran after {type(closed.event).__name__} had ended it"
@@ -131,7 +139,7 @@ def _check_exclusive(faults: Faults, assignments: Assignments, lives: dict[str, 
             if one.task == other.task:
                 text = f"attempts {one.attempt} and {other.attempt} of {one.task} ran at once"
                 faults.add(Rule.FENCE, text, task=one.task)
-            elif one.task not in assignments.force_stopped:
+            elif one.task not in assignments.given_up:
                 text = f"{one.task} and {other.task} ran at once in {queue}"
                 faults.add(Rule.FENCE, text, task=other.task)
 

@@ -6,6 +6,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     ForceStopped,
     NotDelivered,
@@ -53,6 +54,8 @@ def happen(life: Life, event: object, at: Instant) -> bool:
             return False
         case ApplyDiscarded() | ApprovalExpired() | ForceStopped():
             _end(life, Stage.CANCELLED, at)
+        case AttemptReleased():
+            _end(life, Stage.FAILED, at)
         case TaskStopRequested():
             return _stop(life, event, at)
         case AttemptSucceeded():

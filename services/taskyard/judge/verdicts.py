@@ -9,6 +9,7 @@ from taskyard.contracts.events import (
     AnyEvent,
     ApplyConfirmed,
     ApplyDiscarded,
+    AttemptReleased,
     ForceStopped,
     TaskReprioritised,
     TaskStopRequested,
@@ -19,7 +20,7 @@ from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import Life, Stage
 
-_OF_COMMANDS = (ApplyConfirmed, ApplyDiscarded, ForceStopped, TaskReprioritised, TaskStopRequested)
+_OF_COMMANDS = (ApplyConfirmed, ApplyDiscarded, AttemptReleased, ForceStopped, TaskReprioritised, TaskStopRequested)
 
 
 class _Answer(Struct):

@@ -11,6 +11,7 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
     AttemptFailed,
+    AttemptReleased,
     AttemptSucceeded,
     Changes,
     ForceStopped,
@@ -171,10 +172,10 @@ class Recorder:
                     self._planned[id] = at
                 if (attempt := self._open.pop(id, None)) is not None:
                     self._ran(id, attempt, at, None if before is Phase.STOPPING else event)
-            case TaskStopRequested(cause="cancel") | ForceStopped():
-                self._asked(
-                    id, "cancel" if isinstance(event, TaskStopRequested) else "force-stop", event.by, at, before
-                )
+            case TaskStopRequested(cause="cancel") | ForceStopped() | AttemptReleased():
+                # A replay loses nobody: what was given up then is ended by force.
+                verb = "cancel" if isinstance(event, TaskStopRequested) else "force-stop"
+                self._asked(id, verb, event.by, at, before)
                 self._stopped(id, at)
             case TaskStopRequested():
                 self._stopped(id, at)

@@ -14,6 +14,7 @@ from taskyard.contracts.commands import Answer, AnswerBatch, CommandAnswers
 from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
+    AttemptReleased,
     CommandRejected,
     ForceStopped,
     TaskStopRequested,
@@ -137,9 +138,15 @@ def answer_of(event: Any, changes: Sequence[Change], known: KnownTasks, position
         id=task,
         position=position,
         error="status_forbids",
-        message=f"the task is {status}",
+        message=_why_void(event, status),
         status=status,
     )
+
+
+def _why_void(event: Any, status: Status | None) -> str:
+    if isinstance(event, AttemptReleased):
+        return f"the task is {status}; only what is held for a worker that is lost can be released"
+    return f"the task is {status}"
 
 
 def _already_holds(event: Any, known: KnownTask | None) -> bool:

@@ -9,6 +9,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     CommandRejected,
     ForceStopped,
@@ -36,6 +37,7 @@ _MAY_END = frozenset(
         TaskPlanned,
         TaskStopRequested,
         ForceStopped,
+        AttemptReleased,
         ApplyDiscarded,
         ApprovalExpired,
     )

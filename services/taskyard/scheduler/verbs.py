@@ -22,6 +22,7 @@ from taskyard.contracts.commands import (
 from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
+    AttemptReleased,
     Event,
     FieldError,
     ForceStopped,
@@ -105,11 +106,23 @@ def _cancel(view: View, message: CommandMessage, body: TaskCommand, id: CommandI
 
 
 def _force_stop(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
-    if not body.reason:
-        error = FieldError(path="reason", message="is required")
-        raise Refused(422, "invalid", "a force-stop needs a reason", error)
+    _need_reason(message.verb, body)
     task = view.touchable(message, body.task)
     return ForceStopped(task=task, by=message.principal, reason=body.reason, command=id)
+
+
+def _release(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
+    _need_reason(message.verb, body)
+    task = view.touchable(message, body.task)
+    record = view.state.tasks.live.get(task)
+    attempt = record.attempt if record is not None else 0
+    return AttemptReleased(task=task, attempt=attempt, by=message.principal, reason=body.reason, command=id)
+
+
+def _need_reason(verb: str, body: TaskCommand) -> None:
+    if not body.reason:
+        error = FieldError(path="reason", message="is required")
+        raise Refused(422, "invalid", f"a {verb} needs a reason", error)
 
 
 def _confirm(view: View, message: CommandMessage, body: ApprovalCommand, id: CommandId) -> Event:
@@ -184,6 +197,7 @@ def _drain(view: View, message: CommandMessage, body: DrainCommand, id: CommandI
 DECISIONS: dict[str, Decide] = {
     "cancel": _cancel,
     "force-stop": _force_stop,
+    "release": _release,
     "confirm": _confirm,
     "discard": _discard,
     "reprioritise": _reprioritise,

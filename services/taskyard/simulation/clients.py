@@ -226,7 +226,7 @@ class Clients:
 
     def _force_stop(self) -> None:
         if self._random.random() < 0.4:
-            self._about("force-stop", self._some(), reason="it hangs")
+            self._about(self._random.choice(("force-stop", "release")), self._some(), reason="it hangs")
 
     def _reprioritise(self) -> None:
         self._about("reprioritise", self._some(), priority=self._random.randrange(1, 11))
@@ -289,4 +289,5 @@ class Clients:
                 has_worker = record.worker is not None and is_there(record.worker, record.incarnation)
                 if not has_worker and record.phase in ATTEMPT_OPEN:
                     body = {"task": record.id, "reason": "its worker is gone", "id": self.new_id()}
-                    self.command(ADMIN, "force-stop", body, record.pool)
+                    verb = "release" if record.phase is Phase.HELD else "force-stop"
+                    self.command(ADMIN, verb, body, record.pool)

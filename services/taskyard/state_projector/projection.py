@@ -15,6 +15,7 @@ from taskyard.contracts.events import (
     AnyEvent,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     ForceStopped,
     NotDelivered,
@@ -54,6 +55,7 @@ _OUTCOMES: dict[type, str] = {
     TaskPlanned: "planned",
     WorkerLost: "lost",
     ForceStopped: "force_stopped",
+    AttemptReleased: "released",
 }
 _Move = tuple[str, str, str, Phase | None, Phase]
 """Kind, pool and queue of a task, the phase that its row shows, and the phase it has now."""

@@ -135,6 +135,16 @@ class ForceStopped(Event):
     command: CommandId | None = None
 
 
+class AttemptReleased(Event):
+    """An admin knows that the host of a held attempt is gone for good: the task has failed, slot and workspace are free."""
+
+    task: TaskId
+    attempt: int
+    by: str
+    reason: str
+    command: CommandId | None = None
+
+
 class TaskReprioritised(Event):
     """A waiting task got another priority."""
 
@@ -224,6 +234,7 @@ SchedulerEvent = (
     | ApplyDiscarded
     | ApprovalExpired
     | ForceStopped
+    | AttemptReleased
     | TaskReprioritised
     | PoolConfigured
     | QueueConfigured

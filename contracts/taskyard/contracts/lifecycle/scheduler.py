@@ -4,6 +4,7 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     ApplyDiscarded,
     ApprovalExpired,
+    AttemptReleased,
     ForceStopped,
     TaskError,
     TaskReprioritised,
@@ -18,6 +19,9 @@ from taskyard.contracts.values import Instant
 CAUSE_CANCEL = "cancel"
 CAUSE_TIMEOUT = "timeout"
 CAUSE_SCHEDULE_TO_START = "schedule_to_start"
+
+RELEASED = "released"
+"""The error code of a held task that an admin gave up."""
 
 DISCARDED = "discarded"
 """The error code of a task whose plan was discarded."""
@@ -108,6 +112,14 @@ def force_stopped(record: TaskRecord, event: ForceStopped, at: Instant) -> Verdi
     return end(
         record, Phase.CANCELLED, at, TaskError(code="force_stopped", message=f"stopped by {event.by}: {event.reason}")
     )
+
+
+def released(record: TaskRecord, event: AttemptReleased, at: Instant) -> Verdict:
+    """A held task has failed: nobody will ever tell how its attempt ended."""
+    if record.phase is not Phase.HELD or event.attempt != record.attempt:
+        return Verdict.VOID
+    message = f"given up by {event.by}, since worker {record.worker} is gone for good: {event.reason}"
+    return end(record, Phase.FAILED, at, TaskError(code=RELEASED, message=message))
 
 
 def reprioritised(record: TaskRecord, event: TaskReprioritised) -> Verdict:

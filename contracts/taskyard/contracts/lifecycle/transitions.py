@@ -8,6 +8,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     ForceStopped,
     NotDelivered,
@@ -37,6 +38,7 @@ from taskyard.contracts.lifecycle.scheduler import (
     confirmed,
     force_stopped,
     refused,
+    released,
     reprioritised,
     scheduled,
     stop_requested,
@@ -60,6 +62,7 @@ TaskEvent = (
     | AttemptLost
     | NotDelivered
     | ForceStopped
+    | AttemptReleased
     | TaskReprioritised
 )
 """Events of one existing task."""
@@ -94,6 +97,8 @@ def fold(record: TaskRecord, event: TaskEvent | WorkerLost | WorkerJoined, at: I
             return stop_requested(record, event, at)
         case ForceStopped():
             return force_stopped(record, event, at)
+        case AttemptReleased():
+            return released(record, event, at)
         case TaskReprioritised():
             return reprioritised(record, event)
         case WorkerLost():

@@ -40,7 +40,9 @@ SUMMARY_PARTS_MAX = 8
 """A summary of more parts leaves out the middle."""
 
 _SETBACKS = frozenset(("AttemptFailed", "AttemptLost", "NotDelivered", "WorkerLost"))
-_ENDS = frozenset(("AttemptSucceeded", "TaskStopRequested", "ApplyDiscarded", "ApprovalExpired", "ForceStopped"))
+_ENDS = frozenset(
+    ("AttemptSucceeded", "TaskStopRequested", "ApplyDiscarded", "ApprovalExpired", "ForceStopped", "AttemptReleased")
+)
 _SUMMED_UP = _SETBACKS | _ENDS | {"waited", "waits", "SlotAssigned"}
 
 

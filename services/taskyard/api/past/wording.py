@@ -11,6 +11,7 @@ from taskyard.contracts.events import (
     ApprovalExpired,
     AttemptFailed,
     AttemptLost,
+    AttemptReleased,
     AttemptSucceeded,
     Changes,
     ForceStopped,
@@ -29,7 +30,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import Phase, Verdict
 from taskyard.contracts.values import SECOND, Position, format_instant
 
-_ASKED = (TaskStopRequested, ApplyConfirmed, ApplyDiscarded, ForceStopped, TaskReprioritised)
+_ASKED = (TaskStopRequested, ApplyConfirmed, ApplyDiscarded, ForceStopped, AttemptReleased, TaskReprioritised)
 """What somebody asked for: told also where it came too late."""
 
 
@@ -132,6 +133,8 @@ def _asked_words(event: Any) -> str:
             return f"discarded the plan of attempt {event.attempt}" + _because(event.comment)
         case ForceStopped():
             return "ended it by force" + _because(event.reason)
+        case AttemptReleased():
+            return f"gave up attempt {event.attempt}, whose worker is gone for good" + _because(event.reason)
         case TaskReprioritised():
             return f"gave it priority {event.priority}"
         case _:
