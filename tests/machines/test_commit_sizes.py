@@ -22,8 +22,8 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
 from taskyard.contracts.values import TaskId, make_uuid7
-from taskyard.dispatcher.decide import REPORT_BYTES_READ_MAX, ReportsRead
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import REPORT_BYTES_READ_MAX, ReportsRead, read_reports
 from taskyard.eventlog.commit import COMMIT_BYTES_MAX, Commit, CommitCodec
 from taskyard.slot_allocator.liveness import DESCRIPTION_BYTES_MAX, HeartbeatSeen
 from taskyard.slot_allocator.machine import SlotAllocator
@@ -110,8 +110,7 @@ def failed(task: TaskId, result_bytes: int) -> AnyReport:
 
 
 def read(*reports: AnyReport) -> ReportsRead:
-    batch = ReportBatch(incarnation=1, number=1, reports=reports)
-    return ReportsRead(agent="w1", batch=batch, size=len(json.encode(batch)))
+    return read_reports("w1", json.encode(ReportBatch(incarnation=1, number=1, reports=reports)))
 
 
 def test_batches_of_reports_are_decided_in_several_commits() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 from machine_story import START, A, B, Like, Story, assigned, joined, run, submitted
 from msgspec import Raw
@@ -41,9 +42,10 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.nesting import NESTING_MAX
 from taskyard.contracts.values import Position
-from taskyard.dispatcher.decide import Answered, HeartbeatHeard, NobodyListened, ReportsRead
+from taskyard.dispatcher.decide import Answered, HeartbeatHeard, NobodyListened
 from taskyard.dispatcher.delivery import RESEND_SECONDS, RESEND_STOP_SECONDS, SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.state import TIMEOUT_SLACK_SECONDS
 
 ERROR = TaskError(code="exit", message="1")
@@ -81,7 +83,7 @@ def answered(send: SendAssignments | SendCancels, outcome: str, reason: str = ""
 
 
 def reported(*reports: AnyReport, agent: str = "w1") -> ReportsRead:
-    return ReportsRead(agent=agent, batch=ReportBatch(incarnation=1, number=1, reports=reports), size=100)
+    return read_reports(agent, msgspec.json.encode(ReportBatch(incarnation=1, number=1, reports=reports)))
 
 
 # -- delivery ----------------------------------------------------------------------------------------------------------
@@ -319,8 +321,7 @@ def test_a_batch_that_could_not_be_read_is_passed_over() -> None:
     story = Delivering().with_attempt()
 
     story.when(
-        ReportsRead(agent="w1", batch=None, size=10),
-        ReportsRead(agent="w1", batch=ReportBatch(incarnation=1, number=1, reports=(Succeeded(**WHEN),)), size=10**7),
+        read_reports("w1", b"[]"), read_reports("w1", b"\xff"), reported(Lost(**WHEN, message="x" * 10**6))
     ).then_nothing()
 
 

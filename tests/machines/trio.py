@@ -28,9 +28,10 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import Phase, Verdict
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Incarnation, Instant, Position, Role, TaskId, make_position, make_uuid7, seconds
-from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.decide import Answered, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import LoopCore, Offered

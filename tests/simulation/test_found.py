@@ -43,9 +43,10 @@ from taskyard.contracts.fleet import GONE_KEPT_MAX, Fleet
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Role, TaskId, make_position, make_uuid7
-from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.decide import Answered, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.machine.core import LoopCore
 from taskyard.machine.core import Role as LoopRole

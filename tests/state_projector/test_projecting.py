@@ -8,8 +8,9 @@ from typing import Any
 import asyncpg
 import pytest
 from live_rows import live_digest, rows
+from msgspec import Raw
 
-from taskyard.contracts.events import TaskScheduled
+from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, TaskError, TaskScheduled
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.leases import MemoryLeases
 from taskyard.state_projector import projector as projector_module
@@ -40,6 +41,34 @@ def test_it_goes_on_from_the_database_alone(story: Any, dsn: str, run: Any, proj
         for part in range(6):
             story.tell_anything(seed * 100 + part, commits=12)
             await project(story)
+        report = await rebuild(story.log, dsn, verify_only=True)
+        assert report.is_equal, report.differing
+
+    run(scenario())
+
+
+def test_what_nobody_can_read_stops_neither_the_projector_nor_a_rebuild(
+    story: Any, dsn: str, run: Any, project: Any
+) -> None:
+    lost, task = story.submit(max_attempts=2), story.submit()
+    story.start(lost, slot=1)
+    story.start(task)
+    no_text = Raw(b'"\xff\xfe"')
+    error = TaskError(code="\x00", message="\x00", retryable=True)
+    story.commit(AttemptFailed(task=lost, attempt=1, error=error, result=no_text), writer="dispatcher")
+    story.commit(AttemptSucceeded(task=task, attempt=1, result=no_text), writer="dispatcher")
+    story.stream.store(
+        "taskyard.log.0.scheduler",
+        b'{"writer":"scheduler","instance":"new","epoch":2,"at":1,"events":[{"type":"New","task":"%s","x":"\xff"}]}'
+        % task.encode(),
+    )
+    last = story.submit()
+
+    async def scenario() -> None:
+        await project(story)
+        assert await rows(dsn, f"SELECT result FROM tasks WHERE id = '{task}'") == [('{"unreadable":true}',)]
+        assert await rows(dsn, f"SELECT status FROM tasks WHERE id = '{last}'") == [("pending",)]
+        await project(story)  # the state is read again
         report = await rebuild(story.log, dsn, verify_only=True)
         assert report.is_equal, report.differing
 

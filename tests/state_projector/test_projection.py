@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import Raw
 
 from taskyard.contracts.events import (
     AttemptFailed,
@@ -275,6 +276,57 @@ def test_what_postgresql_cannot_keep_does_not_stop_the_projection(story: Any) ->
 def test_an_event_of_a_newer_version_is_passed_over(story: Any) -> None:
     data = b'{"writer":"scheduler","instance":"new","epoch":2,"at":1,"events":[{"type":"TaskTeleported","task":"x"}]}'
     story.stream.store("taskyard.log.0.scheduler", data)
+    task = story.submit()
+
+    assert [row[0] for row in fold(story).new_tasks] == [task]
+
+
+NO_TEXT = Raw(b'"\xff\xfe"')
+
+
+def test_a_result_that_is_no_text_is_shown_as_unreadable_and_the_projection_goes_on(story: Any) -> None:
+    first, second, third = story.submit(), story.submit(), story.submit(max_attempts=3)
+    for slot, task in enumerate((first, second, third)):
+        story.start(task, slot=slot)
+    error = TaskError(code="e", message="m", retryable=True)
+    story.commit(
+        AttemptSucceeded(task=first, attempt=1, result=NO_TEXT),
+        AttemptSucceeded(task=second, attempt=1, result=Raw(b"1")),
+        AttemptFailed(task=third, attempt=1, error=error, result=NO_TEXT),
+        writer="dispatcher",
+    )
+    projection = Projection()
+
+    changes = fold(story, projection)
+
+    tasks = {row["id"]: row for row in named(TASK_COLUMNS, changes.new_tasks)}
+    assert (tasks[first]["status"], tasks[first]["result"]) == ("completed", '{"unreadable":true}')
+    assert (tasks[second]["status"], tasks[second]["result"]) == ("completed", "1")
+    assert restore_record(tasks[third]["record"]).error == error
+    shown = [msgspec.json.decode(row["event"]) for row in named(HISTORY_COLUMNS, changes.history)]
+    assert [event.get("result") for event in shown[-3:]] == [{"unreadable": True}, 1, {"unreadable": True}]
+    assert projection.unreadable == 2
+
+
+@pytest.mark.parametrize("rest", [b'"x":"\xff\xfe"', b'"\xff":1', b'"x":' + b"[" * 300 + b"]" * 300, b'"x":1e999'])
+def test_an_event_of_a_newer_version_that_nobody_can_read_is_a_row_that_says_so(story: Any, rest: bytes) -> None:
+    task = story.submit()
+    event = b'{"type":"TaskTeleported","task":"%s",%s}' % (task.encode(), rest)
+    story.stream.store(
+        "taskyard.log.0.scheduler", b'{"writer":"scheduler","instance":"new","epoch":2,"at":1,"events":[%s]}' % event
+    )
+    projection = Projection()
+
+    row = named(HISTORY_COLUMNS, fold(story, projection).history)[-1]
+
+    assert (row["task"], row["type"]) == (task, "TaskTeleported")
+    assert msgspec.json.decode(row["event"]) == {"type": "TaskTeleported", "task": task, "unreadable": True}
+    assert projection.unreadable == 1
+
+
+def test_an_event_of_a_newer_version_whose_name_is_no_text_is_passed_over(story: Any) -> None:
+    commit = b'{"writer":"scheduler","instance":"new","epoch":2,"at":1,"events":[{"type":"\xff","task":"\xfe"}]}'
+    story.stream.store("taskyard.log.0.scheduler", commit)
     task = story.submit()
 
     assert [row[0] for row in fold(story).new_tasks] == [task]

@@ -29,10 +29,11 @@ from taskyard.contracts.agent_protocol import (
 from taskyard.contracts.events import DISPATCHER, SCHEDULER, AnyEvent, TaskError, decode_event
 from taskyard.contracts.subjects import COMMANDS, HEADER_ANSWER, HEADER_TRACEPARENT, log_stream
 from taskyard.contracts.values import Role
-from taskyard.dispatcher.decide import Answered, ReportsRead
+from taskyard.dispatcher.decide import Answered
 from taskyard.dispatcher.delivery import SendAssignments
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.metrics import AttemptCounts
+from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.leases import MemoryLease, MemoryLeases
 from taskyard.eventlog.log import StreamMessage

@@ -14,6 +14,7 @@ from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Comma
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
+from taskyard.contracts.readable import UNREADABLE
 from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_DEFAULT, QUEUE_PATTERN, UUID7_PATTERN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -32,9 +33,6 @@ _FORMS = {
 }
 """What a pattern asks for, said for people."""
 _TOO_DEEP = "nested too deeply"
-
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What a decoder raises for bytes of strangers."""
 
 
 class InvalidCommand(Exception):

@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import Raw, Struct
 
+from taskyard.contracts.readable import UNREADABLE
 from taskyard.contracts.values import EVENTS_PER_COMMIT_MAX, Instant
 from taskyard.eventlog.errors import CommitTooLarge, CommitUnreadable
 
@@ -94,7 +95,7 @@ class CommitCodec(Generic[E]):
         """
         try:
             return self._decode_known(data)
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return self._decode_singly(data)
 
     def decode_stored(self, *, sequence: int, at: Instant, data: bytes, writer: str) -> StoredCommit[E]:
@@ -112,7 +113,7 @@ class CommitCodec(Generic[E]):
         try:
             raw = self._decode_raw(data)
             events = tuple(self._decode_event(event) for event in raw.events)
-        except msgspec.DecodeError as error:
+        except UNREADABLE as error:
             raise CommitUnreadable(str(error)) from error
         return Commit(
             writer=raw.writer,

@@ -4,9 +4,10 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from taskyard.api.directory import Place, TaskDirectory
 from taskyard.api.errors import invalid, unavailable
@@ -22,6 +23,7 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     event_name,
+    shown_event,
 )
 from taskyard.contracts.values import (
     Position,
@@ -167,7 +169,7 @@ class FeedEvent(Struct, frozen=True, kw_only=True):
     position: str
     at: str
     type: str
-    data: LogEvent | Raw
+    data: Any
 
 
 def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent) -> bytes:
@@ -177,9 +179,9 @@ def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent
         position=text,
         at=format_instant(stored.at),
         type=name,
-        data=event.raw if isinstance(event, UnknownEvent) else event,
+        data=shown_event(event)[0],
     )
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), name.encode(), _one_line(_encode(data)))
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), _one_line(name.encode()), _one_line(_encode(data)))
 
 
 def _one_line(data: bytes) -> bytes:

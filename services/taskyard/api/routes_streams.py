@@ -17,7 +17,7 @@ from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.output import OutputRequest
 from taskyard.api.principals import Caller
 from taskyard.api.read_model import ENDED
-from taskyard.contracts.events import UnknownEvent
+from taskyard.contracts.events import shown_event
 from taskyard.contracts.values import (
     commit_sequence,
     format_instant,
@@ -157,5 +157,5 @@ def _item(stored: StoredCommit[LogEvent]) -> LogItem:
         hash=stored.hash,
         previous=commit.previous,
         cursors=commit.cursors,
-        events=[event.raw if isinstance(event, UnknownEvent) else event for event in commit.events],
+        events=[shown_event(event)[0] for event in commit.events],
     )

@@ -11,6 +11,7 @@ from taskyard.api.views import HistoryItem, Rejection, SlotView, TaskView, Times
 from taskyard.contracts.events import FieldError, TaskError
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.readable import UNREADABLE, UNREADABLE_SHOWN, is_readable
 from taskyard.contracts.values import SECOND, Instant, format_instant, format_position
 
 Row = asyncpg.Record
@@ -105,13 +106,17 @@ def task_view(row: Row, task: Waiting, around: Around, now: Instant) -> TaskView
 
 def _result(row: Row) -> Raw | None:
     if row["result"] is not None:
-        return Raw(row["result"])
+        result = Raw(row["result"])
+        return result if is_readable(result) else UNREADABLE_SHOWN
     return None if row["changes"] is None else Raw(f'{{"changes":{row["changes"]}}}')
 
 
 def history_item(row: Row) -> HistoryItem:
     """One event of a task."""
-    data = _decode_event(row["event"])
+    try:
+        data = _decode_event(row["event"])
+    except UNREADABLE:  # a row of a version that did not look into what it stored
+        data = _decode_event(UNREADABLE_SHOWN)
     for shown in ("type", "task", "by"):
         data.pop(shown, None)
     return HistoryItem(

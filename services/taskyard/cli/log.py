@@ -16,7 +16,7 @@ from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
 from taskyard.cli.tables import Column, layout
 from taskyard.cli.verification import Verification
-from taskyard.contracts.events import UnknownEvent, event_name
+from taskyard.contracts.events import event_name, shown_event
 from taskyard.contracts.values import (
     Position,
     commit_sequence,
@@ -196,8 +196,7 @@ def _event_lines(stored: StoredCommit[Any], events: Iterable[tuple[Position, Any
 
 
 def _fields(event: Any) -> dict[str, Any]:
-    raw = event.raw if isinstance(event, UnknownEvent) else msgspec.json.encode(event)
-    fields: dict[str, Any] = msgspec.json.decode(raw)
+    fields: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(shown_event(event)[0]))
     return {name: value for name, value in fields.items() if name != "type"}
 
 

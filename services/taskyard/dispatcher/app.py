@@ -5,13 +5,14 @@ import asyncio
 import msgspec
 from faststream.nats.annotations import NatsMessage
 
-from taskyard.contracts.agent_protocol import Heartbeat, ReportBatch
+from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.readable import UNREADABLE
 from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS, REPORTS
-from taskyard.contracts.validation import UNREADABLE
-from taskyard.dispatcher.decide import HeartbeatHeard, Input, ReportsRead
+from taskyard.dispatcher.decide import HeartbeatHeard, Input
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
+from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.requests import Requests
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
@@ -23,7 +24,6 @@ from taskyard.settings import Settings
 Effect = SendAssignments | SendCancels
 Loop = MachineLoop[Input, Effect]
 
-_decode = msgspec.json.Decoder(ReportBatch).decode
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 
 
@@ -42,8 +42,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         reports = JetStreamInput(links.fleet_client, REPORTS)
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
+
+        async def read(message: StreamMessage) -> ReportsRead:
+            agent = message.subject.rpartition(".")[2]  # the subject says whose they are
+            found = read_reports(agent, message.data)
+            counts.unreadable += found.unreadable
+            return found
+
         observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
-        return Wiring(sources=[Source(reports, read_reports)], perform=requests.send, observers=observers)
+        return Wiring(sources=[Source(reports, read)], perform=requests.send, observers=observers)
 
     await run_machine(machine, settings, stop, wire)
 
@@ -55,13 +62,3 @@ def read_heartbeat(subject: str, data: bytes) -> HeartbeatHeard | None:
     except UNREADABLE:
         return None
     return HeartbeatHeard(agent=subject.rpartition(".")[2], incarnation=heartbeat.incarnation, live=heartbeat.live)
-
-
-async def read_reports(message: StreamMessage) -> ReportsRead:
-    """The reports of a stored message; the subject says whose they are."""
-    agent = message.subject.rpartition(".")[2]
-    try:
-        batch = _decode(message.data)
-    except UNREADABLE:
-        batch = None
-    return ReportsRead(agent=agent, batch=batch, size=len(message.data))

@@ -2,13 +2,12 @@
 
 from collections.abc import Sequence
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from taskyard.contracts.agent_protocol import (
     DECLINED,
     REASON_NO_KIND,
     REASON_NO_SLOT,
-    REPORT_BATCH_MAX,
     AnyReport,
     AssignAnswer,
     Assignment,
@@ -18,7 +17,6 @@ from taskyard.contracts.agent_protocol import (
     Lost,
     Planned,
     Progressed,
-    ReportBatch,
     Started,
     Succeeded,
 )
@@ -38,31 +36,21 @@ from taskyard.contracts.events import (
     TaskStopRequested,
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, CAUSE_TIMEOUT, PLAN_MISSING, Phase, TaskRecord
-from taskyard.contracts.nesting import nests_too_deeply
+from taskyard.contracts.readable import plain_text
 from taskyard.contracts.values import Incarnation, Instant, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
+from taskyard.dispatcher.reports import ReportsRead
 from taskyard.dispatcher.state import DispatcherState
 from taskyard.machine.machine import Decision
 
 EVENTS_PER_DECISION_MAX = 400
 BYTES_PER_DECISION_MAX = 128 * 1024
-REPORT_BYTES_READ_MAX = 256 * 1024
-"""What is longer is no batch of ours, which are four times shorter."""
 REASON_CHARACTERS_MAX = 200
 TIMEOUTS_PER_DECISION_MAX = 100
 
 SYSTEM = "dispatcher"
 _ENDS = (Succeeded, Failed, Lost)
-_NO_RESULT = Raw(b"null")
 _FOR_GOOD = frozenset((REASON_NO_SLOT, REASON_NO_KIND))
-
-
-class ReportsRead(Struct, frozen=True, kw_only=True):
-    """A stored batch of an agent's reports, `size` bytes long. None: it could not be read."""
-
-    agent: str
-    batch: ReportBatch | None
-    size: int
 
 
 class Answered(Struct, frozen=True, kw_only=True):
@@ -94,7 +82,7 @@ def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Dec
     attempts = _Attempts(state, now)
     taken = size = 0
     for each in inputs:
-        size += each.size if isinstance(each, ReportsRead) else 0
+        size += _bytes_made(each)
         is_full = len(attempts.events) >= EVENTS_PER_DECISION_MAX or size > BYTES_PER_DECISION_MAX
         if taken and is_full:
             break
@@ -102,6 +90,17 @@ def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Dec
         taken += 1
     attempts.time_out()
     return Decision(events=attempts.events, taken=taken)
+
+
+def _bytes_made(each: Input) -> int:
+    """About how long the events of an input are at most, as stored."""
+    match each:
+        case ReportsRead(size=size):
+            return size
+        case Answered(answers=answers):
+            return sum(len(answer.reason[:REASON_CHARACTERS_MAX].encode()) for answer in answers)
+        case _:
+            return 0
 
 
 class _Attempts:
@@ -118,9 +117,7 @@ class _Attempts:
     def take(self, each: Input) -> None:
         match each:
             case ReportsRead():
-                # A batch that fits no commit can never be decided on: it would stop every leader.
-                batch = each.batch if each.size <= REPORT_BYTES_READ_MAX else None
-                for report in batch.reports[:REPORT_BATCH_MAX] if batch is not None else ():
+                for report in each.batch.reports if each.batch is not None else ():
                     self._report(each.agent, report)
             case Answered():
                 self._answers(each)
@@ -149,7 +146,8 @@ class _Attempts:
             self._clear(agent, report)
             return
         if report.attempt != record.attempt:
-            is_told = report.attempt in self._state.late_ends.get(record.id, ())
+            # No attempt is numbered below 1, so how often this can be said is bounded by what really was.
+            is_told = report.attempt < 1 or report.attempt in self._state.late_ends.get(record.id, ())
             if isinstance(report, _ENDS) and report.attempt < record.attempt and not is_told:
                 self._say(record, report.attempt, _end_event(report))  # shown once in the history, without effect
             return
@@ -239,9 +237,9 @@ class _Attempts:
                     self._state.deliveries.settle_assignment(record.id)
                 self._dispatched(record)
             case "declined":
-                self._declined(record, answer.reason[:REASON_CHARACTERS_MAX] or DECLINED)
+                self._declined(record, plain_text(answer.reason[:REASON_CHARACTERS_MAX]) or DECLINED)
             case "lost":
-                reason = answer.reason[:REASON_CHARACTERS_MAX]
+                reason = plain_text(answer.reason[:REASON_CHARACTERS_MAX])
                 event = AttemptLost(task=record.id, attempt=record.attempt, message=reason)
                 self._end(record, event)
             case _:
@@ -289,14 +287,8 @@ def _stray(live: LiveAttempt) -> Cancel:
 def _end_event(report: Succeeded | Failed | Lost) -> Event:
     match report:
         case Succeeded():
-            return AttemptSucceeded(task=report.task, attempt=report.attempt, result=_readable(report.result))
+            return AttemptSucceeded(task=report.task, attempt=report.attempt, result=report.result)
         case Failed():
-            result = _readable(report.result)
-            return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=result)
+            return AttemptFailed(task=report.task, attempt=report.attempt, error=report.error, result=report.result)
         case Lost():
             return AttemptLost(task=report.task, attempt=report.attempt, message=report.message)
-
-
-def _readable(result: Raw) -> Raw:
-    """The result, unless it nests so deeply that somebody who reads the log might not be able to."""
-    return _NO_RESULT if nests_too_deeply(bytes(result)) else result

@@ -30,6 +30,8 @@ class AttemptCounts:
     def __init__(self, state: Callable[[], DispatcherState]) -> None:
         self.effective: dict[type[Event], int] = dict.fromkeys(_REPORTS, 0)
         self.void = 0
+        self.unreadable = 0
+        """Reports, and results of them, that could not be read and were passed over."""
         self.execution = Histogram(EXECUTION_BUCKETS_SECONDS)
         self._state = state
 
@@ -70,6 +72,11 @@ def show_attempts(metrics: MetricsScope, counts: AttemptCounts, state: Callable[
         lambda: counts.effective[NotDelivered],
     )
     metrics.counter("taskyard_void_reports", "Reports that came too late to mean anything.", lambda: counts.void)
+    metrics.counter(
+        "taskyard_unreadable_reports",
+        "Reports and results of attempts that could not be read and were passed over.",
+        lambda: counts.unreadable,
+    )
     metrics.histogram(
         "taskyard_execution_seconds", "Time from an attempt's start to its end or plan.", counts.execution
     )

@@ -11,9 +11,10 @@ from taskyard.contracts.agent_protocol import AnyReport, AssignAnswer, ReportBat
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import PARTITION_DEFAULT, log_stream, log_subject
 from taskyard.contracts.values import SECOND, Instant, Position, Role
-from taskyard.dispatcher.decide import Answered, ReportsRead
+from taskyard.dispatcher.decide import Answered
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream

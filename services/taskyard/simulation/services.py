@@ -5,15 +5,16 @@ from typing import Any
 
 import msgspec
 
-from taskyard.contracts.agent_protocol import AssignReply, AssignRequest, CancelRequest, Heartbeat, ReportBatch
+from taskyard.contracts.agent_protocol import AssignReply, AssignRequest, CancelRequest, Heartbeat
 from taskyard.contracts.commands import AnswerBatch, TaskCommand
 from taskyard.contracts.events import AnyEvent, TaskSubmitted, decode_event
 from taskyard.contracts.subjects import HEADER_ANSWER
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import Role, TaskId, commit_sequence
-from taskyard.dispatcher.decide import Answered, NobodyListened, ReportsRead
+from taskyard.dispatcher.decide import Answered, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
@@ -45,7 +46,6 @@ ROLES: Mapping[str, Role] = {
 }
 
 _codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
-_decode_reports = msgspec.json.Decoder(ReportBatch).decode
 _decode_reply = msgspec.json.Decoder(AssignReply).decode
 _decode_heartbeat = msgspec.json.Decoder(Heartbeat).decode
 _decode_answers = msgspec.json.Decoder(AnswerBatch).decode
@@ -155,12 +155,7 @@ class DispatcherService:
 
     def read(self, instance: Instance, message: StreamMessage) -> ReportsRead:
         """The reports of a stored message."""
-        agent = message.subject.rpartition(".")[2]
-        try:
-            batch = _decode_reports(message.data)
-        except msgspec.DecodeError:
-            batch = None
-        return ReportsRead(agent=agent, batch=batch, size=len(message.data))
+        return read_reports(message.subject.rpartition(".")[2], message.data)
 
     def perform(self, instance: Instance, effect: SendAssignments | SendCancels) -> None:
         """Send one request; an answer that comes too late is nobody's."""

@@ -28,8 +28,10 @@ from taskyard.contracts.events import (
     WorkerLost,
     event_name,
     named_task,
+    shown_event,
 )
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ENDED, Phase, TaskRecord, Verdict
+from taskyard.contracts.readable import plain_text
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Instant, Position, make_position
 from taskyard.state_projector.rows import (
@@ -42,7 +44,6 @@ from taskyard.state_projector.rows import (
     Row,
     WorkerRow,
     changing_values,
-    plain_text,
     task_row,
 )
 from taskyard.state_projector.surroundings import SURROUNDING_EVENTS, Surroundings
@@ -61,6 +62,9 @@ _Move = tuple[str, str, str, Phase | None, Phase]
 """Kind, pool and queue of a task, the phase that its row shows, and the phase it has now."""
 
 _WITH_AUTHOR: frozenset[type] = frozenset(event for event in get_args(AnyEvent) if "by" in event.__struct_fields__)
+
+_WITH_RAW: frozenset[type] = frozenset((AttemptSucceeded, AttemptFailed, UnknownEvent))
+"""Events that hold what somebody said whom no decoder has looked at."""
 
 _WITHOUT_EFFECT = (Change(record=None, before=None, held=None, verdict=Verdict.VOID),)
 
@@ -96,10 +100,11 @@ class RowChanges:
 
 
 class Projection:
-    """Folds commits, in log order and without gaps, into changes of rows."""
+    """Folds commits, in log order and without gaps, into changes of rows. `unreadable` counts events not shown whole."""
 
     def __init__(self, state: ReadState | None = None) -> None:
         state = state or ReadState()
+        self.unreadable = 0
         self._table = TaskTable(state.records)
         self._attempts = {attempt.task: attempt for attempt in state.attempts}
         self._surroundings = Surroundings(state.queues, state.pools, state.workers)
@@ -133,7 +138,7 @@ class Projection:
             changes = _WITHOUT_EFFECT if is_repeated else apply(event, at, position)
             if changes:
                 by = event.by if kind in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
-                text = _encode(event).decode()
+                text = self._text(event)
                 for change in changes:
                     record, verdict = change.record, change.verdict
                     is_void = verdict is not Verdict.EFFECTIVE
@@ -204,8 +209,16 @@ class Projection:
     def _show_unknown(self, event: UnknownEvent, position: Position, at: Instant, writer: str) -> None:
         """An event of a newer version stands in the history of the task that it names; it has no effect here."""
         if task := plain_text(named_task(event)):
-            name, text = plain_text(event_name(event)), bytes(event.raw).decode()
-            self._history.append((task, position, at, writer, name, None, True, text))
+            name = plain_text(event_name(event))
+            self._history.append((task, position, at, writer, name, None, True, self._text(event)))
+
+    def _text(self, event: AnyEvent | UnknownEvent) -> str:
+        """The event as its history shows it."""
+        shown = event
+        if type(event) in _WITH_RAW:
+            shown, is_whole = shown_event(event)
+            self.unreadable += not is_whole
+        return _encode(shown).decode()
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 

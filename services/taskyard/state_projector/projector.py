@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 class Projector:
     """Keeps the read model at `dsn` at the end of `log`, while `instance` has the lease.
 
-    `folded` is the sequence it is at, as far as known here.
+    `folded` is the sequence it is at, as far as known here; `unreadable` counts events that could not be shown whole.
     """
 
     def __init__(
@@ -55,6 +55,7 @@ class Projector:
         count_events: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self.folded = 0
+        self.unreadable = 0
         self.is_ready = False
         self._log = log
         self._dsn = dsn
@@ -161,7 +162,9 @@ class Projector:
     async def _write(
         self, store: Store, projection: Projection, before: LogPosition, commits: Sequence[StoredCommit[Any]]
     ) -> LogPosition:
+        unreadable = projection.unreadable
         after = await advance(store, projection, before, commits)
+        self.unreadable += projection.unreadable - unreadable
         self.folded = after.sequence
         self._count_events(count_events(commits))
         return after

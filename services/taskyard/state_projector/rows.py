@@ -13,6 +13,7 @@ from msgspec import Raw
 from taskyard.contracts.fleet import WorkerState
 from taskyard.contracts.lifecycle import STATUS_OF, Phase, TaskRecord
 from taskyard.contracts.queues import Hold, PoolSettings, QueueSettings
+from taskyard.contracts.readable import UNREADABLE_SHOWN, is_readable, plain_text
 from taskyard.contracts.values import Incarnation, Instant, Position, Status, TaskId
 
 Row = tuple[Any, ...]
@@ -160,7 +161,7 @@ def changing_values(record: TaskRecord, position: Position) -> Row:
         record.slot, record.confirmed, record.holds_slot, record.progress, record.scheduled_at, record.started_at,
         record.finished_at,
         None if error is None else json_text(error),
-        None if result == NULL else str(result, "utf-8"),
+        None if result == NULL else str(result if is_readable(result) else UNREADABLE_SHOWN, "utf-8"),
         None if changes is None else json_text(changes),
         position,
         None if record.finished_at is not None else json_text(record),
@@ -200,13 +201,8 @@ def restore_pool(row: Sequence[Any]) -> PoolRow:
 
 
 def json_text(value: Any) -> str:
-    """The value as JSON."""
-    return _encode(value).decode()
-
-
-def plain_text(text: str) -> str:
-    """The text as PostgreSQL can keep it: it knows no NUL, and one in an event must not stop the projector for ever."""
-    return text if "\x00" not in text else text.replace("\x00", "\ufffd")
+    """The value as JSON. What a `Raw` in it holds may be no text."""
+    return _encode(value).decode(errors="replace")
 
 
 def plain_integer(number: int | None) -> int | None:

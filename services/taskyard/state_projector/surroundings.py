@@ -17,6 +17,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.fleet import OfWorker, joined
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
+from taskyard.contracts.readable import plain_text
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import Instant, Position
 from taskyard.state_projector.rows import (
@@ -25,7 +26,6 @@ from taskyard.state_projector.rows import (
     Row,
     WorkerRow,
     json_text,
-    plain_text,
 )
 
 SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset((CommandRejected, *get_args(OfWorker)))

@@ -12,6 +12,7 @@ from taskyard.contracts.events.any_event import (
     decode_event,
     event_name,
     named_task,
+    shown_event,
 )
 from taskyard.contracts.events.dispatcher import (
     DISPATCHER,
@@ -111,4 +112,5 @@ __all__ = [
     "event_name",
     "named_task",
     "refused_ids",
+    "shown_event",
 ]

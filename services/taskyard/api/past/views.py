@@ -16,6 +16,7 @@ from taskyard.api.views import PoolView, QueueView, SlotView, TaskView, WorkerVi
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.queues import Hold
+from taskyard.contracts.readable import UNREADABLE_SHOWN, is_readable
 from taskyard.contracts.values import Instant, Position, TaskId, format_instant, format_position, seconds
 
 LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
@@ -172,7 +173,7 @@ def _held(what: str, hold: Hold | None) -> dict[str, Any]:
 
 def _result(record: TaskRecord) -> Raw | None:
     if record.result != _NULL:
-        return record.result
+        return record.result if is_readable(record.result) else UNREADABLE_SHOWN
     return None if record.changes is None else Raw(msgspec.json.encode({"changes": record.changes}))
 
 

@@ -1,0 +1,51 @@
+"""What strangers say, so that everybody can read it: checked where it enters, and once more where it is shown.
+
+A decoder looks into no part that it only carries along (`Raw`), and what nobody has looked at may be no text, no JSON for
+another decoder, or nest without end. In the log it would stand for ever, so it must not get there; what stands there all
+the same must stop nobody who reads.
+"""
+
+import re
+
+import msgspec
+from msgspec import Raw
+
+from taskyard.contracts.nesting import nests_too_deeply
+
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What a decoder raises for bytes of strangers."""
+UNREADABLE_SHOWN = Raw(b'{"unreadable":true}')
+"""Stands where something is shown that nobody could read."""
+REPLACEMENT = "\ufffd"
+
+_NULL = Raw(b"null")
+_ESCAPE = re.compile(r"\\(?:u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)")
+_LONE_LENGTH = len(r"\ud800")
+"""Half of a character; whole ones, and the other escapes, are longer or shorter."""
+
+
+def is_readable(data: bytes | Raw) -> bool:
+    """Whether every reader takes this for JSON: strict UTF-8, whole characters, numbers in range, not nested too deeply."""
+    if data == _NULL:
+        return True
+    if nests_too_deeply(bytes(data)):
+        return False
+    try:
+        msgspec.json.decode(data)
+    except UNREADABLE:
+        return False
+    return True
+
+
+def mended(data: bytes) -> bytes:
+    """JSON whose texts can be read: what is no UTF-8, or half of a character, becomes the replacement character."""
+    return _ESCAPE.sub(_whole, data.decode("utf-8", "replace")).encode()
+
+
+def plain_text(text: str) -> str:
+    """The text as every store can keep it: PostgreSQL knows no NUL."""
+    return text if "\x00" not in text else text.replace("\x00", REPLACEMENT)
+
+
+def _whole(escape: re.Match[str]) -> str:
+    return r"\ufffd" if len(escape[0]) == _LONE_LENGTH else escape[0]
