@@ -57,6 +57,7 @@ class EdgeFaults:
             ("the journal of an agent is put back", self.put_journal_back),
             ("the archive is away", self.take_archive_away),
             ("more is assigned to a worker than fits one request", self.assign_much),
+            ("an agent reports a result that is no text", self.tell_bytes),
         )
         for number in range(random.randrange(1, FAULTS_MAX)):
             what, fault = random.choice(kinds)
