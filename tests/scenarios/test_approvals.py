@@ -39,7 +39,7 @@ def test_an_apply_starts_only_after_its_confirmation(system: System) -> None:
     types = system.types(id)
     assert types.count("SlotAssigned") == 2
     after_plan = types[types.index("TaskPlanned") + 1 :]
-    assert after_plan[:2] == ["ApplyConfirmed", "SlotAssigned"]
+    assert after_plan[:3] == ["ApplyConfirmed", "TaskScheduled", "SlotAssigned"]
 
 
 def test_a_discarded_plan_is_never_applied(system: System) -> None:

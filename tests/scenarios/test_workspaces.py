@@ -126,7 +126,7 @@ def test_a_freeze_before_the_confirmation_holds_the_apply_back_until_it_ends(
         held = pair.waits(id, code)
         assert (held["status"], held["slot"]) == ("apply_pending", slot)
         assert "freeze" in held["pending_reason"]["message"]
-        assert not witness.exists()
+        assert witness.read_text() == ""
     finally:
         command(pair, frees, **where)
     pair.wait(id, "completed")
