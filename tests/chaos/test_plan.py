@@ -57,7 +57,6 @@ def test_attempts_may_be_ended_by_what_happens_to_their_worker_only() -> None:
         "SIGSTOP worker",
         "SIGTERM everything",
         "kill -9 everything",
-        "two agents of one name",
         "a journal put back",
     }
 

@@ -18,7 +18,7 @@ def test_what_a_slice_recorded_runs_to_its_end_and_breaks_no_rule(capsys: pytest
     assert said["events"] > 6 * 47
 
 
-@pytest.mark.parametrize("name", ["slots-take-anything", "workspaces-are-shared", "attempts-begin-again"])
+@pytest.mark.parametrize("name", ["slots-take-anything", "limits-are-passed", "attempts-begin-again"])
 def test_a_rule_that_is_broken_shows_in_a_slice(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--slice", str(RECORDED), "--defect", name]) == 1
     assert " 0 failures" not in capsys.readouterr().out

@@ -19,6 +19,8 @@ JOURNAL = "journal.sqlite"
 TWIN_STOP_SECONDS_MAX = 45.0
 STOPPED_SECONDS_MAX = 5.0
 POLL_SECONDS = 0.02
+CONNECTED = "connected to NATS"
+"""What an agent says in its log."""
 
 
 class Twin:
@@ -30,10 +32,20 @@ class Twin:
         file = folder.with_suffix(".json")
         file.write_bytes(msgspec.json.encode(settings))
         self._folder = folder
-        with folder.with_suffix(".log").open("ab") as log:
+        self._log = folder.with_suffix(".log")
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "taskyard.agent", "--config", str(file)), stdout=log, stderr=log
             )
+
+    def is_connected(self, timeout_seconds: float) -> bool:
+        """Wait until it has said that it is connected; False if that took too long."""
+        deadline = time.monotonic() + timeout_seconds
+        while CONNECTED not in self._log.read_text():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(POLL_SECONDS)
+        return True
 
     def stop(self) -> None:
         """End it in order, and then whatever it has left: its host is gone with it."""

@@ -24,7 +24,7 @@ NEVER = Instant(0)
 PROBE_SECONDS = 2.0
 READ_SECONDS_MAX = 5.0
 FULL_SECONDS_MAX = 30.0
-TWIN_JOIN_SECONDS_MAX = 30.0
+TWIN_CONNECT_SECONDS_MAX = 30.0
 APPLY_SECONDS_MAX = 90.0
 
 
@@ -135,7 +135,7 @@ class Breaker:
     # -- agents --------------------------------------------------------------------------------------------------------
 
     async def _twin(self, step: Step, done: Done) -> None:
-        """A second agent of the same name has another folder: it joins, and is ended later."""
+        """A second agent of the same name has another folder: it must not join while the first is there, and is ended later."""
         worker = self._choose(step)
         done.hit = (worker,)
         folder = self.system.layout.directory / "twins" / f"twin-{len(self.done)}"
@@ -143,9 +143,11 @@ class Breaker:
         joins = self.monitor.joins[worker]
         second = await asyncio.to_thread(Twin, self.system.layout.configuration_file(worker), folder)
         try:
-            if not await self.monitor.until(lambda: self.monitor.joins[worker] > joins, TWIN_JOIN_SECONDS_MAX):
-                raise NotBroken(f"the second agent of {worker} did not join")
+            if not await asyncio.to_thread(second.is_connected, TWIN_CONNECT_SECONDS_MAX):
+                raise NotBroken(f"the second agent of {worker} did not connect")
             await asyncio.sleep(step.seconds)
+            if self.monitor.joins[worker] > joins:
+                raise NotBroken(f"the second agent of {worker} took the place of the first, which was there")
         finally:
             await asyncio.to_thread(second.stop)
         await self._is_back(worker)

@@ -26,7 +26,7 @@ DISK_FULL_SECONDS = 5.0
 NATS_FREEZE_SHARE = 0.65
 """Of the time that all services stand still: longer than a worker without contact lets run what others may run."""
 TWIN_SECONDS = 10.0
-MAY_END_ATTEMPTS = frozenset((STOP_ALL, KILL_ALL, TWIN, JOURNAL_BACK))
+MAY_END_ATTEMPTS = frozenset((STOP_ALL, KILL_ALL, JOURNAL_BACK))
 """After these an attempt may be lost that would have ended well; after a SIGSTOP of its worker too."""
 
 

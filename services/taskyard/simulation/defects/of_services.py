@@ -39,6 +39,11 @@ def _workspaces_are_shared(replace: Replace) -> None:
     replace(Admission, "_is_unlocked", lambda self, queue, exclusive: not (queue.is_paused or queue.is_locked))
 
 
+def _limits_are_passed(replace: Replace) -> None:
+    """The scheduler does not look how many tasks of a queue run."""
+    replace(Admission, "_is_open", Admission._is_unlocked)
+
+
 def _forgets_ids(replace: Replace) -> None:
     """Nobody remembers which commands were decided."""
     replace(KnownCommands, "remember", lambda *_: None)
@@ -157,6 +162,7 @@ def _believes_anybody(replace: Replace) -> None:
 DEFECTS = {
     "no-holder-after-retry": _no_holder_after_retry,
     "workspaces-are-shared": _workspaces_are_shared,
+    "limits-are-passed": _limits_are_passed,
     "forgets-ids": _forgets_ids,
     "forgets-workspaces-taken": _forgets_workspaces_taken,
     "fills-what-it-closes": _fills_what_it_closes,
