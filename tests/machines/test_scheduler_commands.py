@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_story import A, B, C, Like, assigned, joined, run, submitted, task_id
+from machine_story import A, B, C, Like, Story, assigned, joined, run, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import BODIES, Answer
@@ -90,6 +90,52 @@ def test_a_command_that_comes_again_is_answered_again_and_no_more(verb: str) -> 
     story.when(story.said(verb, body, "root"), story.said(verb, body, "root")).then_nothing()
 
     assert [(answer.code, answer.error) for answer in story.answers()] == [(first.code, first.error)] * 2
+
+
+@pytest.mark.parametrize("between", ["one decision", "two decisions", "another leader"])
+@pytest.mark.parametrize(
+    "other",
+    [("cancel", {"task": B}), ("cancel", {"task": A, "reason": "else"}), ("reprioritise", {"task": A, "priority": 2})],
+)
+def test_a_command_id_that_comes_again_with_something_else_is_a_conflict_and_does_nothing(
+    between: str, other: tuple[str, dict[str, Any]]
+) -> None:
+    commands = running().given(submitted(B))
+    id = commands.command_id(1)
+    first, second = commands.said("cancel", {"id": id, "task": A}), commands.said(other[0], {"id": id} | other[1])
+    story: Story = commands
+
+    if between == "one decision":
+        story.when(first, second)
+    else:
+        story.when(first)
+        story = story.successor() if between == "another leader" else story
+        story.when(second)
+
+    assert story.chosen[-1] == Like(CommandRejected, status=409, code="id_conflict", command=id)
+    assert (story.record(A).phase, story.record(B).phase) == (Phase.STOPPING, Phase.PENDING)
+    story.when(first).then_nothing()
+
+
+def test_a_retry_under_the_id_of_another_ones_retry_is_a_conflict() -> None:
+    story = failed().given(submitted(B, max_attempts=1), TaskScheduled(task=B), assigned(B, 1))
+    story.given(AttemptFailed(task=B, attempt=1, error=FATAL))
+    retries = [story.said("retry", {"id": story.command_id(1), "task": t}, original=submitted(t)) for t in (A, B)]
+
+    story.when(retries[0])
+    story.when(retries[1])
+
+    assert story.codes() == [202, 409]
+    assert story.chosen == [Like(CommandRejected, code="id_conflict")]
+
+
+def test_a_refused_command_that_comes_corrected_under_its_id_is_a_conflict() -> None:
+    story = running()
+    story.when(story.said("cancel", {"id": story.command_id(1), "task": A, "nonsense": 1}))
+
+    story.when(story.said("cancel", {"id": story.command_id(1), "task": A}))
+
+    assert story.codes() == [422, 409]
 
 
 def test_the_same_command_twice_in_one_decision_is_one_event() -> None:

@@ -8,14 +8,14 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from machine_story import START, A, task_id
+from machine_story import START, A, joined, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import ID_AGE_SECONDS_MAX, ID_AHEAD_SECONDS_MAX, Answer
 from taskyard.contracts.values import CommandId, Instant, Position, Status, TaskId, make_uuid7, seconds, uuid7_instant
 from taskyard.scheduler import id_window, known_tasks
-from taskyard.scheduler.id_window import Window, id_bytes
-from taskyard.scheduler.known import KnownIds
+from taskyard.scheduler.id_window import SHARED_SECONDS, Window, id_bytes
+from taskyard.scheduler.known import KnownIds, SavedCommands, SavedIds
 from taskyard.scheduler.known_tasks import KnownTask, KnownTasks, SavedTasks
 
 DAY = seconds(ID_AGE_SECONDS_MAX)
@@ -64,8 +64,8 @@ def test_a_task_that_is_forgotten_for_want_of_room_is_refused_from_then_on() -> 
 
     assert len(known) == 2
     assert known.get(task_id(0, START)) is None
-    assert known.window.age_fault(task_id(0, START), later(3)) is not None
-    assert known.window.age_fault(task_id(7, later(0.5)), later(3)) is None, "a new one of after it is not"
+    assert known.window.age_fault(task_id(0, START), "alice", later(3)) is not None
+    assert known.window.age_fault(task_id(7, later(0.5)), "alice", later(3)) is None, "a new one of after it is not"
 
 
 @pytest.mark.usefixtures("room_for_two")
@@ -90,7 +90,7 @@ def test_an_id_is_remembered_for_a_day_of_its_own_time() -> None:
 
     assert known.get(A) is None
     # Also a command that lay in its stream since before is refused: its task may have run.
-    assert known.window.age_fault(A, START) is not None
+    assert known.window.age_fault(A, "alice", START) is not None
 
 
 @pytest.mark.usefixtures("room_for_two")
@@ -114,7 +114,7 @@ def test_the_outcome_of_a_command_with_an_impossible_id_is_not_kept() -> None:
     """An id of the far future would be the last to be forgotten, and nothing could be told from it."""
     known = KnownIds()
     for id in ("abc", "", "0" * 36, make_uuid7(later(ID_AHEAD_SECONDS_MAX + 1), 1)):
-        known.commands.remember_rejected(CommandId(id), Answer(code=422), START)
+        known.commands.remember_rejected(CommandId(id), Answer(code=422), START, by="alice", asked=None)
 
     assert len(known.commands) == 0
 
@@ -157,6 +157,72 @@ def test_blocks_that_are_none_are_no_snapshot(blocks: list[bytes]) -> None:
         KnownTasks.restored(SavedTasks(blocks=blocks, authors=["a"], horizon=START))
 
 
+def test_many_ids_of_one_principal_that_are_ahead_make_nobody_elses_be_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_window, "IDS_MAX", 100)
+    known, ahead = KnownTasks(), later(240)
+    for number in range(1_000):
+        task = task_id(number, Instant(ahead + number * 1_000))
+        known.remember(task, digest="0" * 16, by="bob", position=Position(number), at=later(number / 1_000))
+
+    for number in range(50):
+        task = task_id(number, later(2 + number / 1_000))
+        assert known.window.age_fault(task, "alice", later(2)) is None
+        remember(known, task, later(2), number)
+    assert all(known.get(task_id(number, later(2 + number / 1_000))) is not None for number in range(50))
+    assert len(known) == 100
+    assert known.window.age_fault(task_id(0, ahead), "bob", later(2)) is not None, "what was forgotten is refused"
+    restored = KnownTasks.restored(known.saved())
+    assert restored.window.age_fault(task_id(0, ahead), "bob", later(2)) is not None
+    assert restored.window.age_fault(task_id(7, later(2)), "alice", later(2)) is None
+
+
+def test_what_one_principal_has_forgotten_some_time_ago_is_refused_to_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(id_window, "IDS_MAX", 2)
+    known = KnownTasks()
+    for number in range(3):
+        remember(known, task_id(number, later(number)), later(number))
+
+    assert known.window.age_fault(task_id(0, START), "bob", later(SHARED_SECONDS)) is not None
+
+
+@pytest.mark.usefixtures("room_for_two")
+def test_a_live_task_that_was_forgotten_keeps_its_id_whoever_sends_it() -> None:
+    story = Commands().given(joined())
+    for number in range(3):
+        story.given(submitted(task_id(number, later(number)), not_before=later(9_999)))
+
+    story.when(story.said("submit", {"id": task_id(0, START), "kind": "noop", "input": {}}, "bob"))
+
+    assert story.codes() == [409]
+
+
+def test_a_snapshot_of_an_earlier_version_is_read_and_what_it_forgot_is_refused_to_all() -> None:
+    known, answer = KnownIds(), Answer(code=202)
+    remember(known.tasks, A)
+    old = SavedIds(
+        tasks=SavedTasks(blocks=known.tasks.saved().blocks, authors=["alice"], horizon=later(-5)),
+        commands=SavedCommands(answers=[(CommandId(A), answer)], horizon=later(-5)),
+    )
+
+    restored = KnownIds.restored(msgspec.json.decode(msgspec.json.encode(old), type=SavedIds))
+
+    assert restored.tasks.get(A) is not None
+    found = restored.commands.get(CommandId(A))
+    assert found is not None and (found.answer, found.asked) == (answer, "")
+    for by in ("alice", "bob"):
+        assert restored.tasks.window.age_fault(task_id(1, later(-6)), by, START) is not None
+
+
+def test_an_id_that_is_ahead_says_by_how_much_the_clock_is() -> None:
+    story = Commands()
+
+    story.when(story.said("cancel", {"task": A, "id": make_uuid7(later(400), 1)}))
+
+    (answer,) = story.answers()
+    assert (answer.code, answer.errors[0].path) == (422, "id")
+    assert "your clock is ahead by 400 s" in answer.errors[0].message
+
+
 @dataclasses.dataclass(frozen=True)
 class Arrival:
     """An id of `own` seconds beside the time when it comes, `wait` seconds after the one before."""
@@ -184,12 +250,12 @@ def test_no_id_is_both_forgotten_and_accepted(arrivals: list[Arrival], room: int
         for number, arrival in enumerate(arrivals):
             now = Instant(now + seconds(arrival.wait))
             task = task_id(number, Instant(now + seconds(arrival.own)))
-            if known.window.age_fault(task, now) is None:
+            if known.window.age_fault(task, "alice", now) is None:
                 accepted.append(task)
                 remember(known, task, now, number)
             for earlier in accepted:
                 # Whenever its command is read again: when it was stored may be long ago.
-                assert known.get(earlier) is not None or uuid7_instant(earlier) <= known.window.horizon
+                assert known.get(earlier) is not None or uuid7_instant(earlier) <= known.window.horizons["alice"]
             assert len(known) <= room
         restored = KnownTasks.restored(known.saved())
         assert restored.saved() == known.saved()
@@ -201,9 +267,9 @@ def test_no_id_is_both_forgotten_and_accepted(arrivals: list[Arrival], room: int
 
 
 def test_ids_are_ordered_as_their_times() -> None:
-    window = Window([id_bytes(task_id(1, later(number))) for number in (3, 1, 2)])
+    window = Window([("alice", id_bytes(task_id(1, later(number)))) for number in (3, 1, 2)])
 
-    assert window.add(id_bytes(task_id(2, later(4))), Instant(START + DAY + seconds(2.5))) == [
+    assert window.add(id_bytes(task_id(2, later(4))), "bob", Instant(START + DAY + seconds(3))) == [
         id_bytes(task_id(1, later(1))),
         id_bytes(task_id(1, later(2))),
     ]

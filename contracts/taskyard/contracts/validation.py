@@ -135,6 +135,16 @@ def content_digest(spec: TaskSpec, pool: str) -> str:
     return blake2b(content, digest_size=8).hexdigest()
 
 
+def asked_digest(verb: str, data: bytes, pool: str) -> str:
+    """A digest of what any other command asks for, whatever its id: 8 bytes in hex. What cannot be read is itself."""
+    try:
+        body = decode_body(verb, data, pool)
+        asked = msgspec.json.encode(msgspec.structs.replace(body, id=None, pool=None), order="sorted")
+    except InvalidCommand:
+        asked = data
+    return blake2b(f"{verb}/{pool}/".encode() + asked, digest_size=8).hexdigest()
+
+
 def _check_size(data: bytes) -> None:
     if len(data) > COMMAND_BYTES_MAX:
         raise InvalidCommand(FieldError(path="", message=f"larger than {COMMAND_BYTES_MAX} bytes"))

@@ -64,6 +64,7 @@ class Anonymiser:
         self._by_field: dict[str, Callable[[Any], Any]] = {
             "labels": self._labels,
             "input": lambda value: self._written(value, _OF_INPUT),
+            "asked": lambda value: self._hash(str(value), len(str(value)) // 2 or 1),
             "digest": lambda value: self._hash(str(value), len(str(value)) // 2 or 1),
             **dict.fromkeys(("error", "stop_error", "paused", "locked"), self._event),
             "errors": lambda value: self._written(value, frozenset(("path", "message"))),

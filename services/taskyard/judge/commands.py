@@ -70,12 +70,21 @@ class Commands:
         self._faults.require(is_passed, Rule.DECIDED_ONCE, text, task=task)
         is_submission = (isinstance(event, TaskSubmitted) and event.retry_of is None) or (
             isinstance(event, CommandRejected)
-            and (event.verb == "submit" or event.status in FOR_NOW or self._is_untimely(event.command))
+            and (
+                event.verb == "submit"
+                or event.status in FOR_NOW
+                or self._is_untimely(event.command)
+                or self._is_others(event)
+            )
         )
         if command is not None and not is_submission:
             text = f"{where}: {command} was decided by {self._decided.get(command)}"
             self._faults.require(command not in self._decided, Rule.DECIDED_ONCE, text, task=task)
             self._decided[command] = where
+
+    def _is_others(self, event: CommandRejected) -> bool:
+        """Whether it was refused for bearing the id of a command that asked for something else."""
+        return event.code == "id_conflict" and event.command in self._decided
 
     def _is_untimely(self, id: str) -> bool:
         now = self._faults.at or Instant(0)

@@ -10,16 +10,19 @@ import msgspec
 
 from taskyard.contracts.commands import SUBMIT, Answer, TaskCommand, may_command
 from taskyard.contracts.events import Event, FieldError
-from taskyard.contracts.validation import InvalidCommand, decode_body
+from taskyard.contracts.queues import INTERNAL_ERROR
+from taskyard.contracts.validation import InvalidCommand, asked_digest, decode_body
 from taskyard.contracts.values import CommandId, Role, TaskId, is_name
 from taskyard.machine.machine import Fault
 from taskyard.scheduler.messages import (
+    ID_CONFLICT,
     CommandMessage,
     Refused,
     as_refused,
     derived_id,
     failed,
     given_id,
+    id_conflict,
     reference_of,
     rejection,
 )
@@ -38,7 +41,7 @@ class Intake:
         self._state = state
         self._view = View(state, roles)
         self._submissions = Submissions(state, self.events)
-        self._decided: dict[CommandId, Answer | CommandId | TaskId] = {}
+        self._decided: dict[CommandId, tuple[str, Answer | CommandId | TaskId]] = {}
         self._refused_bytes = 0
 
     @property
@@ -72,12 +75,18 @@ class Intake:
             self._refuse(message, as_refused(error))
 
     def _refuse(self, message: CommandMessage, refused: Refused) -> None:
-        id = given_id(message)
-        if message.verb != SUBMIT:
-            if self._is_decided(message, id):
-                return
-            self._decided[id] = refused.answer()
-        event = rejection(message, id, refused, all_refused(message, refused))
+        id, asked = given_id(message), None
+        if message.verb != SUBMIT and refused.code != ID_CONFLICT:
+            # What made deciding raise may make reading raise as well.
+            is_read = refused.code != INTERNAL_ERROR
+            asked = asked_digest(message.verb, message.data, message.pool) if is_read else ""
+            try:
+                if self._is_decided(message, id, asked):
+                    return
+                self._decided[id] = (asked, refused.answer())
+            except Refused as conflict:
+                refused = conflict
+        event = rejection(message, id, refused, all_refused(message, refused), asked=asked)
         self._refused_bytes += len(msgspec.json.encode(event))
         self.events.append(event)
         self._state.answers.expect(message, id, [refused.answer()])
@@ -85,22 +94,31 @@ class Intake:
     def _command(self, message: CommandMessage) -> None:
         body = decode_body(message.verb, message.data, message.pool)
         id = CommandId(body.id or derived_id(message, 0))
-        if self._is_decided(message, id):
+        asked = asked_digest(message.verb, message.data, message.pool)
+        if self._is_decided(message, id, asked):
             return
-        check_age(self._state.known.commands.window, id, message.at)
+        check_age(self._state.known.commands.window, id, message)
         outcome: Answer | CommandId | TaskId = id
         if message.verb == RETRY:
             assert isinstance(body, TaskCommand)
-            outcome = self._submissions.retry(message, self._view.touchable(message, body.task), id)
+            outcome = self._submissions.retry(message, self._view.touchable(message, body.task), id, asked)
         else:
-            self.events.append(DECISIONS[message.verb](self._view, message, body, id))
-        self._decided[id] = outcome
+            event = DECISIONS[message.verb](self._view, message, body, id)
+            self.events.append(msgspec.structs.replace(event, asked=asked))
+        self._decided[id] = (asked, outcome)
         self._state.answers.expect(message, id, [outcome])
 
-    def _is_decided(self, message: CommandMessage, id: CommandId) -> bool:
-        """Whether the command was decided before, or by this decision: then its outcome is told again, and no more."""
-        decided = self._state.known.commands.get(id) or self._decided.get(id)
-        if decided is None:
+    def _is_decided(self, message: CommandMessage, id: CommandId, asked: str) -> bool:
+        """Whether the command was decided before, or by this decision: then its outcome is told again, and no more.
+
+        Raises:
+            Refused: the one that was decided had asked for something else.
+        """
+        known = self._state.known.commands.get(id)
+        earlier, outcome = (known.asked, known.answer) if known is not None else self._decided.get(id, ("", None))
+        if outcome is None:
             return False
-        self._state.answers.expect(message, id, [decided])
+        if earlier not in ("", asked):  # a log of the first version does not say what was asked for
+            raise id_conflict("command")
+        self._state.answers.expect(message, id, [outcome])
         return True

@@ -4,6 +4,8 @@ A window of each is enough to decide every command once: see `id_window`.
 """
 
 from collections.abc import Iterable
+from itertools import chain, repeat
+from typing import NamedTuple
 
 from msgspec import Struct
 
@@ -15,10 +17,15 @@ from taskyard.scheduler.known_tasks import KnownTasks, SavedTasks
 
 
 class SavedCommands(Struct, frozen=True, kw_only=True):
-    """The snapshot of `KnownCommands`: pairs in the order in which they came."""
+    """The snapshot of `KnownCommands`: pairs in the order in which they came, and beside them who asked and for what.
+
+    `horizon` is what an earlier version knew, which forgot for everybody alike; it told neither of the latter.
+    """
 
     answers: list[tuple[CommandId, Answer]]
-    horizon: Instant
+    asked: list[tuple[str, str]] = []
+    horizon: Instant = NO_INSTANT
+    horizons: dict[str, Instant] = {}
 
 
 class SavedIds(Struct, frozen=True, kw_only=True):
@@ -28,43 +35,63 @@ class SavedIds(Struct, frozen=True, kw_only=True):
     commands: SavedCommands
 
 
+class KnownCommand(NamedTuple):
+    """The outcome of a command, who sent it, and a digest of what it asked for, where that is known."""
+
+    id: CommandId
+    answer: Answer
+    by: str
+    asked: str
+
+
 class KnownCommands:
     """Outcomes of commands other than `submit`, by id."""
 
-    def __init__(self, answers: Iterable[tuple[CommandId, Answer]] = (), horizon: Instant = NO_INSTANT) -> None:
-        self._answers = {id_bytes(answer[0]): answer for answer in answers}
-        self.window = Window(self._answers, horizon)
+    def __init__(self, commands: Iterable[KnownCommand] = (), window: Window | None = None) -> None:
+        self._commands = {id_bytes(command.id): command for command in commands}
+        self.window = window or Window()
 
     def __len__(self) -> int:
-        return len(self._answers)
+        return len(self._commands)
 
-    def get(self, command: CommandId) -> Answer | None:
-        """The outcome of a command; None if it was not decided."""
-        known = self._answers.get(id_bytes(command))
-        return known[1] if known is not None else None
+    def get(self, command: CommandId) -> KnownCommand | None:
+        """What became of a command; None if it was not decided."""
+        return self._commands.get(id_bytes(command))
 
-    def remember(self, command: CommandId, answer: Answer, at: Instant) -> None:
+    def remember(self, command: CommandId, answer: Answer, at: Instant, *, by: str, asked: str | None) -> None:
         """A command was decided at log time `at`, which may be long before its own: the log's clock may have been set back."""
         id = id_bytes(command)
-        if not id or id in self._answers:
+        if not id or id in self._commands:
             return
-        self._answers[id] = (command, answer)
-        for forgotten in self.window.add(id, at):
-            del self._answers[forgotten]
+        self._commands[id] = KnownCommand(command, answer, by, asked or "")
+        for forgotten in self.window.add(id, by, at):
+            del self._commands[forgotten]
 
-    def remember_rejected(self, command: CommandId, answer: Answer, at: Instant) -> None:
+    def remember_rejected(self, command: CommandId, answer: Answer, at: Instant, *, by: str, asked: str | None) -> None:
         """A command was rejected at log time `at`. One whose id cannot be is rejected again whenever it comes."""
         if is_uuid7(command) and not is_ahead(command, at):
-            self.remember(command, answer, at)
+            self.remember(command, answer, at, by=by, asked=asked)
 
     def saved(self) -> SavedCommands:
         """The outcomes for a snapshot."""
-        return SavedCommands(answers=list(self._answers.values()), horizon=self.window.horizon)
+        commands = self._commands.values()
+        return SavedCommands(
+            answers=[(command.id, command.answer) for command in commands],
+            asked=[(command.by, command.asked) for command in commands],
+            horizon=self.window.horizon,
+            horizons=dict(self.window.horizons),
+        )
 
     @classmethod
     def restored(cls, saved: SavedCommands) -> "KnownCommands":
         """The outcomes of a snapshot."""
-        return cls(saved.answers, saved.horizon)
+        asked = chain(saved.asked, repeat(("", "")))
+        commands = [
+            KnownCommand(id, answer, by, digest)
+            for (id, answer), (by, digest) in zip(saved.answers, asked, strict=False)
+        ]
+        ids = ((command.by, id_bytes(command.id)) for command in commands)
+        return cls(commands, Window(ids, saved.horizon, saved.horizons))
 
 
 class KnownIds:

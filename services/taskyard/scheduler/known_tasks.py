@@ -4,6 +4,7 @@ Rows stand in blocks in the order in which the tasks came, and a block goes with
 bytes of memory, and a snapshot copies blocks instead of encoding tasks.
 """
 
+from collections.abc import Iterable, Iterator
 from hashlib import blake2b
 from struct import Struct as Layout
 
@@ -42,11 +43,15 @@ class KnownTask(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SavedTasks(Struct, frozen=True, kw_only=True):
-    """The snapshot: blocks of rows as they stand, of which all but the last are full, and authors by their number."""
+    """The snapshot: blocks of rows as they stand, of which all but the last are full, and authors by their number.
+
+    `horizon` is what an earlier version knew, which forgot for everybody alike.
+    """
 
     blocks: list[bytes]
     authors: list[str]
     horizon: Instant
+    horizons: dict[str, Instant] = {}
 
 
 class KnownTasks:
@@ -93,7 +98,7 @@ class KnownTasks:
         self._rows[id] = self._next
         self._in_use[number] += 1
         self._next += 1
-        for forgotten in self.window.add(id, at):
+        for forgotten in self.window.add(id, by, at):
             self._forget(forgotten)
 
     def ended(self, task: TaskId, status: Status, *, was_discarded: bool) -> None:
@@ -117,7 +122,9 @@ class KnownTasks:
             bytes(block if number != open_block else block[: used * _row.size])
             for number, block in self._blocks.items()
         ]
-        return SavedTasks(blocks=blocks, authors=list(self._authors), horizon=self.window.horizon)
+        return SavedTasks(
+            blocks=blocks, authors=list(self._authors), horizon=self.window.horizon, horizons=dict(self.window.horizons)
+        )
 
     @classmethod
     def restored(cls, saved: SavedTasks) -> "KnownTasks":
@@ -131,8 +138,17 @@ class KnownTasks:
         known._author_numbers = {author: number for number, author in enumerate(saved.authors)}
         for data in saved.blocks:
             known._restore(data)
-        known.window = Window(known._rows, saved.horizon)
+        known.window = Window(known._ids_of(saved.blocks), saved.horizon, saved.horizons)
         return known
+
+    def _ids_of(self, blocks: Iterable[bytes]) -> Iterator[tuple[str, bytes]]:
+        """The ids in rows, with their authors."""
+        for block in blocks:
+            for id, _, _, author, *_ in _row.iter_unpack(block):
+                if id != _NO_ID:
+                    if author >= len(self._authors):
+                        raise ValueError(f"there is no author {author}: this is none of ours")
+                    yield self._authors[author], id
 
     def _restore(self, data: bytes) -> None:
         count, rest = divmod(len(data), _row.size)

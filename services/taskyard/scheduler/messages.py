@@ -17,6 +17,8 @@ FAULTS_MAX = 20
 FAULT_BYTES_MAX = 2_048
 """What is stored of a refusal: so many characters of a text, so many faults, and as many as take so many bytes. What came
 in is easily made to have a fault at every second character, and each is many times as long as that."""
+ID_CONFLICT = "id_conflict"
+"""The code of what bears an id that something else has."""
 UNAVAILABLE = "unavailable"
 """The code of what is refused for now, and may be sent again under its id."""
 
@@ -89,6 +91,11 @@ def too_large() -> Refused:
     return Refused(413, "too_large", "as it is stored it is too large: send it in parts")
 
 
+def id_conflict(owner: str) -> Refused:
+    """The refusal of a command that bears the id of another `owner`."""
+    return Refused(409, ID_CONFLICT, f"this id is another {owner}'s", FieldError(path="id", message="is taken"))
+
+
 def reference_of(message: CommandMessage) -> str:
     """How a command is named in the log of the program."""
     return f"command {message.sequence}"
@@ -105,9 +112,14 @@ def lost_worker(worker: str) -> Refused:
 
 
 def rejection(
-    message: CommandMessage, command: CommandId, refused: Refused, tasks: tuple[RefusedTasks, ...]
+    message: CommandMessage,
+    command: CommandId,
+    refused: Refused,
+    tasks: tuple[RefusedTasks, ...],
+    *,
+    asked: str | None = None,
 ) -> CommandRejected:
-    """The event that tells of a refusal; `tasks` are those of a batch that were refused."""
+    """The event that tells of a refusal; `tasks` are those of a batch that were refused, `asked` as in the event."""
     return CommandRejected(
         command=command,
         verb=message.verb[:64],
@@ -118,6 +130,7 @@ def rejection(
         message=refused.message,
         errors=refused.errors,
         refused=tasks,
+        asked=asked,
     )
 
 

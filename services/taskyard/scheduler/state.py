@@ -156,6 +156,9 @@ class SchedulerState:
     ) -> None:
         if isinstance(event, TaskSubmitted):
             self.known.tasks.remember(event.task, digest=event.digest, by=event.by, position=position, at=at)
+            if event.command is not None and event.asked is not None:  # a retry
+                made = Answer(code=202, id=event.task, position=position)
+                self.known.commands.remember(event.command, made, at, by=event.by, asked=event.asked)
             if self.answers.is_awaited(event.task):
                 self.answers.settle(event.task, Answer(code=202, id=event.task, position=position))
             return
@@ -171,9 +174,10 @@ class SchedulerState:
         if isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
             # A refused submission may be sent again under its id when the reason is gone, and so may what had to wait.
             if event.verb != SUBMIT and event.code != UNAVAILABLE:
-                self.known.commands.remember_rejected(command, answer, at)
+                self.known.commands.remember_rejected(command, answer, at, by=event.by, asked=event.asked)
             return
-        self.known.commands.remember(command, answer, at)
+        by, asked = getattr(event, "by", ""), getattr(event, "asked", None)
+        self.known.commands.remember(command, answer, at, by=by, asked=asked)
         self.answers.settle(command, answer)
 
     def _is_drained(self, name: str) -> bool:

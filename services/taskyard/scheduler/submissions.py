@@ -12,7 +12,6 @@ from taskyard.contracts.validation import InvalidCommand, content_digest, decode
 from taskyard.contracts.values import (
     QUEUE_DEFAULT,
     CommandId,
-    Instant,
     Status,
     TaskId,
     derive_uuid7,
@@ -25,6 +24,7 @@ from taskyard.scheduler.messages import (
     Refused,
     as_refused,
     derived_id,
+    id_conflict,
     rejection,
     too_large,
 )
@@ -116,14 +116,16 @@ class Submissions:
         if earlier == digest:
             return id if known is None else Answer(code=202, id=id, position=known.position)
         if earlier is not None:
-            raise Refused(409, "id_conflict", "this id is another task's", FieldError(path="id", message="is taken"))
-        check_age(self._state.known.tasks.window, id, message.at)
+            raise id_conflict("task")
+        check_age(self._state.known.tasks.window, id, message)
+        if id in self._state.tasks.live:  # its author's many later ones made it be forgotten
+            raise id_conflict("task")
         self._check_room(message.pool)
         self._accept(id, digest, message.pool)
         self._events.append(_submitted(message, spec, id, digest, command))
         return id
 
-    def retry(self, message: CommandMessage, task: TaskId, id: CommandId) -> Answer | TaskId:
+    def retry(self, message: CommandMessage, task: TaskId, id: CommandId, asked: str) -> Answer | TaskId:
         """A new task like the old one; its id follows from the command's, so that it is made once.
 
         Raises:
@@ -157,6 +159,7 @@ class Submissions:
                     by=message.principal,
                     retry_of=task,
                     command=id,
+                    asked=asked,
                     not_before=None,
                     traceparent=_traceparent(message),
                 )
@@ -201,13 +204,13 @@ class Room:
         return Answer(code=refused.status, error=refused.code, message="send it by itself to learn why")
 
 
-def check_age(window: Window, id: str, at: Instant) -> None:
-    """An id of a command or task that came at log time `at` must be of about that time.
+def check_age(window: Window, id: str, message: CommandMessage) -> None:
+    """An id of a command or task must be of about the time when it came.
 
     Raises:
         Refused: it is too old, or ahead.
     """
-    fault = window.age_fault(id, at)
+    fault = window.age_fault(id, message.principal, message.at)
     if fault is not None:
         raise Refused(422, "invalid", f"id: {fault}", FieldError(path="id", message=fault))
 

@@ -1,4 +1,8 @@
-"""What the scheduler appends: tasks that come and may run, what people ask of them, settings of pools and queues."""
+"""What the scheduler appends: tasks that come and may run, what people ask of them, settings of pools and queues.
+
+`command` is the id of the command that an event comes of, and `asked` a digest of what that asked for: an id that comes
+again must ask for the same. A submission has its own `digest` for that.
+"""
 
 from collections.abc import Iterator
 
@@ -37,6 +41,7 @@ class TaskSubmitted(Event):
     schedule_to_start_timeout_seconds: float | None = None
     retry_of: TaskId | None = None
     command: CommandId | None = None
+    asked: str | None = None
     traceparent: str | None = None
 
 
@@ -67,6 +72,7 @@ class CommandRejected(Event):
     code: str
     message: str
     errors: tuple[FieldError, ...] = ()
+    asked: str | None = None
     task: TaskId | None = None
     refused: tuple[RefusedTasks, ...] = ()
 
@@ -97,6 +103,7 @@ class TaskStopRequested(Event):
     reason: str = ""
     attempt: int | None = None
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class ApplyConfirmed(Event):
@@ -107,6 +114,7 @@ class ApplyConfirmed(Event):
     by: str
     comment: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class ApplyDiscarded(Event):
@@ -117,6 +125,7 @@ class ApplyDiscarded(Event):
     by: str
     comment: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class ApprovalExpired(Event):
@@ -133,6 +142,7 @@ class ForceStopped(Event):
     by: str
     reason: str
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class AttemptReleased(Event):
@@ -143,6 +153,7 @@ class AttemptReleased(Event):
     by: str
     reason: str
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class TaskReprioritised(Event):
@@ -152,6 +163,7 @@ class TaskReprioritised(Event):
     priority: int
     by: str
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class PoolConfigured(Event):
@@ -163,6 +175,7 @@ class PoolConfigured(Event):
     approval_timeout_seconds: float | None = None
     placement: str | None = None
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class QueueConfigured(Event):
@@ -173,6 +186,7 @@ class QueueConfigured(Event):
     by: str
     max_running: int | None = None
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class QueuePaused(Event):
@@ -183,6 +197,7 @@ class QueuePaused(Event):
     queue: str | None = None
     reason: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class QueueResumed(Event):
@@ -193,6 +208,7 @@ class QueueResumed(Event):
     queue: str | None = None
     reason: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class QueueLocked(Event):
@@ -203,6 +219,7 @@ class QueueLocked(Event):
     by: str
     reason: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class QueueUnlocked(Event):
@@ -213,6 +230,7 @@ class QueueUnlocked(Event):
     by: str
     reason: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 class WorkerDrainRequested(Event):
@@ -223,6 +241,7 @@ class WorkerDrainRequested(Event):
     by: str
     reason: str = ""
     command: CommandId | None = None
+    asked: str | None = None
 
 
 SchedulerEvent = (
