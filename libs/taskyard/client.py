@@ -4,7 +4,8 @@
         task = await taskyard.submit("command", {"argv": ["uptime"]})
         await taskyard.cancel(task.id, reason="not needed")
 
-Reading goes over HTTP. Every task and command gets an id here, so whatever is sent again is decided once.
+Reading goes over HTTP. Every task and command gets an id here, so whatever is sent again is decided once; where this
+machine's clock is wrong and its ids are refused, the door makes them.
 """
 
 import asyncio
@@ -127,8 +128,8 @@ class Client:
         labels: Mapping[str, str] | None = None,
     ) -> Accepted:
         """Submit one task and wait for the verdict. Raises `CommandRefused`, `NotAnswered`."""
-        body: dict[str, object] = {"id": id or make_id(), "kind": kind, "input": input, "priority": priority}
-        optional = {"queue": queue, "timeout_seconds": timeout_seconds, "labels": labels}
+        body: dict[str, object] = {"kind": kind, "input": input, "priority": priority}
+        optional = {"id": id, "queue": queue, "timeout_seconds": timeout_seconds, "labels": labels}
         body |= {name: value for name, value in optional.items() if value is not None}
         return await self.request(SUBMIT, body, pool=pool)
 
@@ -203,12 +204,16 @@ class Client:
             CommandRefused: the answer is a problem.
             NotAnswered: there is no answer.
         """
-        body = {"id": make_id(), **body}
         subject = request_subject(self._principal, pool or self._pool, verb)
-        reply = await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX, _Reply)
+        reply = await self._request(subject, {"id": make_id(), **body})
+        if "id" not in body and reply.code == 422 and any(error.path == "id" for error in reply.errors):
+            reply = await self._request(subject, body)
         if reply.code >= 300:
             raise CommandRefused(reply.code, str(reply.error), reply.detail, reply.errors)
         return Accepted(id=reply.id, position=reply.position)
+
+    async def _request(self, subject: str, body: Mapping[str, object]) -> _Reply:
+        return await self._ask(subject, msgspec.json.encode(body), REQUEST_SECONDS_MAX, _Reply)
 
     async def _store(self, subject: str, data: bytes) -> None:
         """Store one command, trying again while nothing is acknowledged: its id makes it be decided once."""

@@ -3,6 +3,8 @@
 import json
 import socket
 from pathlib import Path
+from types import SimpleNamespace
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -162,6 +164,23 @@ async def test_an_error_without_words_is_told_by_its_name():
         await Client(Silent(), "admin").submit("noop", {})
     with pytest.raises(Unanswered, match="TimeoutError"):
         await publish(Silent(), "subject", b"")
+
+
+async def test_where_the_clock_of_a_client_is_wrong_the_door_makes_the_id():
+    class Door:
+        bodies: ClassVar[list[dict]] = []
+
+        async def request(self, _subject: str, data: bytes, **_: object) -> SimpleNamespace:
+            self.bodies.append(json.loads(data))
+            fault = {"path": "id", "message": "your clock is ahead by 400 s"}
+            refusal = {"code": 422, "error": "invalid", "detail": "", "errors": [fault]}
+            answer = refusal if "id" in self.bodies[-1] else {"code": 202, "position": "7.0"}
+            return SimpleNamespace(data=json.dumps(answer).encode())
+
+    assert (await Client(Door(), "admin").cancel(make_id())).position == "7.0"
+    assert ["id" in body for body in Door.bodies] == [True, False]
+    with pytest.raises(CommandRefused, match="422"):
+        await Client(Door(), "admin").submit("noop", {}, id=make_id())
 
 
 async def test_the_client_stores_many_in_few_commands(world, tmp_path):

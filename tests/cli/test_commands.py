@@ -4,13 +4,15 @@ import io
 import json
 import sys
 from pathlib import Path
+from time import sleep, time, time_ns
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from cli_server import FIRST, SECOND, TOKEN, FakeServer, Request, Run, a_problem, a_task
 
-from taskyard.contracts.values import is_uuid7
+from taskyard.contracts.values import SECOND as MICROSECONDS
+from taskyard.contracts.values import is_uuid7, uuid7_instant
 
 HISTORY = {
     "items": [
@@ -27,6 +29,20 @@ STATS = {
     "tasks": 3, "by_status": {"completed": 3}, "by_kind": {"noop": {"completed": 3}}, "measured": 3,
     "waiting_seconds": TIMES, "execution_seconds": TIMES,
 }  # fmt: skip
+
+
+class AheadBy400:
+    """A clock of the command line alone."""
+
+    sleep = staticmethod(sleep)
+
+    @staticmethod
+    def time() -> float:
+        return time() + 400
+
+    @staticmethod
+    def time_ns() -> int:
+        return time_ns() + 400_000_000_000
 
 
 def accept(request: Request) -> tuple[int, Any]:
@@ -201,6 +217,33 @@ def test_commands_are_sent_with_an_id_of_their_own(
     assert len(asked) == 2 and asked[0].body == asked[1].body
     assert is_uuid7(asked[0].body.pop("id")) and asked[0].body == body
     assert "position 7.0" in run(*arguments).out
+
+
+@pytest.mark.parametrize("arguments", [("cancel", SECOND), ("submit", "noop")])
+def test_a_clock_that_is_far_ahead_is_no_fault_of_an_id_that_nobody_gave(
+    server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...]
+) -> None:
+    def answer(request: Request) -> tuple[int, Any]:
+        if uuid7_instant(request.body["id"]) > (time() + 300) * MICROSECONDS:
+            return a_problem(422, "invalid", "id: ahead", [{"path": "id", "message": "your clock is ahead by 400 s"}])
+        return 202, {"id": request.body["id"], "position": "7.0"}
+
+    path = "/tasks" if arguments[0] == "submit" else f"/tasks/{SECOND}/cancel"
+    server.on("POST", path, answer)
+    monkeypatch.setattr("taskyard.cli.client.time", AheadBy400)
+
+    assert run(*arguments).status == 0
+    assert len(server.asked("POST", path)) == 2
+
+
+def test_an_id_that_somebody_gave_is_refused_with_what_is_wrong_with_their_clock(server: FakeServer, run: Run) -> None:
+    fault = {"path": "id", "message": "its time is more than 300 s ahead: your clock is ahead by 400 s"}
+    server.on("POST", "/tasks", a_problem(422, "invalid", "id", [fault])[1], 422)
+
+    ran = run("submit", "noop", "--id", SECOND)
+
+    assert ran.status != 0 and "your clock is ahead by 400 s" in ran.err
+    assert len(server.asked("POST", "/tasks")) == 1
 
 
 def test_retry_shows_the_new_task(server: FakeServer, run: Run) -> None:

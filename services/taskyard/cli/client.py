@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, Self, TypeVar
 from urllib.parse import quote, urlsplit
 
@@ -13,7 +14,7 @@ import msgspec
 from taskyard.cli.connection import Connection
 from taskyard.cli.errors import Fault, Refused, Unreachable
 from taskyard.cli.views import FeedEvent, Problem, Readiness
-from taskyard.contracts.values import Instant, make_uuid7
+from taskyard.contracts.values import Instant, make_uuid7, seconds
 
 PREFIX = "/api/v1"
 CONNECT_SECONDS_MAX = 5.0
@@ -22,6 +23,8 @@ ANSWER_SECONDS_MAX = 20.0
 SILENCE_SECONDS_MAX = 35.0
 """A live stream says something every 10 s."""
 TRIES_MAX = 3
+CLOCKS_DIFFER_SECONDS = 60.0
+"""Two clocks that differ by less need not agree: ids may be 5 min ahead."""
 RETRY_SECONDS = 0.3
 MESSAGE_BYTES_MAX = 4 << 20
 """A live event that is longer than this is none of ours."""
@@ -39,6 +42,8 @@ class Api:
 
     def __init__(self, connection: Connection) -> None:
         self._url = connection.http_url
+        self._ahead_seconds = 0.0
+        self._server_time: float | None = None
         headers = {"Authorization": f"Bearer {connection.admin_token}"} if connection.admin_token else {}
         try:
             self._http = httpx.Client(
@@ -71,6 +76,7 @@ class Api:
         """What the service says of its parts, ready or not; None if it says nothing of the kind."""
         try:
             response = self._http.get(f"{self._url.rstrip('/')}/readyz")
+            self._note_time(response)
             return msgspec.json.decode(response.content, type=Readiness)
         except (httpx.TransportError, msgspec.DecodeError):
             return None
@@ -82,6 +88,43 @@ class Api:
     def send(self, path: str, body: Mapping[str, object]) -> bytes:
         """Post a command that bears an id: without an answer it is sent again, and still done once."""
         return self._ask("POST", path, {}, msgspec.json.encode(body))
+
+    def command(self, path: str, body: Mapping[str, object]) -> bytes:
+        """Post a command. Where it bears no id it gets one of this machine's time, and if that is refused, one of the
+        server's: nobody is to hear of an id that they never gave, whatever their clock says.
+        """
+        if "id" in body:
+            return self.send(path, body)
+        try:
+            return self.send(path, {"id": self.make_id(), **body})
+        except Refused as refusal:
+            is_of_its_time = refusal.status == 422 and any(fault.path == "id" for fault in refusal.faults)
+            if not is_of_its_time or not self._take_server_time():
+                raise
+        return self.send(path, {"id": self.make_id(), **body})
+
+    def make_id(self) -> str:
+        """A fresh UUIDv7."""
+        at = Instant(time.time_ns() // 1_000 - seconds(self._ahead_seconds))
+        return make_uuid7(at, secrets.randbits(74))
+
+    def learn_time(self) -> None:
+        """Ask the server what time it is, for the ids of what comes many at a time."""
+        self.readiness()
+        self._take_server_time()
+
+    def _take_server_time(self) -> bool:
+        """Make ids of the server's time from now on, if the last answer told it; whether it is quite another one."""
+        if self._server_time is None or abs(time.time() - self._server_time) < CLOCKS_DIFFER_SECONDS:
+            return False
+        self._ahead_seconds = time.time() - self._server_time
+        return True
+
+    def _note_time(self, response: httpx.Response) -> None:
+        try:
+            self._server_time = parsedate_to_datetime(response.headers.get("Date", "")).timestamp()
+        except ValueError:
+            self._server_time = None
 
     @contextmanager
     def stream(self, path: str, /, **parameters: str | int | list[str] | None) -> Iterator[Iterator[bytes]]:
@@ -114,17 +157,13 @@ class Api:
                 time.sleep(RETRY_SECONDS * attempt)
         else:
             raise AssertionError("the last try breaks or raises")
+        self._note_time(response)
         if response.status_code >= 300 and response.status_code != tells:
             raise _failure(response.status_code, response.content)
         return response.content
 
     def _unreachable(self, error: httpx.TransportError) -> Unreachable:
         return Unreachable(f"{self._url} is not reachable: {str(error) or type(error).__name__}")
-
-
-def make_id() -> str:
-    """A fresh UUIDv7."""
-    return make_uuid7(Instant(time.time_ns() // 1_000), secrets.randbits(74))
 
 
 def segment(text: str) -> str:

@@ -12,7 +12,7 @@ import typer
 from msgspec import Raw
 from rich.text import Text
 
-from taskyard.cli.client import Api, decode, make_id
+from taskyard.cli.client import Api, decode
 from taskyard.cli.connection import FILE_VARIABLE, TOKEN_VARIABLE, URL_VARIABLE, find_connection
 from taskyard.cli.errors import WrongUsage
 from taskyard.cli.screen import Screen
@@ -78,7 +78,7 @@ class Session:
     def command(self, path: str, body: Mapping[str, object], done: str) -> Accepted:
         """Send a command and show its verdict; `done` says in words what was asked for."""
         given = {name: value for name, value in body.items() if value is not None}
-        answer = self.api.send(path, {"id": make_id(), **given})
+        answer = self.api.command(path, given)
         accepted = decode(answer, Accepted)
         if self.screen.as_json:
             self.screen.json(answer)

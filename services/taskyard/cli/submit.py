@@ -9,7 +9,7 @@ import typer
 from msgspec import Raw
 
 from taskyard.cli import bodies, texts
-from taskyard.cli.client import decode, faults_of, make_id
+from taskyard.cli.client import decode, faults_of
 from taskyard.cli.errors import NOT_COMPLETED, REFUSED, Refused, WrongUsage
 from taskyard.cli.following import Follower
 from taskyard.cli.session import AsJson, ConnectionFile, Session, parse_pair, session
@@ -78,13 +78,14 @@ def submit(
             raise typer.Exit(_submit_many(s, tasks, wait=wait))
     if kind is None:
         raise WrongUsage("say which kind of task, or name a file of tasks by --file")
-    task = {"id": id or make_id(), "kind": kind, **common, "input": bodies.make_input(kind, options)}
+    given = {} if id is None else {"id": id}
+    task = {**given, "kind": kind, **common, "input": bodies.make_input(kind, options)}
     with session(connection, as_json=as_json) as s:
         raise typer.Exit(_submit_one(s, task, wait=wait))
 
 
 def _submit_one(s: Session, task: dict[str, Any], *, wait: bool) -> int:
-    answer = s.api.send("/tasks", task)
+    answer = s.api.command("/tasks", task)
     accepted = decode(answer, Accepted)
     if s.screen.as_json and not wait:
         s.screen.json(answer)
@@ -92,13 +93,14 @@ def _submit_one(s: Session, task: dict[str, Any], *, wait: bool) -> int:
         s.screen.text(str(accepted.id))
     if accepted.position is None:
         s.screen.note("stored; the scheduler has not answered yet")
-    return follow(s, [accepted.id or task["id"]], after=accepted.position) if wait else 0
+    return follow(s, [str(accepted.id)], after=accepted.position) if wait else 0
 
 
 def _submit_many(s: Session, tasks: list[dict[str, Any]], *, wait: bool) -> int:
     accepted: list[str] = []
     refused = 0
-    for request in bodies.in_requests({"id": make_id(), **task} for task in tasks):
+    s.api.learn_time()
+    for request in bodies.in_requests({"id": s.api.make_id(), **task} for task in tasks):
         answer = decode(s.api.send("/tasks", {"tasks": request}), _BatchAnswer)
         for raw in answer.tasks:
             entry = msgspec.json.decode(raw, type=BatchEntry)
