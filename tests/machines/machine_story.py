@@ -108,6 +108,7 @@ class Story:
         self.sequence = 0
         self.log: list[tuple[AnyEvent | UnknownEvent, Instant, Position]] = []
         self.chosen: list[Any] = []
+        self.is_read = True
         machine.stand_by()
         if leads:
             machine.lead(START)
@@ -138,6 +139,9 @@ class Story:
             self._store(decision.events)
             self.chosen += decision.events
             if not decision.events and not decision.taken:
+                if self.is_read and self.machine.deadlines.waits:
+                    self.machine.deadlines.read(self.now)
+                    continue
                 break
         else:
             raise AssertionError("the machine is never quiet")
@@ -176,6 +180,10 @@ class Story:
         successor.machine.restore(self.machine.snapshot())
         successor.machine.stand_by()
         successor.now, successor.sequence, successor.log = self.now, self.sequence, list(self.log)
+        # Only who led then knows of a step of the clock: it is told here, so that all else can be compared.
+        deadlines: Any = self.machine.deadlines
+        for to, by in deadlines._steps:
+            successor.machine.deadlines.step(to, by)
         successor.machine.lead(self.now)
         return successor
 

@@ -41,7 +41,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.nesting import NESTING_MAX
-from taskyard.contracts.values import Position
+from taskyard.contracts.values import Instant, Position, seconds
 from taskyard.dispatcher.decide import Answered, HeartbeatHeard, NobodyListened
 from taskyard.dispatcher.delivery import RESEND_SECONDS, RESEND_STOP_SECONDS, SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
@@ -359,6 +359,68 @@ def test_an_end_that_is_reported_in_time_beats_the_deadline() -> None:
     story = running().after(100)
 
     assert [type(event) for event in story.decide(reported(Succeeded(**WHEN))).events] == [AttemptSucceeded]
+
+
+def test_a_plan_that_was_made_in_time_is_kept_though_nobody_read_it_before_the_deadline() -> None:
+    story = Delivering().with_attempt("plan_and_apply", timeout_seconds=60).given(DISPATCHED, STARTED)
+    story.is_read = False  # as after a standstill: what was stored meanwhile is not read yet
+
+    story.after(3600).when().then_nothing()
+    assert story.machine.deadlines.waits
+    story.when(reported(Planned(changes=Changes(add=1), **WHEN))).then(Like(TaskPlanned, task=A, attempt=1))
+
+    story.is_read = True
+    story.when().then_nothing()
+
+
+def test_an_attempt_that_failed_in_time_is_tried_again_though_nobody_read_it_before_the_deadline() -> None:
+    story = running()
+    story.is_read = False
+
+    story.after(3600).when().then_nothing()
+    story.when(reported(Failed(error=TaskError(code="exit", message="1", retryable=True), **WHEN))).then(
+        Like(AttemptFailed, task=A, attempt=1)
+    )
+
+    story.is_read = True
+    story.when().then_nothing()
+    assert story.record().phase is Phase.PENDING
+
+
+def test_a_deadline_that_waits_for_reports_wakes_nobody_until_they_are_read() -> None:
+    story = running()
+    story.is_read = False
+    story.after(3600).when()
+    waking = story.machine.next_deadline()
+
+    assert waking is None or waking > story.now
+    story.is_read = True
+    story.when().then(Like(TaskStopRequested, task=A, cause="timeout"))
+
+
+def test_what_was_read_before_a_deadline_does_not_judge_it() -> None:
+    story = running()
+    story.machine.deadlines.read(Instant(story.now + seconds(60)))
+    story.is_read = False
+
+    story.after(3600).when().then_nothing()
+
+
+def test_a_step_of_the_clock_forward_ends_no_running_attempt_early() -> None:
+    story = running().after(3600 + 10)
+    story.machine.deadlines.step(story.now, seconds(3600))  # of which 10 s passed
+
+    story.when().then_nothing()
+    story.after(50 + TIMEOUT_SLACK_SECONDS - 0.1).when().then_nothing()
+    story.after(0.1).when().then(Like(TaskStopRequested, task=A, cause="timeout"))
+
+
+def test_an_attempt_that_began_after_a_step_of_the_clock_gets_no_time_for_it() -> None:
+    story = Delivering().after(3600)
+    story.machine.deadlines.step(story.now, seconds(3600))
+    story.with_attempt(timeout_seconds=60).given(DISPATCHED, STARTED)
+
+    story.after(60 + TIMEOUT_SLACK_SECONDS).when().then(Like(TaskStopRequested, task=A, cause="timeout"))
 
 
 def test_waiting_is_no_running() -> None:

@@ -191,8 +191,8 @@ def test_one_task_whose_timer_raises_does_not_stop_the_timers_of_others(monkeypa
     story.given(*(submitted(task, schedule_to_start_timeout_seconds=5.0) for task in (A, B)))
     fire = decide._timer_event
 
-    def touchy(state: Any, record: Any, *rest: Any) -> Any:
-        return broken() if record.id == A else fire(state, record, *rest)
+    def touchy(state: Any, deadlines: Any, record: Any, *rest: Any) -> Any:
+        return broken() if record.id == A else fire(state, deadlines, record, *rest)
 
     monkeypatch.setattr(decide, "_timer_event", touchy)
 

@@ -168,6 +168,41 @@ def test_an_answered_plan_does_not_expire() -> None:
     story.after(2 * DAY_SECONDS).when().then_nothing()
 
 
+def test_a_plan_that_was_answered_in_time_does_not_expire_though_nobody_read_the_answer_before() -> None:
+    story = planned(Commands())
+    answer = story.said("confirm", {"task": A})
+    story.is_read = False
+
+    story.after(DAY_SECONDS + 1).when().then_nothing()
+    assert story.machine.deadlines.waits
+    story.when(answer).then(Like(ApplyConfirmed, task=A), Like(TaskScheduled, task=A))
+    story.is_read = True
+    story.when().then_nothing()
+
+
+def test_a_plan_that_waits_for_answers_to_be_read_holds_back_no_other_timer() -> None:
+    story = planned(Commands())
+    story.given(submitted(B, schedule_to_start_timeout_seconds=DAY_SECONDS + 1.0, queue="other"))
+    story.given(TaskScheduled(task=B))
+    story.is_read = False
+
+    story.after(DAY_SECONDS).when().then_nothing()
+    story.after(2).when().then(Like(TaskStopRequested, task=B, cause="schedule_to_start"))
+    story.is_read = True
+    story.when().then(ApprovalExpired(task=A, attempt=1))
+
+
+def test_a_step_of_the_clock_forward_ends_no_plan_and_no_waiting_task_early() -> None:
+    story = planned(Commands())
+    story.given(submitted(B, schedule_to_start_timeout_seconds=3600.0, queue="other"))
+    story.given(TaskScheduled(task=B)).after(DAY_SECONDS)
+    story.machine.deadlines.step(story.now, seconds(DAY_SECONDS))
+
+    story.when().then_nothing()
+    story.after(3600).when().then(Like(TaskStopRequested, task=B))
+    story.after(DAY_SECONDS - 3600).when().then(ApprovalExpired(task=A, attempt=1))
+
+
 def test_a_second_plan_has_its_own_day() -> None:
     story = planned(Commands())
     story.after(DAY_SECONDS - 1).given(WorkerLost(worker="w1", incarnation=run(1)), joined("w2"))

@@ -480,6 +480,17 @@ def test_silence_does_not_count_while_this_instance_stood_still() -> None:
     story.after(LOST_SECONDS - SUSPECT_SECONDS).when().then(Like(WorkerLost))
 
 
+def test_a_step_of_the_clock_forward_loses_no_worker() -> None:
+    story = Slots().given(joined())
+    story.when(story.heard())
+    story.now = Instant(story.now + seconds(3600.0))
+
+    story.when().then_nothing()
+    story.after(SUSPECT_SECONDS - 1).when().then_nothing()
+    story.when(story.heard()).then_nothing()
+    story.after(SUSPECT_SECONDS - 1).when().then_nothing()
+
+
 def test_a_late_heartbeat_does_not_turn_back_the_clock() -> None:
     story = Slots().given(joined())
     late = story.heard()

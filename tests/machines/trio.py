@@ -288,6 +288,9 @@ class Trio:
         if append is not None:
             core.appended(self.stream.store(f"log.{core.machine.writer}", append.data, expected=append.expected))
             self._fold()
+        if core.waits_for_inputs:
+            core.inputs_read(core.now(self._monotonic))
+            return True
         effects = list(core.effects(self._monotonic)) if core is self.cores[2] else []
         for effect in effects:
             self._deliver(effect)

@@ -87,6 +87,8 @@ def test_a_task_has_all_its_time_when_the_clock_of_the_log_was_set_back() -> Non
     events = (*_assigned(), TaskStarted(task=TASK, attempt=1, at=AT))  # stored as if only a second had passed
     core.fold(_stored(2, Instant(AT + SECOND), *events), 3600.0)
     assert core.decide(3601.0) is None
+    assert core.decide(3600.0 + 63.0) is None
+    core.inputs_read(core.now(3600.0 + 63.0))
     later = core.decide(3600.0 + 63.0)
     assert later is not None
     assert [type(event) for event in codec.decode(later.data).events] == [TaskStopRequested]

@@ -144,6 +144,17 @@ class JetStreamInput:
         self._created = (await _info(self._nc, self._stream)).created
         return f"{self._stream}{CURSOR_SEPARATOR}{parse_time(self._created)}"
 
+    async def end(self) -> int:
+        """The sequence of the last message that is there: see `InputStream.end`."""
+        patience = Patience(READ_SECONDS_MAX)
+        while True:
+            try:
+                message = await last_message(self._nc, self._stream, self._filter_subject or ">")
+            except (ApiRefused, Unanswered) as error:
+                await patience.pause(error)
+            else:
+                return 0 if message is None else message.sequence
+
     def follow(self, after: int, *, floor: Instant = START) -> StreamFollower:
         """Every message after `after`: see `InputStream.follow`."""
         return StreamFollower(

@@ -134,6 +134,14 @@ class InputStream(Protocol):
         """
         ...
 
+    async def end(self) -> int:
+        """The sequence of the last message that is there and belongs to it; 0 if none does.
+
+        Raises:
+            LogUnavailable: the stream gave no answer within the limit.
+        """
+        ...
+
     def follow(self, after: int, *, floor: Instant = START) -> Batches[StreamMessage]:
         """Every message after the sequence `after`; from the first that is left, where that one has expired.
 

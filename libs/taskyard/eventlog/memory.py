@@ -232,6 +232,11 @@ class MemoryInput:
         """The key of its cursor in commits: see `InputStream.cursor_name`."""
         return f"{self._stream.name}{CURSOR_SEPARATOR}{self._stream.made}"
 
+    async def end(self) -> int:
+        """The sequence of the last message: see `InputStream.end`."""
+        left = self._stream.after(0)
+        return left[-1].sequence if left else 0
+
     def follow(self, after: int, *, floor: Instant = START) -> MemoryFollower:
         """Every message after `after`: see `InputStream.follow`."""
         return MemoryFollower(self._stream, after=after, floor=floor, contiguous=False)

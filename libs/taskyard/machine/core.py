@@ -35,6 +35,8 @@ INPUTS_OFFERED_MAX = 512
 CLOCK_BACK_SECONDS = 2.0
 """A log whose time is found to be so much behind this leader's own has a clock that was set back. It may also be that much
 late to be followed, and then looking at everything anew is the right thing too, but must not happen often."""
+CLOCK_STEP_SECONDS = 2.0
+"""A log whose time runs so much ahead of this leader's own between two commits has a clock that was set forward."""
 
 
 Apply = Callable[[Any, Instant, Position], None]
@@ -122,6 +124,8 @@ class LoopCore(Generic[InputT, EffectT]):
         self._own_last = 0
         self._shown_max = INPUTS_OFFERED_MAX
         self._faults: list[Fault] = []
+        self._read: tuple[int, Instant] | None = None
+        self._clock = (Instant(0), 0.0)
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
@@ -136,6 +140,8 @@ class LoopCore(Generic[InputT, EffectT]):
         self.folded = stored.sequence
         self.log_time = Instant(max(self.log_time, stored.at))
         self._log_time_read_at = monotonic
+        if self.role is Role.LEADER:
+            self._notice_step(monotonic)
         commit = stored.commit
         if commit.writer == self.machine.writer:
             self._fold_own(stored)
@@ -180,6 +186,8 @@ class LoopCore(Generic[InputT, EffectT]):
         self._inputs.clear()
         self._taken.clear()
         self._waiting.clear()
+        self._read = None
+        self.machine.deadlines.forget()
         self.machine.stand_by()
 
     def _begin_to_lead(self, monotonic: float) -> None:
@@ -188,6 +196,8 @@ class LoopCore(Generic[InputT, EffectT]):
         for observer in self.observers:
             observer.lead()
         self._now = Instant(0)  # what this instance took for the time while it did not lead binds nobody
+        self._clock = (self.log_time, self._log_time_read_at)
+        self.machine.deadlines.forget()
         self.machine.lead(self.now(monotonic))
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -224,6 +234,16 @@ class LoopCore(Generic[InputT, EffectT]):
         self._taken[name] = self._waiting[name] = 0
 
     @property
+    def waits_for_inputs(self) -> bool:
+        """Whether a deadline is due that is judged once it is told with `inputs_read` what was stored before it."""
+        return self.role is Role.LEADER and self.machine.deadlines.waits and self._read is None
+
+    def inputs_read(self, until: Instant) -> None:
+        """All inputs that were stored until then were offered. `now` told the time before the streams were asked."""
+        if self._read is None and self.role is Role.LEADER:  # a later one must not put an earlier one off
+            self._read = (len(self._inputs), until)
+
+    @property
     def has_room(self) -> bool:
         """Whether more inputs may be offered."""
         return len(self._inputs) < INPUTS_WAITING_MAX
@@ -239,6 +259,9 @@ class LoopCore(Generic[InputT, EffectT]):
         """The next commit to append; None when nothing is to be appended or it is not the time to decide."""
         self._follow_clock_back(monotonic)
         while self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded:
+            if self._read is not None and self._read[0] <= 0:
+                self.machine.deadlines.read(self._read[1])
+                self._read = None
             offered = list(islice(self._inputs, self._shown_max))
             try:
                 decision, append = self._decide_on(offered, monotonic)
@@ -309,6 +332,8 @@ class LoopCore(Generic[InputT, EffectT]):
             self._inputs.popleft()
             if each.stream is not None:
                 self._taken[each.stream] = each.sequence
+        if self._read is not None:
+            self._read = (self._read[0] - decision.taken, self._read[1])
         self._faults += decision.faults
         self._in_flight = append is not None
 
@@ -365,6 +390,14 @@ class LoopCore(Generic[InputT, EffectT]):
     def _reached(self, monotonic: float) -> Instant:
         return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
 
+    def _notice_step(self, monotonic: float) -> None:
+        """Measured from the commit that was followed with the least delay: one that came late is no step."""
+        ahead = self.log_time - self._clock[0] - seconds(monotonic - self._clock[1])
+        if ahead > seconds(CLOCK_STEP_SECONDS):
+            self.machine.deadlines.step(self.log_time, ahead)
+        if ahead > 0:
+            self._clock = (self.log_time, monotonic)
+
     def _follow_clock_back(self, monotonic: float) -> None:
         """Where the log's clock was set back, so is `now`: else all that has yet to begin would be over at once.
 
@@ -374,7 +407,10 @@ class LoopCore(Generic[InputT, EffectT]):
         reached = self._reached(monotonic)
         if is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
             self._now = reached
+            self._clock = (self.log_time, self._log_time_read_at)
             self._inputs = deque(each for each in self._inputs if each.stream is not None)
+            self._read = None
+            self.machine.deadlines.look_anew()
             self.machine.lead(reached)
 
     def wait_seconds(self, monotonic: float) -> float | None:

@@ -65,6 +65,9 @@ class MachineLoop(Generic[InputT, EffectT]):
         self._wake = asyncio.Event()
         self._folded = asyncio.Event()
         self._room = asyncio.Event()
+        self._asked = asyncio.Event()
+        self._offered = asyncio.Event()
+        self._reached: dict[str, int] = {}
         self._effects: set[asyncio.Task[None]] = set()
         self._is_leaving = False
         self._logger = structlog.get_logger(service=core.machine.writer, instance=core.instance)
@@ -148,10 +151,10 @@ class MachineLoop(Generic[InputT, EffectT]):
         if self.core.role is not Role.LEADER:
             raise SteppedDown("another instance took over")
         self._logger.info("leads", epoch=self.core.epoch, sequence=self.core.folded)
+        self._reached.clear()
         readers = [asyncio.create_task(self._read(source)) for source in self._sources]
         try:
-            deciding = asyncio.create_task(self._decide())
-            readers.append(deciding)
+            readers += [asyncio.create_task(self._tell_ends()), asyncio.create_task(self._decide())]
             done, _ = await asyncio.wait(readers, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
@@ -179,6 +182,8 @@ class MachineLoop(Generic[InputT, EffectT]):
                 self.snapshots.save_if_due()
             self._act()
             self._room.set()
+            if self.core.waits_for_inputs:
+                self._asked.set()
             if self._is_leaving:
                 return
             if self.core.role is not Role.LEADER:
@@ -211,6 +216,8 @@ class MachineLoop(Generic[InputT, EffectT]):
         reached = self.core.begin_to_read(source.stream.name, name)
         if not reached and (former := self.core.former_cursors(source.stream.name, name)):
             self._logger.error("an input stream was made anew and is read from its start", stream=name, former=former)
+        self._reached[source.stream.name] = reached
+        self._offered.set()
         async with source.stream.follow(reached) as batches:
             async for batch in batches:
                 for message in batch:
@@ -221,7 +228,27 @@ class MachineLoop(Generic[InputT, EffectT]):
                         self.core.read_again(name)
                     reached = message.sequence
                     await self._offer(source, name, message)
+                    self._reached[source.stream.name] = reached
+                self._offered.set()
                 self._wake.set()
+
+    async def _tell_ends(self) -> None:
+        """Tell the machine that it has read what was stored, while a deadline waits for that, and as often as one does."""
+        while True:
+            await self._asked.wait()
+            self._asked.clear()
+            until = self.core.now(time.monotonic())
+            try:
+                ends = {source.stream.name: await source.stream.end() for source in self._sources}
+            except LogUnavailable:
+                self._logger.warning("deadlines wait: the end of an input stream is not known")
+                self._wake.set()
+                continue
+            while any(self._reached.get(name, 0) < end for name, end in ends.items()):
+                self._offered.clear()
+                await self._offered.wait()
+            self.core.inputs_read(until)
+            self._wake.set()
 
     async def _offer(self, source: Source[InputT], name: str, message: StreamMessage) -> None:
         """Let a message wait for its decision; one that cannot be made an input is passed over, told and counted."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol, TypeVar
 from msgspec import Struct
 
 from taskyard.contracts.values import Instant, Position
+from taskyard.machine.deadlines import Deadlines
 
 InputT = TypeVar("InputT", contravariant=True)
 EffectT = TypeVar("EffectT", covariant=True)
@@ -43,6 +44,8 @@ class Machine(Protocol[InputT, EffectT]):
 
     writer: str
     snapshot_version: int
+    deadlines: Deadlines
+    """Kept by the loop; for a machine that judges by it."""
 
     def apply(self, event: Any, at: Instant, position: Position) -> None:
         """Fold one event of any writer, stored at log time `at`. Never fails."""

@@ -41,6 +41,7 @@ from taskyard.contracts.values import Incarnation, Instant, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.reports import ReportsRead
 from taskyard.dispatcher.state import DispatcherState
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision
 
 EVENTS_PER_DECISION_MAX = 400
@@ -77,7 +78,7 @@ class HeartbeatHeard(Struct, frozen=True, kw_only=True):
 Input = ReportsRead | Answered | NobodyListened | HeartbeatHeard
 
 
-def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Decision:
+def decide(state: DispatcherState, deadlines: Deadlines, now: Instant, inputs: Sequence[Input]) -> Decision:
     """What should be appended now."""
     attempts = _Attempts(state, now)
     taken = size = 0
@@ -88,7 +89,7 @@ def decide(state: DispatcherState, now: Instant, inputs: Sequence[Input]) -> Dec
             break
         attempts.take(each)
         taken += 1
-    attempts.time_out()
+    attempts.time_out(deadlines)
     return Decision(events=attempts.events, taken=taken)
 
 
@@ -128,9 +129,9 @@ class _Attempts:
                 for message in sent:
                     self._not_listened(message)
 
-    def time_out(self) -> None:
+    def time_out(self, deadlines: Deadlines) -> None:
         for _ in range(TIMEOUTS_PER_DECISION_MAX):
-            record = self._state.pop_timeout(self._now)
+            record = self._state.pop_timeout(self._now, deadlines)
             if record is None:
                 return
             if (record.id, record.attempt) not in self._over:

@@ -10,6 +10,7 @@ from taskyard.contracts.values import Instant, Position
 from taskyard.dispatcher.decide import HeartbeatHeard, Input, ReportsRead, decide
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.state import DispatcherState, Saved
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault
 
 
@@ -21,6 +22,7 @@ class Dispatcher:
 
     def __init__(self) -> None:
         self.state = DispatcherState()
+        self.deadlines = Deadlines()
 
     def apply(self, event: Any, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -36,7 +38,7 @@ class Dispatcher:
 
     def decide(self, now: Instant, inputs: Sequence[Input]) -> Decision:
         """Decide on reports, answers and deadlines."""
-        return decide(self.state, now, inputs)
+        return decide(self.state, self.deadlines, now, inputs)
 
     def look_again(self, now: Instant) -> None:
         """Look at everything once more: what agents were asked meanwhile is asked again."""
@@ -53,7 +55,7 @@ class Dispatcher:
 
     def next_deadline(self) -> Instant | None:
         """The next timeout or resend."""
-        return self.state.next_deadline()
+        return self.state.next_deadline(self.deadlines)
 
     def snapshot(self) -> bytes:
         """The folded state as JSON."""

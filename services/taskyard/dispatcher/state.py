@@ -3,7 +3,7 @@
 `apply` keeps live tasks, and tells the caches what has to be sent, and which deadlines run.
 """
 
-from heapq import heapify, heappop, heappush
+from heapq import heapify, heappop, heappush, heapreplace
 from typing import cast, get_args
 
 from msgspec import Struct
@@ -24,6 +24,7 @@ from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRec
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.dispatcher.delivery import Deliveries
+from taskyard.machine.deadlines import Deadlines
 
 TIMEOUT_SLACK_SECONDS = 2.0
 """The agent enforces the timeout first; the dispatcher does when it has heard nothing so much later."""
@@ -152,19 +153,31 @@ class DispatcherState:
         record = self.tasks.live.get(timeout[1])
         return record is not None and record.attempt == timeout[2] and record.phase in ATTEMPT_OPEN
 
-    def pop_timeout(self, now: Instant) -> TaskRecord | None:
-        """The next task whose attempt has run out of time, taken off the list."""
+    def pop_timeout(self, now: Instant, deadlines: Deadlines) -> TaskRecord | None:
+        """The next task whose attempt has run out of time, whatever its worker had said until then, taken off the list."""
         while self.timeouts and self.timeouts[0][0] <= now:
-            _, task, attempt = heappop(self.timeouts)
+            _, task, attempt = self.timeouts[0]
             record = self.tasks.live.get(task)
-            if record is not None and record.attempt == attempt and record.phase in (Phase.RUNNING, Phase.HELD):
+            is_current = (
+                record is not None and record.attempt == attempt and record.phase in (Phase.RUNNING, Phase.HELD)
+            )
+            if record is None or record.started_at is None or not is_current:
+                heappop(self.timeouts)
+                continue
+            deadline = deadlines.after(record.started_at, record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
+            if deadline > now:  # the clock was set forward since it began
+                heapreplace(self.timeouts, (deadline, task, attempt))
+            elif deadlines.is_read(deadline):
+                heappop(self.timeouts)
                 return record
+            else:
+                return None
         return None
 
-    def next_deadline(self) -> Instant | None:
+    def next_deadline(self, deadlines: Deadlines) -> Instant | None:
         """The next timeout, or the next message that has to be sent again."""
         sends = self.deliveries.next_deadline
-        timeout = self.timeouts[0][0] if self.timeouts else None
+        timeout = self.timeouts[0][0] if self.timeouts and not deadlines.waits else None
         if sends is None or timeout is None:
             return sends if timeout is None else timeout
         return min(sends, timeout)

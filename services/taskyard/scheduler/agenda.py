@@ -36,6 +36,7 @@ class Agenda:
         self._kinds: dict[tuple[str, str], dict[str, None]] = {}
         self._heads: dict[str, dict[str, list[Head]]] = {}
         self._timers: list[tuple[Instant, str, TaskId]] = []
+        self._unread: dict[TaskId, None] = {}
 
     def touch(self, pool: str) -> None:
         """Something of the pool changed: look whether more of it may run."""
@@ -136,6 +137,16 @@ class Agenda:
         """Look at the task at `at`."""
         if self._is_open:
             heappush(self._timers, (at, kind, task))
+
+    def wait_for_answers(self, task: TaskId) -> None:
+        """The plan must have been answered by now: its time is over once what was stored until then was read."""
+        self._unread[task] = None
+
+    def answers_were_read(self, now: Instant) -> None:
+        """Look again at the plans that waited for it."""
+        for task in self._unread:
+            self.set_timer(now, ANSWER_BY, task)
+        self._unread.clear()
 
     def pop_due(self, now: Instant) -> tuple[str, TaskId] | None:
         """The next timer that is due, taken off."""

@@ -15,11 +15,12 @@ from taskyard.contracts.events import (
     TaskStopRequested,
 )
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
-from taskyard.contracts.values import Instant, Role, TaskId, seconds
+from taskyard.contracts.values import Instant, Role, TaskId
 from taskyard.eventlog.errors import CommitTooLarge
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault
 from taskyard.scheduler.admission import Admission
-from taskyard.scheduler.agenda import ANSWER_BY
+from taskyard.scheduler.agenda import ANSWER_BY, START_BY
 from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.messages import CommandMessage, failed, given_id, reference_of, rejection, too_large
 from taskyard.scheduler.refusals import all_refused
@@ -33,7 +34,11 @@ SYSTEM = "auto"
 
 
 def decide(
-    state: SchedulerState, now: Instant, messages: Sequence[CommandMessage], roles: Mapping[str, Role]
+    state: SchedulerState,
+    deadlines: Deadlines,
+    now: Instant,
+    messages: Sequence[CommandMessage],
+    roles: Mapping[str, Role],
 ) -> Decision:
     """What should be appended now."""
     state.answers.stand()
@@ -41,7 +46,7 @@ def decide(
     taken = _take_commands(intake, messages)
     events, faults = intake.events, intake.faults
     events += _confirm_by_itself(state)
-    events += _fire_timers(state, now, faults)
+    events += _fire_timers(state, deadlines, now, faults)
     admission = Admission(state, now, events)
     events += admission.choose()
     return Decision(events=events, taken=taken, faults=faults + admission.faults)
@@ -94,7 +99,9 @@ def _confirm_by_itself(state: SchedulerState) -> list[Event]:
     return events
 
 
-def _fire_timers(state: SchedulerState, now: Instant, faults: list[Fault]) -> list[Event]:
+def _fire_timers(state: SchedulerState, deadlines: Deadlines, now: Instant, faults: list[Fault]) -> list[Event]:
+    if not deadlines.waits:
+        state.agenda.answers_were_read(now)
     events: list[Event] = []
     said: set[TaskId] = set()  # one plan may have several timers, since its time to expire may change
     while len(events) < TIMERS_PER_DECISION_MAX and (fired := state.agenda.pop_due(now)) is not None:
@@ -103,7 +110,7 @@ def _fire_timers(state: SchedulerState, now: Instant, faults: list[Fault]) -> li
         if record is None or id in said:
             continue
         try:
-            event = _timer_event(state, record, kind, now)
+            event = _timer_event(state, deadlines, record, kind, now)
         except Exception as error:  # noqa: BLE001 - one task's timer must not stop all others
             faults.append(Fault(f"timer {kind} of task {id}", error))
             continue
@@ -113,20 +120,29 @@ def _fire_timers(state: SchedulerState, now: Instant, faults: list[Fault]) -> li
     return events
 
 
-def _timer_event(state: SchedulerState, record: TaskRecord, kind: str, now: Instant) -> Event | None:
+def _timer_event(
+    state: SchedulerState, deadlines: Deadlines, record: TaskRecord, kind: str, now: Instant
+) -> Event | None:
     match kind:
         case "due" if record.phase is Phase.PENDING and record.due <= now:
             state.agenda.wait(record)
         case "due" if record.is_apply_waiting and record.due <= now:
             state.agenda.offer_apply(record)
         case "start_by" if record.attempt == 0 and record.phase in (Phase.PENDING, Phase.SCHEDULED):
-            return TaskStopRequested(task=record.id, cause=CAUSE_SCHEDULE_TO_START, by=SYSTEM)
+            limit = record.schedule_to_start_timeout_seconds or 0.0
+            expires = deadlines.after(record.submitted_at, limit)
+            if expires <= now:
+                return TaskStopRequested(task=record.id, cause=CAUSE_SCHEDULE_TO_START, by=SYSTEM)
+            state.agenda.set_timer(expires, START_BY, record.id)
         case "answer_by" if record.phase is Phase.APPLY_PENDING and not record.confirmed:
             assert record.planned_at is not None and record.plan_attempt is not None
-            expires = Instant(record.planned_at + seconds(state.pool(record.pool).approval_seconds))
-            if expires <= now:
+            expires = deadlines.after(record.planned_at, state.pool(record.pool).approval_seconds)
+            if expires > now:
+                state.agenda.set_timer(expires, ANSWER_BY, record.id)
+            elif deadlines.is_read(expires):
                 return ApprovalExpired(task=record.id, attempt=record.plan_attempt)
-            state.agenda.set_timer(expires, ANSWER_BY, record.id)
+            else:
+                state.agenda.wait_for_answers(record.id)
         case _:
             pass
     return None

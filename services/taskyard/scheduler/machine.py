@@ -7,6 +7,7 @@ import msgspec
 
 from taskyard.contracts.events import SCHEDULER
 from taskyard.contracts.values import Instant, Position, Role
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision
 from taskyard.scheduler.answers import AnswerDoor
 from taskyard.scheduler.decide import decide, refuse
@@ -24,6 +25,7 @@ class Scheduler:
     def __init__(self, roles: Mapping[str, Role]) -> None:
         check_verbs()
         self.state = SchedulerState()
+        self.deadlines = Deadlines()
         self._roles = roles
 
     def apply(self, event: Any, at: Instant, position: Position) -> None:
@@ -40,7 +42,7 @@ class Scheduler:
 
     def decide(self, now: Instant, inputs: Sequence[CommandMessage]) -> Decision:
         """Decide on commands, timers and waiting tasks."""
-        return decide(self.state, now, inputs, self._roles)
+        return decide(self.state, self.deadlines, now, inputs, self._roles)
 
     def look_again(self, now: Instant) -> None:
         """Look at everything once more."""

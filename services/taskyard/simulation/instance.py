@@ -255,11 +255,21 @@ class Instance(Process):
         if self.core.role is not Role.LEADER:
             self._stop_leading()
             return
+        if self.core.waits_for_inputs:
+            self._soon("ends", self._tell_ends, THINKING_SECONDS)
         wait = self.core.wait_seconds(self.monotonic)
         if wait is not None:
             self._alarm += 1
             alarm = self._alarm
             self.later(max(wait, 0.001), lambda: self._wake() if alarm == self._alarm else None)
+
+    def _tell_ends(self) -> None:
+        """Read all that is stored by now, since a deadline waits for that."""
+        until = self.core.now(self.monotonic)
+        for stream in self.service.sources.values():
+            self._take(stream)
+        self.core.inputs_read(until)
+        self._wake()
 
     def _decided(self) -> None:
         self._act()

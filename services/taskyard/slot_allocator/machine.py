@@ -7,6 +7,7 @@ import msgspec
 
 from taskyard.contracts.events import SLOT_ALLOCATOR
 from taskyard.contracts.values import Instant, Position
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault
 from taskyard.slot_allocator.decide import Observation, decide, next_deadline
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness
@@ -21,6 +22,7 @@ class SlotAllocator:
 
     def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
         self.state = AllocatorState()
+        self.deadlines = Deadlines()
         self._limits = (suspect_seconds, lost_seconds)
         self._liveness = Liveness(*self._limits)
 

@@ -10,6 +10,7 @@ from taskyard.contracts.values import SECOND, Instant, Position
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault
 
 START = Instant(1_790_000_000 * SECOND)
@@ -41,6 +42,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
+        self.deadlines = Deadlines()
         self.foreign: list[int] = []
         self.applied: list[tuple[Instant, Position]] = []
         self.deadline: Instant | None = None

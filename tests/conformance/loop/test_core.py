@@ -1,11 +1,19 @@
 """The rules of the loop, one by one, without I/O: who may decide when, what the fence refuses, what a successor takes up."""
 
 import pytest
-from tally import CODEC, START, Yard, tally
+from tally import CODEC, PER_DECISION_MAX, START, Yard, tally
 
 from taskyard.contracts.values import Instant, make_position, seconds
 from taskyard.eventlog.append import AppendRejected
-from taskyard.machine.core import INPUTS_OFFERED_MAX, INPUTS_WAITING_MAX, Offered, ProtocolViolation, Role
+from taskyard.machine.core import (
+    CLOCK_STEP_SECONDS,
+    INPUTS_OFFERED_MAX,
+    INPUTS_WAITING_MAX,
+    Offered,
+    ProtocolViolation,
+    Role,
+)
+from taskyard.machine.deadlines import STEPS_MAX, Deadlines
 
 
 def test_an_instance_leads_once_its_own_epoch_is_stored_and_folded() -> None:
@@ -519,3 +527,75 @@ def test_observers_see_what_a_leader_folds_and_nothing_before() -> None:
 
     assert (watcher.seen, watcher.times_led) == ([(2, False), (3, True)], 1)
     assert (tally(core).foreign, tally(core).numbers) == ([1, 2], [3])
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_was_stored_before_a_deadline_was_read_once_it_was_decided_on_and_folded() -> None:
+    yard = Yard()
+    core = yard.leader()
+    assert not tally(core).deadlines.is_read(START) and core.waits_for_inputs
+    yard.tell(core, *range(PER_DECISION_MAX + 1), first=1)
+
+    core.inputs_read(core.now(0.0))
+    yard.tell(core, 100, first=PER_DECISION_MAX + 2)  # later ones put nothing off
+    assert not core.waits_for_inputs
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    assert tally(core).deadlines.waits
+    yard.fold(core)
+    append = core.decide(0.0)
+    assert append is not None
+    assert tally(core).deadlines.waits
+    core.appended(yard.store(append))
+    yard.fold(core)
+    core.decide(0.0)
+
+    assert not tally(core).deadlines.waits and tally(core).deadlines.is_read(START)
+
+
+def test_a_new_leader_has_read_nothing_and_knows_no_step() -> None:
+    deadlines = Deadlines()
+    deadlines.read(START)
+    deadlines.step(START, seconds(60))
+
+    deadlines.forget()
+
+    assert not deadlines.is_read(START)
+    assert deadlines.after(Instant(0), 1.0) == seconds(1)
+
+
+@pytest.mark.parametrize("ahead", [CLOCK_STEP_SECONDS, CLOCK_STEP_SECONDS + 1])
+def test_a_leader_takes_a_log_that_runs_ahead_of_its_own_time_for_one_whose_clock_was_set(ahead: float) -> None:
+    yard = Yard()
+    core = yard.leader()
+
+    yard.now = Instant(START + seconds(100 + ahead))
+    yard.foreign(1)
+    yard.fold(core, monotonic=100.0)
+
+    steps = ahead if ahead > CLOCK_STEP_SECONDS else 0.0
+    assert tally(core).deadlines.after(START, 1.0) == START + seconds(1 + steps)
+    assert tally(core).deadlines.after(yard.now, 1.0) == yard.now + seconds(1)
+
+
+def test_commits_that_a_leader_reads_late_are_no_step_of_the_clock() -> None:
+    yard = Yard()
+    core = yard.leader()
+
+    for second, monotonic in ((1, 40.0), (40, 40.0), (41, 41.0)):
+        yard.now = Instant(START + seconds(second))
+        yard.foreign(second)
+        yard.fold(core, monotonic=monotonic)
+
+    assert tally(core).deadlines.after(START, 1.0) == START + seconds(1)
+
+
+def test_the_steps_that_are_remembered_are_bounded() -> None:
+    deadlines = Deadlines()
+    for number in range(STEPS_MAX + 50):
+        deadlines.step(Instant(START + number), 1)
+
+    assert deadlines.after(Instant(0), 0.0) == STEPS_MAX

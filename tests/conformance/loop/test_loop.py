@@ -635,3 +635,41 @@ async def test_a_leader_that_stops_tells_what_it_has_just_decided(place: Place) 
     await stopping
     assert place.noted() == [1]
     assert one.acted[-1] == 1
+
+
+# -- deadlines ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_deadline_is_judged_when_what_was_stored_before_it_was_read_also_where_nothing_flows(
+    place: Place,
+) -> None:
+    one = await place.leader("one")
+    place.tell(*range(50))
+    place.tell(-1)  # is taken and brings no event
+
+    assert not one.machine.deadlines.is_read(clock())
+    one.loop.post(-2)
+
+    await until(lambda: not one.machine.deadlines.waits)
+    assert place.noted() == list(range(50))
+
+
+async def test_a_stream_whose_end_nobody_tells_is_asked_again_while_a_deadline_waits(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = await place.leader("one")
+    asked: list[int] = []
+
+    async def end(self: MemoryInput) -> int:
+        asked.append(1)
+        await asyncio.sleep(0)
+        if len(asked) < 3:
+            raise LogUnavailable("away")
+        return 0
+
+    monkeypatch.setattr(MemoryInput, "end", end)
+    assert not one.machine.deadlines.is_read(clock())
+    one.loop.post(-1)
+
+    await until(lambda: not one.machine.deadlines.waits)
+    assert len(asked) == 3 and one.leads
