@@ -29,6 +29,39 @@ async def test_a_task_is_stored_under_its_author_and_answered_with_its_position(
     assert body["id"] == answer.json()["id"]
 
 
+ROUTES = [
+    ("GET", "/tasks?statuss=running", "statuss"),
+    ("GET", "/tasks/{id}?attempt=1", "attempt"),
+    ("GET", "/tasks/{id}/history?limit=1", "limit"),
+    ("GET", "/tasks/{id}/why?at=1", "at"),
+    ("GET", "/tasks/{id}/output?tail=1", "tail"),
+    ("GET", "/workers?pool=a", "pool"),
+    ("GET", "/queues?pool=a", "pool"),
+    ("GET", "/pools?name=a", "name"),
+    ("GET", "/stats?pool=a", "pool"),
+    ("GET", "/events?types=TaskStarted", "types"),
+    ("GET", "/log?to=1", "to"),
+    ("POST", "/tasks?pool=a", "pool"),
+    ("POST", "/tasks/{id}/cancel?reason=a", "reason"),
+    ("POST", "/pools/default/pause?reason=a", "reason"),
+    ("POST", "/queues/default/lock?queue=a", "queue"),
+    ("POST", "/workers/w1/drain?reason=a", "reason"),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "name"), ROUTES, ids=[path for _, path, _ in ROUTES])
+async def test_a_query_parameter_that_the_route_does_not_know_is_refused_by_name(world, method, path, name):
+    async with world.http() as http:
+        answer = await http.request(
+            method, f"/api/v1{path.format(id=make_id())}", json=NOOP if method == "POST" else None
+        )
+    assert answer.status_code == 422
+    assert [(error["path"], "unknown parameter" in error["message"]) for error in answer.json()["errors"]] == [
+        (name, True)
+    ]
+    assert world.stored == []
+
+
 async def test_many_submits_at_once_share_few_commands(world):
     async with world.http() as http:
         answers = await asyncio.gather(*(http.post("/api/v1/tasks", json=NOOP) for _ in range(60)))

@@ -9,7 +9,7 @@ from litestar.datastructures import State
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from taskyard.api.health import Health
-from taskyard.api.http_shared import EXCEPTION_HANDLERS, Parts, add_position, authenticate
+from taskyard.api.http_shared import EXCEPTION_HANDLERS, Parts, add_position, authenticate, refuse_unknown_parameters
 from taskyard.api.methods import methods_of, with_every_method
 from taskyard.api.metrics import Metrics
 from taskyard.api.openapi import openapi_config
@@ -24,7 +24,11 @@ METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 def make_app(parts: Parts) -> ASGIApp:
     """The ASGI application that serves these parts."""
-    guarded = Router(path=PREFIX, route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES], guards=[authenticate])
+    guarded = Router(
+        path=PREFIX,
+        route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES],
+        guards=[authenticate, refuse_unknown_parameters],
+    )
     app = Litestar(
         route_handlers=[guarded, *SYSTEM_ROUTES],
         exception_handlers=EXCEPTION_HANDLERS,

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from litestar import MediaType, Request, Response
@@ -10,6 +11,7 @@ from litestar.connection import ASGIConnection
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.handlers import BaseRouteHandler
+from litestar.params import QueryParameter
 from litestar.types import Message, Scope
 from nats.errors import Error as NatsError
 
@@ -47,6 +49,9 @@ BODY_SECONDS_MAX = 30.0
 """How long a client may take to send a body: nobody may hold a connection by sending nothing."""
 DISCARDED_BYTES_MAX = 16 << 20
 """A body that is too large is read up to here, so that the client reads our answer instead of a broken connection."""
+NAME_CHARACTERS_MAX = 100
+UNKNOWN_TOLD_MAX = 20
+"""What is told of parameters that are unknown: so many, and so much of the name of each."""
 JSON_TYPES = frozenset(("", "application/json", "application/octet-stream", "application/x-www-form-urlencoded"))
 """Bodies are JSON. The last one is what curl says by itself of anything."""
 
@@ -86,6 +91,28 @@ def parts_of(request: ASGIConnection[Any, Any, Any, Any]) -> Parts:
 async def authenticate(connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
     """Recognise the caller, or answer 401 (a guard of routes; one that is not async would run in a thread)."""
     connection.scope["user"] = parts_of(connection).principals.bearing(connection.headers.get("authorization"))
+
+
+async def refuse_unknown_parameters(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Answer 422 for a query parameter that the route does not know (a guard of routes): what is misspelt would be passed
+    over, and the answer would be to another question.
+    """
+    if not connection.scope["query_string"]:
+        return
+    known = _parameters_of(handler)
+    unknown = sorted(set(connection.query_params) - known)
+    if unknown:
+        told = f"the route knows {', '.join(sorted(known))}" if known else "the route takes no parameters"
+        faults = [FieldError(path=name[:NAME_CHARACTERS_MAX], message=f"unknown parameter; {told}") for name in unknown]
+        raise invalid(*faults[:UNKNOWN_TOLD_MAX])
+
+
+@cache
+def _parameters_of(handler: BaseRouteHandler) -> frozenset[str]:
+    """The query parameters of a route, as its address names them."""
+    parameters = handler.parsed_fn_signature.parameters.items()
+    told = ((name, parameter.kwarg_definition) for name, parameter in parameters)
+    return frozenset(kwarg.name or name for name, kwarg in told if isinstance(kwarg, QueryParameter))
 
 
 async def read_body(request: HttpRequest) -> bytes:
