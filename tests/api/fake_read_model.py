@@ -111,7 +111,11 @@ class FakeReadModel:
         self._check()
         return []
 
-    queues = pools = stats = workers
+    queues = pools = workers
+
+    async def stats(self, *, sees_only: str | None) -> Any:
+        self._check()
+        return []
 
     def _check(self) -> None:
         if self.is_away:

@@ -61,7 +61,7 @@ def test_nothing_older_than_what_was_read_is_read_until_lost_rows_are_written_ag
             with pytest.raises(ReadModelUnavailable):
                 await model.position()
             with pytest.raises(ReadModelUnavailable):
-                await model.stats()
+                await model.stats(sees_only=None)
 
             waiting = asyncio.create_task(model.wait_for(head, 5))
             await write_again(dsn, story.head)

@@ -202,7 +202,7 @@ def test_stats_count_by_status_and_kind_and_measure_times(story: Any, read: Any)
         story.succeed(task)
     story.submit(kind="command")
 
-    stats = plain(read(lambda model: model.stats()))
+    stats = plain(read(lambda model: model.stats(sees_only=None)))
 
     assert stats["tasks"] == 4
     assert stats["by_status"] == {status.value: 0 for status in Status} | {"completed": 3, "pending": 1}
@@ -213,13 +213,33 @@ def test_stats_count_by_status_and_kind_and_measure_times(story: Any, read: Any)
     assert stats["execution_seconds"] == {"mean": 7.0, "p50": 7.0, "p95": 7.0}
 
 
+def test_an_operator_is_told_the_statistics_of_own_tasks_only(story: Any, read: Any) -> None:
+    for by, kind, waits in (("alice", "noop", 6), ("bob", "command", 60)):
+        task = story.submit(by=by, kind=kind)
+        story.start(task)
+        story.commit(after_seconds=waits)
+        story.succeed(task)
+    story.submit(by="bob", kind="plan")
+
+    async def question(model: PostgresReadModel) -> list[Any]:
+        return [plain(await model.stats(sees_only=who)) for who in ("alice", "bob", "nobody", None)]
+
+    of_alice, of_bob, of_nobody, of_all = read(question)
+    assert (of_alice["tasks"], of_alice["by_kind"], of_alice["measured"]) == (1, {"noop": {"completed": 1}}, 1)
+    assert of_alice["execution_seconds"] == {"mean": 7.0, "p50": 7.0, "p95": 7.0}
+    assert of_bob["by_kind"] == {"command": {"completed": 1}, "plan": {"pending": 1}}
+    assert (of_bob["measured"], of_bob["execution_seconds"]["mean"]) == (1, 61.0)
+    assert (of_nobody["tasks"], of_nobody["by_kind"], of_nobody["measured"]) == (0, {}, 0)
+    assert (of_all["tasks"], of_all["measured"]) == (3, 2)
+
+
 def test_an_empty_read_model_answers_everything(story: Any, read: Any) -> None:
     story.commit()
 
     async def question(model: PostgresReadModel) -> None:
         assert (await model.tasks(TaskFilter())).items == []
         assert await model.workers() == await model.queues() == await model.pools() == []
-        assert plain(await model.stats())["waiting_seconds"] == {"mean": None, "p50": None, "p95": None}
+        assert plain(await model.stats(sees_only=None))["waiting_seconds"] == {"mean": None, "p50": None, "p95": None}
         assert await model.history("x") == []
         assert await model.place("x") is None
         assert await model.pool_of_worker("x") is None
@@ -378,6 +398,6 @@ def test_before_the_projector_has_made_its_tables_reading_says_so(story: Any, ds
     async def scenario() -> None:
         async with PostgresReadModel.connect(dsn, lambda: story.now) as model:
             with pytest.raises(ReadModelUnavailable):
-                await model.stats()
+                await model.stats(sees_only=None)
 
     run(scenario())

@@ -27,6 +27,7 @@ from taskyard.contracts.events import (
     QueuePaused,
     QueueResumed,
     QueueUnlocked,
+    RefusedTasks,
     TaskError,
     TaskReprioritised,
     TaskScheduled,
@@ -36,7 +37,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.lifecycle import Phase
-from taskyard.contracts.values import SECOND, Instant, TaskId
+from taskyard.contracts.values import SECOND, Instant, TaskId, derive_uuid7
 from taskyard.eventlog.snapshots import MemorySnapshots
 
 Explain = Any
@@ -273,6 +274,64 @@ def test_a_refused_submission_says_why_to_who_gave_it(story: Any, explain: Expla
     assert why.summary == "refused the submit (422 invalid): it does not fit (input.argv: is required)"
     with pytest.raises(Refusal, match="no such task"):
         explain(id, sees_only="alice")
+
+
+def refuse_two_of_a_batch(story: Any) -> tuple[str, TaskId, TaskId]:
+    command = "0199f3c1-0000-7000-8000-000000000001"
+    given, derived = TaskId("0199f3c1-0000-7000-8000-000000000002"), TaskId(derive_uuid7(command, "4"))
+    story.commit(
+        CommandRejected(
+            command=command, verb="submit", by="bob", pool="default", status=422, code="invalid",
+            message="2 tasks were refused",
+            refused=(
+                RefusedTasks(status=429, code="pool_full", message="no room", tasks=(given,)),
+                RefusedTasks(status=422, code="invalid", message="priority: too high", items=(4,)),
+            ),
+        )
+    )  # fmt: skip
+    return command, given, derived
+
+
+def test_a_task_refused_inside_a_stored_batch_is_explained_by_its_own_id(story: Any, explain: Explain) -> None:
+    command, given, derived = refuse_two_of_a_batch(story)
+    why = explain(given, sees_only="bob")
+    assert why.summary == f"refused the submit, which came in command {command}, (429 pool_full): no room"
+    assert explain(derived).decisions[0].message.endswith("(422 invalid): priority: too high")
+    assert explain(TaskId(command)).summary.startswith("refused the submit (422 invalid): 2 tasks were refused")
+    with pytest.raises(Refusal, match="no such task"):
+        explain(given, sees_only="alice")
+
+
+def test_a_task_refused_inside_a_stored_batch_is_not_there_and_the_answer_says_when_why_and_by_which_command(
+    story: Any, read: Any
+) -> None:
+    command, given, _ = refuse_two_of_a_batch(story)
+
+    async def question(model: PostgresReadModel) -> Refusal:
+        with pytest.raises(Refusal, match="no such task"):
+            await model.task(given, sees_only="alice")
+        with pytest.raises(Refusal) as refused:
+            await model.task(given, sees_only="bob")
+        return refused.value
+
+    refusal = read(question)
+    assert (refusal.status, refusal.error) == (404, "task_refused")
+    [told] = refusal.refusals
+    assert (told.by, told.command, told.status, told.code, told.message) == (
+        "bob",
+        command,
+        429,
+        "pool_full",
+        "no room",
+    )
+    assert told.at in refusal.detail and "no room" in refusal.detail and command in refusal.detail
+    assert told.position == "1.0"
+
+
+def test_a_task_that_was_refused_and_then_accepted_is_there(story: Any, read: Any) -> None:
+    _, given, _ = refuse_two_of_a_batch(story)
+    story.submit_again(given)
+    assert read(lambda model: model.task(given, sees_only=None)).id == given
 
 
 def test_another_ones_task_is_not_explained(story: Any, explain: Explain) -> None:

@@ -93,7 +93,7 @@ def named_rows(changes: RowChanges) -> dict[str, Any]:
         "workers": _named(WORKER_COLUMNS, changes.workers),
         "rejections": _named(REJECTION_COLUMNS, changes.rejections),
         # A count of none is the same as no row.
-        "counts": sorted(_named(COUNT_COLUMNS, [row for row in changes.counts if row[2]]), key=str),
+        "counts": sorted(_named(COUNT_COLUMNS, [row for row in changes.counts if row[3]]), key=str),
     }
 
 

@@ -15,6 +15,7 @@ from taskyard.contracts.events import (
     QueueConfigured,
     QueueLocked,
     QueuePaused,
+    RefusedTasks,
     SlotAssigned,
     TaskError,
     TaskProgressed,
@@ -28,7 +29,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import TaskRecord
-from taskyard.contracts.values import Instant, make_position
+from taskyard.contracts.values import Instant, TaskId, derive_uuid7, make_position, make_uuid7
 from taskyard.state_projector.projection import Projection, RowChanges
 from taskyard.state_projector.rows import (
     ATTEMPT_COLUMNS,
@@ -232,12 +233,12 @@ def test_queues_count_what_waits_and_what_runs(story: Any) -> None:
     assert (queue["max_running"], queue["locked_by"], queue["locked_reason"]) == (3, "bob", "hands off")
     (pool,) = named(POOL_COLUMNS, changes.pools)
     assert (pool["paused_by"], pool["paused_reason"]) == ("admin", "night")
-    counts = {row[:2]: row[2] for row in changes.counts}
+    counts = {row[:3]: row[3] for row in changes.counts}
     assert {key: value for key, value in counts.items() if value} == {
-        ("noop", "pending"): 1,
-        ("noop", "scheduled"): 1,
-        ("noop", "running"): 1,
-        ("noop", "completed"): 1,
+        ("alice", "noop", "pending"): 1,
+        ("alice", "noop", "scheduled"): 1,
+        ("alice", "noop", "running"): 1,
+        ("alice", "noop", "completed"): 1,
     }
 
 
@@ -271,6 +272,36 @@ def test_what_postgresql_cannot_keep_does_not_stop_the_projection(story: Any) ->
 
     for rows in (changes.new_tasks, changes.history, changes.rejections):
         assert not any("\x00" in value for row in rows for value in row if isinstance(value, str))
+
+
+def task_id(number: int) -> TaskId:
+    return TaskId(make_uuid7(Instant(1_790_000_000_000_000), number))
+
+
+def test_each_refused_task_of_a_batch_is_a_row_also_where_its_id_comes_twice(story: Any) -> None:
+    command = "0199f3c1-0000-7000-8000-000000000001"
+    refused = (
+        RefusedTasks(status=422, code="invalid", message="too long\x00", tasks=(task_id(1), task_id(1)), items=(3,)),
+        RefusedTasks(status=429, code="pool_full", message="no room", tasks=(task_id(2),)),
+    )
+    story.commit(
+        CommandRejected(
+            command=command, verb="submit", by="bob", pool="default", status=422, code="invalid", message="",
+            refused=refused,
+        ),
+        CommandRejected(
+            command="no id", verb="submit", by="bob", pool="default", status=422, code="invalid", message="",
+            refused=(RefusedTasks(status=422, code="invalid", message="", items=(1,)),),
+        ),
+    )  # fmt: skip
+
+    rows = fold(story).refused_tasks
+
+    assert [(row[0], *row[2:]) for row in rows] == [
+        (task_id(1), 422, "invalid", "too long\ufffd"),
+        (derive_uuid7(command, "3"), 422, "invalid", "too long\ufffd"),
+        (task_id(2), 429, "pool_full", "no room"),
+    ]
 
 
 def test_an_event_of_a_newer_version_is_passed_over(story: Any) -> None:
@@ -372,7 +403,7 @@ class Tables:
         for row in changes.history:
             assert row[:2] not in history
             history[row[:2]] = row
-        for table, key in (("queues", 2), ("pools", 1), ("workers", 1), ("counts", 2)):
+        for table, key in (("queues", 2), ("pools", 1), ("workers", 1), ("counts", 3)):
             self.rows.setdefault(table, {}).update({row[:key]: row for row in getattr(changes, table)})
 
 

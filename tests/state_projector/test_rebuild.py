@@ -307,7 +307,7 @@ def test_rows_that_differ_are_named_with_what_differs_in_them(story: Any, dsn: s
         await project(story)
         await damage(dsn, f"UPDATE tasks SET status = 'lost', progress = 7 WHERE id = '{tasks[1]}'")
         await damage(dsn, f"DELETE FROM tasks WHERE id = '{tasks[3]}'")
-        await damage(dsn, "INSERT INTO counts VALUES ('invented', 'pending', 1)")
+        await damage(dsn, "INSERT INTO counts VALUES ('nobody', 'invented', 'pending', 1)")
         await damage(dsn, "UPDATE history SET type = 'Nothing'")
         report = await rebuild(story.log, dsn, verify_only=True, tell=told.append)
         assert report.differing == ("tasks", "history", "counts")
@@ -315,7 +315,7 @@ def test_rows_that_differ_are_named_with_what_differs_in_them(story: Any, dsn: s
         assert [each for each in report.differences if each.table != "history"] == [
             RowDifference(table="tasks", key=(tasks[1],), kind="changed", columns=("status", "progress")),
             RowDifference(table="tasks", key=(tasks[3],), kind="missing"),
-            RowDifference(table="counts", key=("invented", "pending"), kind="surplus"),
+            RowDifference(table="counts", key=("nobody", "invented", "pending"), kind="surplus"),
         ]
         assert len([each for each in report.differences if each.table == "history"]) == DIFFERENCES_MAX
         assert {each.phase for each in told} == {"folding", "comparing"}

@@ -1,5 +1,8 @@
 """What can go wrong at the doors and in reading, each a class that is answered in its own way."""
 
+from collections.abc import Sequence
+
+from taskyard.api.views import Rejection
 from taskyard.contracts.events import FieldError
 
 
@@ -7,7 +10,8 @@ class Refusal(Exception):
     """A request is answered with a problem instead of what it asked for.
 
     `status` is the HTTP status, `error` a short code, `detail` one sentence for people, `errors` name fields,
-    `task_status` is the task's status where that forbids it, `headers` go with the answer.
+    `task_status` is the task's status where that forbids it, `refusals` tell why a task is not there, `headers` go with the
+    answer.
     """
 
     def __init__(
@@ -18,6 +22,7 @@ class Refusal(Exception):
         *,
         errors: tuple[FieldError, ...] = (),
         task_status: str | None = None,
+        refusals: tuple[Rejection, ...] = (),
         headers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
@@ -26,6 +31,7 @@ class Refusal(Exception):
         self.detail = detail
         self.errors = errors
         self.task_status = task_status
+        self.refusals = refusals
         self.headers = headers or {}
 
 
@@ -53,6 +59,15 @@ def forbidden(detail: str) -> Refusal:
 def not_found(detail: str) -> Refusal:
     """There is no such thing, or none that the caller may know of."""
     return Refusal(404, "not_found", detail)
+
+
+def no_such_task(refusals: Sequence[Rejection]) -> Refusal:
+    """There is no such task, which may be so since its submission was refused."""
+    if not refusals:
+        return not_found("there is no such task")
+    last = refusals[-1]
+    detail = f"the task was refused at {last.at} ({last.status} {last.code}): {last.message}; command {last.command}"
+    return Refusal(404, "task_refused", detail, errors=tuple(last.errors), refusals=tuple(refusals))
 
 
 def too_large(bytes_max: int) -> Refusal:

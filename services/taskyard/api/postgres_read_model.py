@@ -10,7 +10,7 @@ import asyncpg
 
 from taskyard.api import queries
 from taskyard.api.directory import Place
-from taskyard.api.errors import ReadModelUnavailable, invalid, not_found
+from taskyard.api.errors import ReadModelUnavailable, invalid, no_such_task, not_found
 from taskyard.api.listing import Listing, make_listing
 from taskyard.api.pages import FilterInvalid, Placed, make_page
 from taskyard.api.position_feed import CONNECTION_ERRORS, PositionFeed
@@ -95,9 +95,11 @@ class PostgresReadModel:
         return is_reached
 
     async def task(self, id: str, *, sees_only: str | None) -> TaskView:
-        """One task. Raises 404, also for one of another than `sees_only`."""
+        """One task. Raises 404, also for one of another than `sees_only`; of a refused one it tells the refusals."""
         task = await self._answer(queries.get_task(self._pool, id, self._now()))
-        if task is None or (sees_only is not None and task.submitted_by != sees_only):
+        if task is None:
+            raise no_such_task(await self.rejections(id, sees_only=sees_only))
+        if sees_only is not None and task.submitted_by != sees_only:
             raise not_found("there is no such task")
         return task
 
@@ -144,9 +146,9 @@ class PostgresReadModel:
         """All pools."""
         return await self._answer(queries.list_pools(self._pool))
 
-    async def stats(self) -> StatsView:
-        """Counts and times."""
-        return await self._answer(queries.get_stats(self._pool))
+    async def stats(self, *, sees_only: str | None) -> StatsView:
+        """Counts and times; only of tasks of `sees_only`."""
+        return await self._answer(queries.get_stats(self._pool, sees_only))
 
     async def _answer(self, query: Coroutine[Any, Any, T]) -> T:
         if not await self._feed.wait_until_connected(AWAY_SECONDS_MAX):

@@ -15,7 +15,7 @@ import asyncpg
 from taskyard.api.directory import Place
 from taskyard.api.listing import Listing
 from taskyard.api.pages import Placed
-from taskyard.api.read_model import FoldedTo
+from taskyard.api.read_model import REJECTIONS_MAX, FoldedTo
 from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surroundings
 from taskyard.api.row_views import (
     Row,
@@ -52,13 +52,13 @@ PLACES_TOLD_MAX = 1_000
 PLACES_COUNTED_MAX = 20_000
 """The same for a whole page: one that shows tasks of many long queues counts less far into each."""
 HISTORY_ITEMS_MAX = 10_000
-REJECTIONS_MAX = 100
-"""How often one command may be refused before it is told no more."""
 ITEMS_MAX = 10_000
 """The longest list of workers, queues or pools."""
 LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
 MEASURED_TASKS = 1_000
 """Times are measured of this many tasks that ended last: enough for percentiles, and clients ask again and again."""
+OWN_TASKS_LOOKED_AT = 20_000
+"""The same for one submitter: those are sought among the tasks that were submitted last."""
 
 Pool = asyncpg.Pool
 
@@ -162,11 +162,14 @@ async def list_pools(pool: Pool) -> list[PoolView]:
     ]
 
 
-async def get_stats(pool: Pool) -> StatsView:
-    """Numbers of tasks by status and kind, and how long the last ones took."""
+async def get_stats(pool: Pool, by: str | None) -> StatsView:
+    """Numbers of tasks by status and kind, and how long the last ones took; of those of one submitter, or of all."""
     async with _snapshot(pool) as connection:
-        counts = await connection.fetch(_statement("count_tasks"))
-        times = await connection.fetchrow(_statement("measure_times"), MEASURED_TASKS)
+        counts = await connection.fetch(_statement("count_tasks"), by)
+        if by is None:
+            times = await connection.fetchrow(_statement("measure_times"), MEASURED_TASKS)
+        else:
+            times = await connection.fetchrow(_statement("measure_times_of"), MEASURED_TASKS, by, OWN_TASKS_LOOKED_AT)
     assert times is not None, "an aggregate has one row"
     by_status = {status.value: 0 for status in Status}
     by_kind: dict[str, dict[str, int]] = {}

@@ -12,6 +12,9 @@ from taskyard.contracts.values import Instant, Position, Status
 
 ENDED = frozenset((Status.COMPLETED, Status.FAILED, Status.TIMEOUT, Status.CANCELLED))
 
+REJECTIONS_MAX = 100
+"""How often one command or task may be refused before it is told no more."""
+
 
 class TaskFilter(Struct, frozen=True, kw_only=True):
     """Which tasks are wanted: of each field one of the values, if it has any; of labels all.
@@ -70,7 +73,7 @@ class ReadModel(Protocol):
         ...
 
     async def task(self, id: str, *, sees_only: str | None) -> TaskView:
-        """One task. Raises 404, also for one of another than `sees_only`."""
+        """One task. Raises 404, also for one of another than `sees_only`; of a refused one it tells the refusals."""
         ...
 
     async def place(self, task: str) -> Place | None:
@@ -116,6 +119,6 @@ class ReadModel(Protocol):
         """All pools."""
         ...
 
-    async def stats(self) -> StatsView:
-        """Counts and times."""
+    async def stats(self, *, sees_only: str | None) -> StatsView:
+        """Counts and times; only of tasks of `sees_only`."""
         ...

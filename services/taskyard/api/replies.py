@@ -6,13 +6,17 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from taskyard.api.errors import RETRY_AFTER_SECONDS, Refusal
+from taskyard.api.views import Rejection
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Position, format_position
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A problem document. `error` is a short code for programs; `task_status` the task's status that forbids it."""
+    """A problem document. `error` is a short code for programs; `task_status` the task's status that forbids it.
+
+    Of a task that is not there since it was refused (`error` is `task_refused`), `refusals` tell when, by which command and why.
+    """
 
     type: str | UnsetType = UNSET
     title: str
@@ -21,6 +25,7 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
     error: str = ""
     errors: tuple[FieldError, ...] = ()
     task_status: str | None = None
+    refusals: tuple[Rejection, ...] = ()
 
 
 class Accepted(Struct, frozen=True, kw_only=True):
@@ -66,6 +71,7 @@ def problem(refusal: Refusal) -> Problem:
         error=refusal.error,
         errors=refusal.errors,
         task_status=refusal.task_status,
+        refusals=refusal.refusals,
     )
 
 

@@ -212,9 +212,9 @@ async def list_pools(
 
 @get("/stats", tags=["reading"], summary="Statistics", responses=READ_PROBLEM_RESPONSES)
 async def get_stats(request: Request[Caller, Any, State], after: AfterPosition = None) -> Response[StatsView]:
-    """Counts by status and kind; waiting and execution times."""
+    """Counts by status and kind; waiting and execution times. An operator is told of own tasks only."""
     await await_after(request, after)
-    return Response(await parts_of(request).read_model.stats())
+    return Response(await parts_of(request).read_model.stats(sees_only=request.user.sees_only))
 
 
 READ_ROUTES: list[HTTPRouteHandler] = [

@@ -136,6 +136,7 @@ def rejection(row: Row) -> Rejection:
         at=format_instant(row["at"]),
         by=row["by"],
         verb=row["verb"],
+        command=row["command"],
         status=row["status"],
         code=row["code"],
         message=row["message"],

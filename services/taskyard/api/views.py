@@ -64,12 +64,13 @@ class HistoryItem(View):
 
 
 class Rejection(View):
-    """A command that was refused: by whom it was given, and why it was refused."""
+    """A refusal: by whom the command was given, and why it was refused, or why a task of its batch was."""
 
     position: str
     at: str
     by: str
     verb: str
+    command: str
     status: int
     code: str
     message: str
@@ -144,7 +145,10 @@ class TimesView(View):
 
 
 class StatsView(View):
-    """Numbers of tasks, and times of the `measured` tasks that ended last: submit to start, and start to end."""
+    """Numbers of tasks, and times of the `measured` tasks that ended last: submit to start, and start to end.
+
+    To an operator all of it is of own tasks, and those measured are among the last 20,000 of them.
+    """
 
     tasks: int
     by_status: dict[str, int]

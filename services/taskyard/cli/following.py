@@ -122,7 +122,8 @@ class Follower:
         try:
             return self._api.get(f"/tasks/{id}", after=after)
         except Refused as refused:
-            # A task that was just stored may come later; one that was shown before is gone for good.
-            if refused.status == 404 and not self._open[id]:
+            # A task that was just stored may come later; one that was shown before is gone for good, and one that was
+            # refused never comes.
+            if refused.status == 404 and refused.error != "task_refused" and not self._open[id]:
                 return None
             raise

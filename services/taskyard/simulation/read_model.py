@@ -107,7 +107,7 @@ def _differences(tables: Tables, records: dict[str, TaskRecord]) -> list[str]:
 
 def _sums(tables: Tables, records: dict[str, TaskRecord], shown: int, void: int) -> list[str]:
     faults: list[str] = []
-    counts = Counter((record.kind, record.status.value) for record in records.values())
+    counts = Counter((record.submitted_by, record.kind, record.status.value) for record in records.values())
     told = {key: count for key, count in tables.counts.items() if count}
     if told != dict(counts):
         faults.append(f"the read model counts {told}, the log {dict(counts)}")

@@ -31,7 +31,7 @@ class Tables:
         self.queues: dict[tuple[str, str], Row] = {}
         self.pools: dict[str, Row] = {}
         self.workers: dict[str, Row] = {}
-        self.counts: dict[tuple[str, str], int] = {}
+        self.counts: dict[tuple[str, str, str], int] = {}
         self.position = LogPosition(sequence=0, hash="", log_time=Instant(0), generation="")
         self.is_cut = False
         """Whether the next transaction is undone, since the connection is lost before it commits."""
@@ -72,7 +72,7 @@ class Tables:
         self.queues |= {(row[0], row[1]): row for row in changes.queues}
         self.pools |= {row[0]: row for row in changes.pools}
         self.workers |= {row[0]: row for row in changes.workers}
-        self.counts |= {(row[0], row[1]): row[2] for row in changes.counts}
+        self.counts |= {(row[0], row[1], row[2]): row[3] for row in changes.counts}
 
     def load(self) -> tuple[ReadState, LogPosition]:
         """What a projection that begins anew reads."""

@@ -10,7 +10,8 @@ KEYS = {
     "pools": ("pool",),
     "workers": ("worker",),
     "rejections": ("position",),
-    "counts": ("kind", "status"),
+    "refused_tasks": ("task", "position"),
+    "counts": ("submitted_by", "kind", "status"),
 }
 """The tables that are compared, with the columns that name a row."""
 DIGEST_SECONDS_MAX = 3_600.0

@@ -58,8 +58,8 @@ _OUTCOMES: dict[type, str] = {
     ForceStopped: "force_stopped",
     AttemptReleased: "released",
 }
-_Move = tuple[str, str, str, Phase | None, Phase]
-"""Kind, pool and queue of a task, the phase that its row shows, and the phase it has now."""
+_Move = tuple[str, str, str, str, Phase | None, Phase]
+"""Submitter, kind, pool and queue of a task, the phase that its row shows, and the phase it has now."""
 
 _WITH_AUTHOR: frozenset[type] = frozenset(event for event in get_args(AnyEvent) if "by" in event.__struct_fields__)
 
@@ -80,7 +80,7 @@ class ReadState:
     queues: Iterable[QueueRow] = ()
     pools: Iterable[PoolRow] = ()
     workers: Iterable[WorkerRow] = ()
-    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    counts: dict[tuple[str, str, str], int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -96,6 +96,7 @@ class RowChanges:
     pools: list[Row]
     workers: list[Row]
     rejections: list[Row]
+    refused_tasks: list[Row]
     counts: list[Row]
 
 
@@ -171,7 +172,7 @@ class Projection:
             else:
                 changed_tasks.append((task, *changing_values(record, position)))
             if before is not record.phase:
-                moves[record.kind, record.pool, record.queue, before, record.phase] += 1
+                moves[record.submitted_by, record.kind, record.pool, record.queue, before, record.phase] += 1
         for move, tasks in moves.items():
             self._count(move, tasks)
         new_attempts = self._new_attempts
@@ -187,6 +188,7 @@ class Projection:
             pools=self._surroundings.pool_rows(),
             workers=self._surroundings.worker_rows(),
             rejections=self._surroundings.rejections,
+            refused_tasks=self._surroundings.refused_tasks,
             counts=[(*key, self._counts[key]) for key in self._touched_counts],
         )
         self._forget_changes()
@@ -198,7 +200,7 @@ class Projection:
         """Tasks with the position of their last event, and the phase that their rows show: none have no row yet."""
         self._new_attempts: dict[tuple[str, int], AttemptRow] = {}
         self._touched_attempts: dict[tuple[str, int], AttemptRow] = {}
-        self._touched_counts: dict[tuple[str, str], None] = {}
+        self._touched_counts: dict[tuple[str, str, str], None] = {}
         self._history: list[Row] = []
         self._surroundings.forget_changes()
 
@@ -232,17 +234,17 @@ class Projection:
 
     def _count(self, move: _Move, tasks: int) -> None:
         """Count the tasks that were in one phase at the last `take` and are in another now."""
-        kind, pool, queue_name, before, after = move
+        by, kind, pool, queue_name, before, after = move
         queue = self._surroundings.change_queue(pool, queue_name)
         if before is None:
-            # A kind has a row for each status from its first task on, however its events are gathered.
+            # A submitter's kind has a row for each status from its first task on, however its events are gathered.
             for status in STATUSES:
-                self._counts.setdefault((kind, status), 0)
-                self._touched_counts[kind, status] = None
+                self._counts.setdefault((by, kind, status), 0)
+                self._touched_counts[by, kind, status] = None
         for phase, change in ((before, -tasks), (after, tasks)):
             if phase is None:
                 continue
-            key = (kind, SHOWN_STATUS[phase])
+            key = (by, kind, SHOWN_STATUS[phase])
             self._counts[key] += change
             self._touched_counts[key] = None
             if phase is Phase.PENDING:

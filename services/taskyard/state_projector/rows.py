@@ -42,7 +42,8 @@ WORKER_COLUMNS = (
 REJECTION_COLUMNS = (
     "position", "at", "by", "pool", "verb", "command", "task", "status", "code", "message", "errors",
 )  # fmt: skip
-COUNT_COLUMNS = ("kind", "status", "tasks")
+REFUSED_TASK_COLUMNS = ("task", "position", "status", "code", "message")
+COUNT_COLUMNS = ("submitted_by", "kind", "status", "tasks")
 
 BIGINT_MAX = (1 << 63) - 1
 NULL = Raw(b"null")

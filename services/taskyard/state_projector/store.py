@@ -17,6 +17,7 @@ from taskyard.state_projector.rows import (
     HISTORY_COLUMNS,
     POOL_COLUMNS,
     QUEUE_COLUMNS,
+    REFUSED_TASK_COLUMNS,
     REJECTION_COLUMNS,
     TASK_CHANGING_COLUMNS,
     TASK_COLUMNS,
@@ -52,7 +53,7 @@ _TYPES = {
         "text", "text", "text", "boolean", "boolean", "boolean", "text", "bigint", "bigint", "text", "text", "text", "text",
         "text", "text",
     ),
-    "counts": ("text", "text", "bigint"),
+    "counts": ("text", "text", "text", "bigint"),
 }  # fmt: skip
 
 
@@ -105,7 +106,7 @@ _CHANGED_TASK_COLUMNS = ("id", *TASK_CHANGING_COLUMNS)
 _UPSERT_QUEUES = _upsert("queues", QUEUE_COLUMNS, 2)
 _UPSERT_POOLS = _upsert("pools", POOL_COLUMNS, 1)
 _UPSERT_WORKERS = _upsert("workers", WORKER_COLUMNS, 1)
-_UPSERT_COUNTS = _upsert("counts", COUNT_COLUMNS, 2)
+_UPSERT_COUNTS = _upsert("counts", COUNT_COLUMNS, 3)
 
 _MOVE_POSITION = """
 UPDATE log_position SET sequence = $1, hash = $2, log_time = $3
@@ -174,7 +175,7 @@ class Store:
                 queues=[restore_queue(row) for row in await fetch(_select("queues", QUEUE_COLUMNS))],
                 pools=[restore_pool(row) for row in await fetch(_select("pools", POOL_COLUMNS))],
                 workers=[restore_worker(row) for row in await fetch(_select("workers", WORKER_COLUMNS))],
-                counts={(row[0], row[1]): row[2] for row in await fetch(_select("counts", COUNT_COLUMNS))},
+                counts={(row[0], row[1], row[2]): row[3] for row in await fetch(_select("counts", COUNT_COLUMNS))},
             )
         return state, position
 
@@ -212,6 +213,7 @@ class Store:
             await self._upsert(_UPSERT_WORKERS, changes.workers)
             await self._upsert(_UPSERT_COUNTS, changes.counts)
             await self._copy("rejections", REJECTION_COLUMNS, changes.rejections)
+            await self._copy("refused_tasks", REFUSED_TASK_COLUMNS, changes.refused_tasks)
             if self._schema == SCHEMA:
                 await self._connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, str(after.sequence))
 

@@ -14,6 +14,7 @@ from taskyard.contracts.events import (
     UnknownEvent,
     WorkerJoined,
     WorkerRecovered,
+    refused_ids,
 )
 from taskyard.contracts.fleet import OfWorker, joined
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
@@ -56,6 +57,7 @@ class Surroundings:
         self._touched_pools: dict[str, None] = {}
         self._touched_workers: dict[str, None] = {}
         self.rejections: list[Row] = []
+        self.refused_tasks: list[Row] = []
 
     def queue_rows(self) -> list[Row]:
         """Queues that changed."""
@@ -98,6 +100,11 @@ class Surroundings:
                 json_text(event.errors),
             )
         )
+        # An id may stand twice in a batch.
+        refused = {plain_text(task): how for task, how in refused_ids(event)}
+        self.refused_tasks += [
+            (task, position, how.status, plain_text(how.code), plain_text(how.message)) for task, how in refused.items()
+        ]
 
     # -- workers -------------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ from taskyard.api.past.story import Line, by_of, tell
 from taskyard.api.past.travel import TimeTravel
 from taskyard.api.past.waits import Wait, Watcher
 from taskyard.api.past.wording import wait_words
-from taskyard.api.read_model import ReadModel
+from taskyard.api.read_model import REJECTIONS_MAX, ReadModel
 from taskyard.api.views import HistoryItem, Rejection, TaskView, View
 from taskyard.contracts.events import decode_event
 from taskyard.contracts.values import (
@@ -166,14 +166,14 @@ class Explaining:
         found = await self._read_model.rejections(id, sees_only=sees_only)
         if not found:
             raise not_found("there is no such task")
-        lines = [_refusal_line(rejection) for rejection in found]
+        lines = [_refusal_line(rejection, id) for rejection in found]
         return Why(
             task=None,
             blocker=None,
             summary=lines[-1].message,
             waits=[],
             decisions=lines,
-            complete=True,
+            complete=len(found) < REJECTIONS_MAX,
         )
 
 
@@ -227,9 +227,10 @@ def _decision_view(line: Line) -> DecisionView:
     )
 
 
-def _refusal_line(rejection: Rejection) -> DecisionView:
+def _refusal_line(rejection: Rejection, task: str) -> DecisionView:
     faults = "; ".join(f"{fault.path}: {fault.message}" for fault in rejection.errors)
-    told = f"refused the {rejection.verb} ({rejection.status} {rejection.code}): {rejection.message}"
+    within = "" if rejection.command == task else f", which came in command {rejection.command},"
+    told = f"refused the {rejection.verb}{within} ({rejection.status} {rejection.code}): {rejection.message}"
     return DecisionView(
         position=rejection.position,
         at=rejection.at,
