@@ -535,13 +535,46 @@ def test_what_a_worker_has_as_the_log_holds_it_goes_on_and_so_does_what_the_log_
 
 
 def test_an_incarnation_that_was_replaced_is_told_to_go_as_long_as_it_speaks() -> None:
-    story = Delivering().given(joined(), WorkerLost(worker="w1", incarnation=run(1)))
-    story.given(joined(), joined(incarnation=2, continues=None))
+    """It was lost before another host could join: that it had been there is remembered."""
+    story = Delivering().given(joined(), LOST, joined(incarnation=2, continues=None))
 
-    for _ in range(2):
-        story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
-        send = story.sends()
+    for each in (story, story, story.successor(), story.refolded()):
+        each.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
+        send: Any
+        (send,) = each.effects()
         assert (send.incarnation, bool(send.retire), send.cancels) == (run(1), True, ())
+
+
+def test_an_incarnation_that_was_replaced_and_has_joined_again_is_not_told_to_go() -> None:
+    """Whoever joined last in the log is the one, whatever was told of it before."""
+    story = Delivering().given(joined(), LOST, joined(incarnation=2, continues=None))
+    story.given(WorkerLost(worker="w1", incarnation=run(2)), joined())
+
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
+
+    assert list(story.effects()) == []
+
+
+def test_what_a_lost_worker_has_and_another_may_run_by_now_is_stopped_before_it_joins_again() -> None:
+    story = Delivering().with_attempt("plan").given(DISPATCHED, STARTED)
+    live = LiveAttempt(position=story.record().assigned, task=A, attempt=1, slot=0)
+    story.given(LOST)
+
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=(live,))).then_nothing()
+
+    (cancel,) = story.sends().cancels
+    assert (cancel.task, cancel.position) == (A, live.position)
+
+
+def test_of_workers_that_are_lost_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.dispatcher.state.GONE_KEPT_MAX", 2)
+    story = Delivering()
+    for number in range(5):
+        story.given(joined(f"w{number}"), WorkerLost(worker=f"w{number}", incarnation=run(1)))
+
+    for each in (story, story.successor()):
+        state: Any = each.machine
+        assert (list(state.state.workers), list(state.state.gone)) == ([], ["w3", "w4"])
 
 
 def test_what_a_replaced_host_held_stays_held_and_nobody_else_is_asked_for_it() -> None:

@@ -13,6 +13,8 @@ KEEPER = "services/taskyard/agent/supervisor/keeper.py"
 SPOOL = "services/taskyard/agent/supervisor/spool.py"
 PROGRESS = "services/taskyard/agent/progress.py"
 DELIVERY = "services/taskyard/dispatcher/delivery.py"
+DISPATCHER_STATE = "services/taskyard/dispatcher/state.py"
+DISPATCHING = "services/taskyard/dispatcher/decide.py"
 REFUSALS = "services/taskyard/scheduler/refusals.py"
 LEADERS = "services/taskyard/api/leaders.py"
 CORE = "libs/taskyard/machine/core.py"
@@ -47,6 +49,42 @@ MUTANTS = (
         old="state.workspaces.holder(name)) in (None, exclusive)",
         new="state.workspaces.holder(name)) in (None, exclusive, *self._taken)",
         killers=("tests/machines/test_workspace_of_what_stops.py",),
+    ),
+    Mutant(
+        name="another-incarnations-heartbeat-keeps-the-one-that-is-there-alive",
+        file="services/taskyard/slot_allocator/liveness.py",
+        old="worker is None or heartbeat.incarnation != worker.incarnation or worker.is_lost:",
+        new="worker is None or worker.is_lost:",
+        killers=("tests/machines/test_slot_allocator.py",),
+    ),
+    # -- which run of a worker counts ----------------------------------------------------------------------------------
+    Mutant(
+        name="who-was-lost-before-another-took-its-name-is-not-told-to-go",
+        file=DISPATCHER_STATE,
+        old="        self.gone[worker.name] = worker\n        if",
+        new="        if",
+        killers=("tests/machines/test_dispatcher.py",),
+    ),
+    Mutant(
+        name="a-worker-that-is-replaced-is-told-to-go-after-it-has-joined-again",
+        file="contracts/taskyard/contracts/fleet.py",
+        old="tuple(one for one in before if one != event.incarnation)",
+        new="before",
+        killers=("tests/machines/test_dispatcher.py",),
+    ),
+    Mutant(
+        name="what-waits-to-be-tried-again-runs-on-where-it-was-lost",
+        file=DISPATCHING,
+        old="return record.holds_slot or record.id in self._state.closing",
+        new="return True",
+        killers=("tests/machines/test_dispatcher.py",),
+    ),
+    Mutant(
+        name="a-journal-that-was-put-back-goes-on",
+        file="services/taskyard/agent/mark.py",
+        old="return found.isdigit() and int(found) <= commits",
+        new="return found is not None",
+        killers=("tests/agent/test_agent_outbox.py",),
     ),
     # -- the memory of slots -------------------------------------------------------------------------------------------
     Mutant(

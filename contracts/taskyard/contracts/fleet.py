@@ -21,7 +21,7 @@ from taskyard.contracts.events import (
     WorkerRecovered,
     WorkerSuspected,
 )
-from taskyard.contracts.incarnations import REPLACED_KEPT_MAX, continues, is_later_number
+from taskyard.contracts.incarnations import REPLACED_KEPT_MAX, continues
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import Incarnation, TaskId
@@ -44,8 +44,8 @@ class WorkerState(Struct, kw_only=True):
     """A worker as its current incarnation is: the one that joined last.
 
     `slots[i]` lists what slot i takes, `kinds` what it runs; `place` is the folder and boot that its processes belong to;
-    `replaced` are incarnations of that name that others followed: they never join again. `closing` are slots of tasks that
-    were ended by force: they are taken until the worker tells that nothing lives there.
+    `replaced` are incarnations of that name that others followed, as far as they are remembered. `closing` are slots of
+    tasks that were ended by force: they are taken until the worker tells that nothing lives there.
     """
 
     name: str
@@ -106,16 +106,16 @@ class WorkerState(Struct, kw_only=True):
 
 
 def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None:
-    """The worker as it joins; None: what is known of it stays as it is.
+    """The worker as it joins; None: it is there already.
 
-    One comes back as it was where only the network had been away, and is still to be drained then.
+    Whoever joined last in the log is the one, so that all agree who fold it, whatever they remember of those before. One
+    comes back as it was where only the network had been away, and is still to be drained then.
     """
     is_same = known is not None and event.incarnation == known.incarnation
-    if known is not None and not (known.is_lost if is_same else _joins_anew(event, known)):
+    if known is not None and is_same and not known.is_lost:
         return None
-    replaced = () if known is None else known.replaced
-    if known is not None and not is_same:
-        replaced = (*replaced, known.incarnation)[-REPLACED_KEPT_MAX:]
+    before = () if known is None else (*known.replaced, known.incarnation)
+    replaced = tuple(one for one in before if one != event.incarnation)[-REPLACED_KEPT_MAX:]
     return WorkerState(
         name=event.worker,
         incarnation=event.incarnation,
@@ -129,10 +129,6 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
         closing=dict(known.closing) if known is not None and continues(event, known.incarnation) else {},
         is_draining=known is not None and is_same and known.is_draining,
     )
-
-
-def _joins_anew(event: WorkerJoined, known: WorkerState) -> bool:
-    return event.incarnation not in known.replaced and not is_later_number(known.incarnation, event.incarnation)
 
 
 class Worker(WorkerState, kw_only=True):

@@ -182,12 +182,13 @@ class _Attempts:
 
     def _heartbeat(self, each: HeartbeatHeard) -> None:
         """What the log does not hold as current is stopped, whatever may have become of the message that said so."""
-        worker = self._state.workers.get(each.agent)
+        worker = self._state.worker(each.agent)
         if worker is None:
             return
-        if each.incarnation in worker.replaced:
+        is_replaced = each.incarnation in worker.replaced
+        if is_replaced and not worker.is_lost:
             self._state.deliveries.retire(each.agent, each.incarnation)
-        elif each.incarnation == worker.incarnation:
+        elif is_replaced or each.incarnation == worker.incarnation:
             for live in each.live:
                 if not self._is_current(each.agent, live):
                     self._state.deliveries.stop_stray(each.agent, each.incarnation, _stray(live))
@@ -197,7 +198,10 @@ class _Attempts:
         if live.position > self._state.folded:
             return True
         record = self._state.record(live.task)
-        return record is not None and record.worker == agent and record.assigned == live.position
+        if record is None or record.worker != agent or record.assigned != live.position:
+            return False
+        # A task that waits to be tried again still names the attempt that it lost.
+        return record.holds_slot or record.id in self._state.closing
 
     def _started(self, record: TaskRecord, report: Started) -> None:
         self._dispatched(record)

@@ -17,8 +17,9 @@ from taskyard.contracts.events import (
     SlotCleared,
     UnknownEvent,
     WorkerJoined,
+    WorkerLost,
 )
-from taskyard.contracts.fleet import OfWorker, WorkerState, joined
+from taskyard.contracts.fleet import GONE_KEPT_MAX, OfWorker, WorkerState, joined
 from taskyard.contracts.incarnations import continues
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import TaskTable
@@ -61,12 +62,18 @@ class DispatcherState:
         """Tasks that were ended by force, whose workers have not told yet that nothing of them lives."""
         self.workers: dict[str, WorkerState] = {}
         """Workers that are not lost."""
+        self.gone: dict[str, WorkerState] = {}
+        """Those that are, the last one last: who takes the name of one has replaced it."""
         self._leads = False
         self.folded = Position(0)
 
     def record(self, task: TaskId) -> TaskRecord | None:
         """The record of a task that lives, or of which something may live."""
         return self.tasks.live.get(task) or self.closing.get(task)
+
+    def worker(self, name: str) -> WorkerState | None:
+        """The worker of that name, or the last one of it that was lost."""
+        return self.workers.get(name) or self.gone.get(name)
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -101,13 +108,14 @@ class DispatcherState:
             self.deliveries.settle(task)
 
     def _of_worker(self, event: OfWorker) -> None:
-        known = self.workers.get(event.worker)
+        known = self.worker(event.worker)
         if isinstance(event, SlotCleared):
             self._closed(event.task)
         elif not isinstance(event, WorkerJoined):
-            if known is not None and known.change(event) and known.is_lost:
-                del self.workers[event.worker]
+            if known is not None and known.change(event) and isinstance(event, WorkerLost):
+                self._lost(known)
         elif (state := joined(event, known)) is not None:
+            self.gone.pop(event.worker, None)
             self.workers[event.worker] = state
             for record in [one for one in self.closing.values() if one.worker == event.worker]:
                 if continues(event, record.incarnation):
@@ -115,6 +123,12 @@ class DispatcherState:
                     self.deliveries.owe_stop(record)
                 else:  # another host has nothing of it
                     self._closed(record.id)
+
+    def _lost(self, worker: WorkerState) -> None:
+        self.workers.pop(worker.name, None)
+        self.gone[worker.name] = worker
+        if len(self.gone) > GONE_KEPT_MAX:
+            del self.gone[next(iter(self.gone))]
 
     def _phase_changed(self, record: TaskRecord) -> None:
         phase = record.phase
@@ -206,7 +220,7 @@ class DispatcherState:
             tasks=list(self.tasks.live.values()),
             folded=self.folded,
             closing=list(self.closing.values()),
-            workers=list(self.workers.values()),
+            workers=[*self.workers.values(), *self.gone.values()],
         )
 
     @classmethod
@@ -216,5 +230,6 @@ class DispatcherState:
         state.tasks = TaskTable(saved.tasks)
         state.folded = saved.folded
         state.closing = {record.id: record for record in saved.closing}
-        state.workers = {worker.name: worker for worker in saved.workers}
+        for worker in saved.workers:
+            (state.gone if worker.is_lost else state.workers)[worker.name] = worker
         return state
