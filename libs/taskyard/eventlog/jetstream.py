@@ -145,11 +145,17 @@ class JetStreamInput:
         return f"{self._stream}{CURSOR_SEPARATOR}{parse_time(self._created)}"
 
     async def end(self) -> int:
-        """The sequence of the last message that is there: see `InputStream.end`."""
+        """The sequence of the last message: see `InputStream.end`.
+
+        A whole stream is asked for its state: the search for the last message finds none where the very last was deleted.
+        """
+        if not self._filter_subject:
+            state = (await _info(self._nc, self._stream)).state
+            return state.last_seq if state.messages else 0
         patience = Patience(READ_SECONDS_MAX)
         while True:
             try:
-                message = await last_message(self._nc, self._stream, self._filter_subject or ">")
+                message = await last_message(self._nc, self._stream, self._filter_subject)
             except (ApiRefused, Unanswered) as error:
                 await patience.pause(error)
             else:
