@@ -300,6 +300,13 @@ def test_a_run_that_follows_joins_in_the_place_of_the_one_before_and_what_that_h
     story.given(AttemptSucceeded(task=A, attempt=1)).when().then(assigned(B, incarnation=2))
 
 
+def test_a_run_that_never_joined_and_speaks_late_does_not_take_the_place_of_the_one_after_it() -> None:
+    story = Slots().given(joined(place="here"))
+    story.when(story.heard(incarnation=3, place="here", follows=(run(2), run(1)))).then(Like(WorkerJoined))
+
+    story.when(story.heard(incarnation=2, place="here", follows=(run(1),))).then_nothing()
+
+
 def test_a_new_journal_in_the_same_place_answers_for_what_was_there() -> None:
     story = Slots().given(joined(place="here"))
 

@@ -103,7 +103,7 @@ def _is_shown_as_it_was(told: Told, cli: Cli) -> None:
         return task["status"], (task["pending_reason"] or {}).get("blocker")
 
     assert status(told.before_confirm) == ("apply_pending", None)
-    assert status(told.confirmed)[0] == "scheduled"
+    assert status(told.confirmed)[0] == "apply_pending"  # and waits to be scheduled
     assert status(told.ended)[0] == "completed"
     assert status(told.before_confirm, told.second) == ("pending", told.first)
     assert status(told.ended, told.second)[0] == "cancelled"

@@ -115,7 +115,9 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
     if known is not None and is_same and not known.is_lost:
         return None
     before = () if known is None else (*known.replaced, known.incarnation)
-    replaced = tuple(one for one in before if one != event.incarnation)[-REPLACED_KEPT_MAX:]
+    # A dict as an ordered set. What is told of runs that never joined counts too: their last words may come late.
+    replaced = dict.fromkeys((*before, *reversed(event.follows)))
+    replaced.pop(event.incarnation, None)
     return WorkerState(
         name=event.worker,
         incarnation=event.incarnation,
@@ -124,7 +126,7 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
         kinds=event.kinds,
         labels=event.labels,
         place=event.place,
-        replaced=replaced,
+        replaced=tuple(replaced)[-REPLACED_KEPT_MAX:],
         # Another host knows nothing of them, and has nothing there.
         closing=dict(known.closing) if known is not None and continues(event, known.incarnation) else {},
         is_draining=known is not None and is_same and known.is_draining,

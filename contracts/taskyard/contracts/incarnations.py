@@ -12,7 +12,9 @@ from msgspec import Meta
 from taskyard.contracts.events import WorkerJoined
 
 INCARNATION_CHARACTERS_MAX = 64
-REPLACED_KEPT_MAX = 16
+FOLLOWS_TOLD_MAX = 16
+"""Of the incarnations before one with its journal so many are told when it joins."""
+REPLACED_KEPT_MAX = 64
 """Incarnations of a worker that were replaced and must not join again; of more the first are forgotten."""
 
 IncarnationText = Annotated[str, Meta(min_length=1, max_length=INCARNATION_CHARACTERS_MAX)]

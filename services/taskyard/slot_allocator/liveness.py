@@ -10,6 +10,7 @@ from msgspec import Struct
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.contracts.fleet import Fleet, Worker
+from taskyard.contracts.incarnations import FOLLOWS_TOLD_MAX
 from taskyard.contracts.values import SECOND, Incarnation, Instant, is_name, seconds
 
 CHECK_SECONDS = 0.5
@@ -99,6 +100,7 @@ class Liveness:
             kinds=heartbeat.kinds,
             labels=heartbeat.labels,
             continues=continued,
+            follows=heartbeat.follows[:FOLLOWS_TOLD_MAX],
             place=heartbeat.place,
         )
 

@@ -10,6 +10,7 @@ class WorkerJoined(Event):
     """An incarnation of a worker is there. `slots[i]` lists what slot i accepts (`any` or kinds); `kinds` what it runs.
 
     `continues` is the incarnation for whose attempts it answers: it has its journal, or made sure that nothing of it lives.
+    `follows` are those before it with its journal, the last first: what they said may still be on its way.
     `place` tells the folder and the boot of the host that its processes belong to.
     """
 
@@ -20,6 +21,7 @@ class WorkerJoined(Event):
     kinds: tuple[str, ...]
     labels: dict[str, str] = {}  # noqa: RUF012 - a Struct gives each its own
     continues: Incarnation | None = None
+    follows: tuple[Incarnation, ...] = ()
     place: str = ""
 
 
