@@ -178,7 +178,7 @@ def _is_given_away(told: Told, cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "case.taskyard.jsonl"
     cli("log", "export", f"{told.submitted}..{told.ended}", "--anonymise", str(file))
     text = file.read_text()
-    for name in (QUEUE, "looking-back", SECRET, "looks right", "worker-1"):
+    for name in (QUEUE, "looking-back", SECRET, "looks right", '"worker-1"'):
         assert name not in text
     [found] = cli("log", "verify", str(file), "--json")
     assert found["ok"]
