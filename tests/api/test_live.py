@@ -119,6 +119,23 @@ async def test_a_task_that_passed_by_before_is_found_in_the_read_model(world):
         assert (await Stream(response).next())["data"]["data"]["task"] == old
 
 
+async def test_a_stream_of_a_queue_ends_while_postgresql_is_away_and_resumes_without_a_hole(world):
+    old = world.read_model.put(FakeTask(id=make_id(), queue="far")).id
+    locked = await world.append(QueueLocked(pool="default", queue="far", by="admin"))
+    async with world.http() as http:
+        async with http.stream("GET", f"/api/v1/events?from={locked - 1}.0&queue=far") as response:
+            stream = Stream(response)
+            assert (await stream.next())["id"] == f"{locked}.0"
+            world.read_model.is_away = True
+            started = await world.append(TaskStarted(task=old, attempt=1), writer="dispatcher")
+            with pytest.raises(EOFError):
+                await stream.next()
+        world.read_model.is_away = False
+        headers = {"Last-Event-ID": f"{locked}.0"}
+        async with http.stream("GET", "/api/v1/events?queue=far", headers=headers) as response:
+            assert (await Stream(response).next())["id"] == f"{started}.0"
+
+
 async def test_an_operator_hears_of_own_tasks_only(world):
     own, other = make_id(), make_id()
     start = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")

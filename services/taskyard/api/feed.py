@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.api.directory import Place, TaskDirectory
-from taskyard.api.errors import invalid, unavailable
+from taskyard.api.errors import ReadModelUnavailable, invalid, unavailable
 from taskyard.contracts.events import (
     AnyEvent,
     CommandRejected,
@@ -101,6 +101,9 @@ class EventFeed:
         except EventLogError:
             # The reader connects again and resumes by the last id that it has.
             _log.exception("event feed ended early")
+        except ReadModelUnavailable:
+            # Whether an event is the reader's cannot be told now: an end, after which it resumes, instead of a hole.
+            _log.warning("event feed ended early: the read model is away")
         finally:
             self.streams -= 1
 
@@ -148,7 +151,7 @@ class EventFeed:
             return True
         if isinstance(event, _OF_QUEUE):
             return event.queue == wanted.queue
-        place = await self._directory.find_if_possible(task) if task else None
+        place = await self._directory.find(task) if task else None
         return place is not None and place.queue == wanted.queue
 
     async def _may_see(self, event: LogEvent, task: str | None, principal: str) -> bool:
@@ -159,7 +162,7 @@ class EventFeed:
             return False
         if task is None:
             return True
-        place = await self._directory.find_if_possible(task)
+        place = await self._directory.find(task)
         return place is not None and place.submitted_by == principal
 
 
