@@ -189,6 +189,7 @@ def test_what_is_read_comes_as_json_or_as_a_table(
         (("retry", SECOND), f"/tasks/{SECOND}/retry", {}),
         (("reprioritise", SECOND, "1"), f"/tasks/{SECOND}/reprioritise", {"priority": 1}),
         (("queue", "pause", "a/b", "--pool", "p"), "/queues/p/pause", {"queue": "a/b"}),
+        (("queue", "pause", "a/b", "--create"), "/queues/default/pause", {"queue": "a/b", "create": True}),
         (("queue", "resume", "a/b"), "/queues/default/resume", {"queue": "a/b"}),
         (("queue", "lock", "prod", "--reason", "audit"), "/queues/default/lock", {"queue": "prod", "reason": "audit"}),
         (("queue", "unlock", "prod"), "/queues/default/unlock", {"queue": "prod"}),

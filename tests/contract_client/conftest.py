@@ -16,6 +16,7 @@ from system import System, running
 def yard(tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with one worker of three slots."""
     with running(tmp_path_factory.mktemp("yard"), arguments=()) as system:
+        assert system.http.post("/pools/nobody/configure", json={}).status_code == 202
         yield system
 
 

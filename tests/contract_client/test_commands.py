@@ -74,6 +74,32 @@ def test_a_confirmation_may_name_the_plan_that_was_seen(yard: System) -> None:
     assert yard.types(id).count("ApplyConfirmed") == 1
 
 
+def test_naming_an_unknown_pool_is_refused_with_the_nearest_name(yard: System) -> None:
+    for answer in (
+        yard.http.post("/tasks", json={**NOOP, "pool": "nobdoy"}),
+        yard.http.post("/pools/nobdoy/pause", json={}),
+        yard.http.post("/queues/nobdoy/lock", json={"queue": "q"}),
+    ):
+        problem = is_problem(answer, 422, "pool")
+        assert "did you mean nobody?" in problem["errors"][0]["message"]
+
+
+def test_a_command_id_that_comes_again_for_another_task_is_a_conflict(yard: System) -> None:
+    one, other = waiting(yard), waiting(yard)
+    id = fresh_id()
+    assert yard.http.post(f"/tasks/{one}/cancel", json={"id": id}).status_code == 202
+    is_problem(yard.http.post(f"/tasks/{other}/cancel", json={"id": id}), 409, "id")
+    assert yard.task(other)["status"] == "pending"
+    assert yard.act(other, "cancel").status_code == 202
+
+
+def test_what_is_not_held_is_not_released(yard: System) -> None:
+    id = waiting(yard)
+    is_problem(yard.act(id, "release"), 422, "reason")
+    is_problem(yard.act(id, "release", reason="gone"), 409)
+    assert yard.act(id, "cancel").status_code == 202
+
+
 def test_every_verb_is_answered_over_nats_as_over_http(yard: System) -> None:
     id = waiting(yard, queue="verbs")
     queue = {"pool": "nobody", "queue": "verbs"}
@@ -108,8 +134,11 @@ def test_every_verb_is_answered_over_nats_as_over_http(yard: System) -> None:
         assert ask(yard, verb, **body)["code"] == code, verb
 
 
-def test_naming_a_queue_creates_it(yard: System) -> None:
-    position = ask(yard, "configure-queue", queue="made/by.name", max_running=1)["position"]
+def test_naming_an_unknown_queue_is_refused_unless_it_is_to_be_created(yard: System) -> None:
+    for verb in ("pause", "lock", "configure-queue"):
+        refused = ask(yard, verb, queue="made/by.nmae")
+        assert (refused["code"], refused["errors"][0]["path"]) == (404, "queue")
+    position = ask(yard, "configure-queue", queue="made/by.name", max_running=1, create=True)["position"]
     queues = yard.http.get("/queues", params={"after": position}).json()["items"]
     assert any((queue["queue"], queue["max_running"]) == ("made/by.name", 1) for queue in queues)
 

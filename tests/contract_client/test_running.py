@@ -48,6 +48,7 @@ def test_everything_killed_at_once_goes_on_and_a_stop_cuts_off_readers(own: Syst
     kept, output, history = own.task(ended), own.output(ended), own.history(ended)
     running = own.command(f"{gate.wait}; echo done", max_attempts=2)
     own.wait(running, "running")
+    assert own.http.post("/pools/nobody/configure", json={}).status_code == 202
     waiting = own.submit("noop", pool="nobody", input={})
     own.wait(waiting, "pending")
     plan = own.terraform("plan_and_apply", own.configuration("killed"), "killed")

@@ -68,7 +68,7 @@ def retries(system: System) -> None:
 def cancels(system: System) -> None:
     """Tasks stopped at every stage: waiting, running, by force, by time; with pauses, locks, limits, priorities."""
     gate = system.gate("running")
-    command(system, "configure-queue", queue="limited", max_running=1)
+    command(system, "configure-queue", queue="limited", max_running=1, create=True)
     command(system, "configure-pool", approval_timeout_seconds=3600.0, placement="keep-slot-0")
     running_task = system.command(gate.wait, queue="limited")
     system.wait(running_task, "running")

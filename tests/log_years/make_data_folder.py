@@ -32,7 +32,7 @@ def make(version: str) -> None:
             system.wait(done, "completed")
             failed = system.command("exit 3")
             system.wait(failed, "failed")
-            command(system, "pause", queue="later", reason="until the next version")
+            command(system, "pause", queue="later", create=True, reason="until the next version")
             waiting = system.command("true", queue="later")
             system.waits(waiting, "queue_paused")
             shown = {

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from machine_story import A, B, C, Like, Story, assigned, joined, run, submitted, task_id
+from machine_story import START, A, B, C, Like, Story, assigned, joined, run, submitted, task_id
 from scheduler_story import Commands
 
 from taskyard.contracts.commands import BODIES, Answer
@@ -74,11 +74,11 @@ def test_a_command_that_comes_again_is_answered_again_and_no_more(verb: str) -> 
     bodies: dict[str, dict[str, Any]] = {
         "reprioritise": {"task": A, "priority": 1},
         "configure-pool": {"max_waiting": 5},
-        "configure-queue": {"queue": "q", "max_running": 2},
+        "configure-queue": {"queue": "q", "max_running": 2, "create": True},
         "pause": {},
         "resume": {},
-        "lock": {"queue": "q"},
-        "unlock": {"queue": "q"},
+        "lock": {"queue": "q", "create": True},
+        "unlock": {"queue": "q", "create": True},
         "drain": {"worker": "w1"},
     }
     body = bodies.get(verb, {"task": A, "reason": "why"} if verb not in ("confirm", "discard") else {"task": A})
@@ -203,7 +203,7 @@ def test_an_operator_commands_their_own_tasks_and_an_admin_everything(by: str, v
 
 @pytest.mark.parametrize("verb", ["cancel", "force-stop", "confirm", "discard", "retry", "reprioritise"])
 def test_a_task_that_nobody_knows_or_that_is_another_pools_is_not_found(verb: str) -> None:
-    story = running()
+    story = running().given(PoolConfigured(pool="other", by="root"))
     more: dict[str, Any] = {"force-stop": {"reason": "x"}, "reprioritise": {"priority": 1}}.get(verb, {})
 
     story.when(story.said(verb, {"task": STRANGER} | more, "root"))
@@ -487,7 +487,7 @@ def test_what_already_runs_has_no_place() -> None:
     ],
 )
 def test_settings_become_events(verb: str, body: dict[str, Any], event: Like) -> None:
-    story = Commands()
+    story = Commands().given(submitted(queue="q", not_before=START + 10**12))
 
     story.when(story.said(verb, body, "root")).then(event)
 
@@ -495,7 +495,7 @@ def test_settings_become_events(verb: str, body: dict[str, Any], event: Like) ->
 
 
 def test_only_a_worker_of_the_pool_is_drained() -> None:
-    story = Commands().given(joined("w1"))
+    story = Commands().given(joined("w1"), PoolConfigured(pool="other", by="root"))
 
     story.when(story.said("drain", {"worker": "w1"}, "root")).then(Like(WorkerDrainRequested, worker="w1"))
     story.when(story.said("drain", {"worker": "w2"}, "root")).then(Like(CommandRejected, status=404))

@@ -32,5 +32,5 @@ def test_a_decision_without_a_body_refuses_the_start() -> None:
 def test_verbs_that_share_a_body_are_told_by_their_names(verb: str, event: type) -> None:
     story = Commands()
     story.given(joined())
-    decided = story.decide(story.said(verb, {"queue": "q"}, "root"))
+    decided = story.decide(story.said(verb, {"queue": "q", "create": True}, "root"))
     assert [type(each) for each in decided.events] == [event]

@@ -19,6 +19,9 @@ SHARED = ("system", "pair")
 SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
 """A silent worker is lost earlier than usual, so that scenarios need not wait for half a minute."""
 
+WITHOUT_WORKERS = ("nobody", "nobody-here")
+"""Pools that somebody has made and nobody works for."""
+
 _failed = pytest.StashKey[bool]()
 
 
@@ -26,6 +29,8 @@ _failed = pytest.StashKey[bool]()
 def system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
     """A system with one worker of three slots."""
     with running(tmp_path_factory.mktemp("system")) as running_system:
+        for pool in WITHOUT_WORKERS:
+            assert running_system.http.post(f"/pools/{pool}/configure", json={}).status_code == 202
         yield running_system
         _check_log(request, running_system)
 

@@ -77,7 +77,7 @@ def test_a_task_does_not_start_before_its_time(system: System) -> None:
 
 
 def test_a_queue_runs_no_more_than_its_limit(system: System) -> None:
-    command(system, "configure-queue", queue="limited", max_running=1)
+    command(system, "configure-queue", queue="limited", max_running=1, create=True)
     slow, gate = system.slow_plan("limited")
     first = system.terraform("plan", slow, "limited")
     system.wait(first, "running")
@@ -91,7 +91,7 @@ def test_a_queue_runs_no_more_than_its_limit(system: System) -> None:
 
 
 def test_a_paused_queue_starts_nothing_until_it_is_resumed(system: System) -> None:
-    command(system, "pause", queue="paused", reason="maintenance")
+    command(system, "pause", queue="paused", reason="maintenance", create=True)
     id = system.command("true", queue="paused")
     reason = system.waits(id, "queue_paused")["pending_reason"]
     assert "admin" in reason["message"]
@@ -118,7 +118,7 @@ def test_a_paused_pool_lets_what_runs_end_and_starts_nothing(system: System) -> 
 
 
 def test_a_locked_queue_names_who_locked_it(system: System) -> None:
-    command(system, "lock", queue="locked", reason="audit")
+    command(system, "lock", queue="locked", reason="audit", create=True)
     id = system.terraform("plan", system.configuration("locked"), "locked")
     reason = system.waits(id, "queue_locked")["pending_reason"]
     assert reason["blocker"] == "admin"

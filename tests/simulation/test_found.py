@@ -197,7 +197,7 @@ def test_an_apply_that_was_sent_to_a_worker_that_came_back_without_its_slot_is_p
 
 def test_a_command_that_is_ahead_of_a_log_whose_clock_was_set_back_is_decided_once() -> None:
     stored_at = Instant(AT + 3600 * SECOND)  # the clock was right again when it was decided
-    body = {"id": make_uuid7(stored_at, 1), "queue": "q", "reason": "maintenance"}
+    body = {"id": make_uuid7(stored_at, 1), "queue": "q", "create": True, "reason": "maintenance"}
     first = CommandMessage(
         sequence=1, at=stored_at, principal="alice", pool="default", verb="lock", data=msgspec.json.encode(body)
     )

@@ -94,23 +94,26 @@ class ConfigurePoolCommand(Command):
 
 
 class ConfigureQueueCommand(Command):
-    """`configure-queue`: the settings to change; `max_running` 0 lifts the limit."""
+    """`configure-queue`: the settings to change; `max_running` 0 lifts the limit. `create` makes a queue that is unknown."""
 
     queue: QueueName
+    create: bool = False
     max_running: Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None = None
 
 
 class QueueCommand(Command):
-    """`pause`, `resume` (the whole pool when `queue` is left out)."""
+    """`pause`, `resume` (the whole pool when `queue` is left out). `create` makes a queue that is unknown."""
 
     queue: QueueName | None = None
+    create: bool = False
     reason: Reason = ""
 
 
 class LockCommand(Command):
-    """`lock`, `unlock`: by a person, with a reason."""
+    """`lock`, `unlock`: by a person, with a reason. `create` makes a queue that is unknown."""
 
     queue: QueueName
+    create: bool = False
     reason: Reason = ""
 
 

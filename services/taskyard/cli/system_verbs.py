@@ -17,6 +17,7 @@ worker_app = typer.Typer(no_args_is_help=True, help="Drain a worker (admins).")
 
 QueueArgument = Annotated[str, typer.Argument(metavar="QUEUE", help="The queue.")]
 PoolArgument = Annotated[str, typer.Argument(metavar="POOL", help="The pool.")]
+CreateOption = Annotated[bool, typer.Option("--create", help="Also a queue that nobody has named yet.")]
 WorkerArgument = Annotated[str, typer.Argument(metavar="WORKER", help="The worker.")]
 
 _OF_A_QUEUE = (
@@ -32,8 +33,15 @@ _OF_A_POOL = (
 
 
 def _queue_verb(name: str, done: str) -> Callable[..., Ask]:
-    def ask(queue: QueueArgument, pool: PoolOption = POOL_DEFAULT, reason: ReasonOption = "") -> Ask:
-        return Ask(f"/queues/{segment(pool)}/{name}", {"queue": queue, "reason": reason or None}, f"{queue} {done}")
+    def ask(
+        queue: QueueArgument,
+        pool: PoolOption = POOL_DEFAULT,
+        reason: ReasonOption = "",
+        *,
+        create: CreateOption = False,
+    ) -> Ask:
+        body = {"queue": queue, "reason": reason or None, "create": create or None}
+        return Ask(f"/queues/{segment(pool)}/{name}", body, f"{queue} {done}")
 
     return ask
 
@@ -57,9 +65,11 @@ def queue_configure(
     queue: QueueArgument,
     max_running: Annotated[int, typer.Option(min=0, help="How many may run at a time; 0 lifts the limit.")],
     pool: PoolOption = POOL_DEFAULT,
+    *,
+    create: CreateOption = False,
 ) -> Ask:
     """Change the settings of a queue."""
-    body = {"queue": queue, "max_running": max_running}
+    body = {"queue": queue, "max_running": max_running, "create": create or None}
     return Ask(f"/queues/{segment(pool)}/configure", body, f"{queue} is configured")
 
 

@@ -181,12 +181,13 @@ class _Replay:
             """When it was asked for, so that it is in the log at the time of then."""
             return Instant(logged - seconds(recording.hop_seconds))
 
+        # A pool that then had its first worker, or was configured, before the stretch.
+        body = {} if self._what_if.policy is None else {"placement": self._what_if.policy}
+        pools = {task.pool for task in recording.tasks} | {setting.event.pool for setting in recording.settings}
+        for pool in sorted(pools):
+            yard.at(asked_at(recording.began), lambda pool=pool: self._command("configure-pool", pool, body))
         for setting in recording.settings:
             yard.at(asked_at(setting.at), lambda setting=setting: self._set(setting))
-        if self._what_if.policy is not None:
-            for pool in sorted({task.pool for task in recording.tasks}):
-                body = {"placement": self._what_if.policy}
-                yard.at(recording.began, lambda pool=pool, body=body: self._command("configure-pool", pool, body))
         for worker in workers:
             yard.at(worker.joined, lambda worker=worker: self._crew.join(worker))
         for task in self._tasks.values():
@@ -225,11 +226,17 @@ class _Replay:
                 }
                 verb = "configure-pool"
             case QueueConfigured():
-                verb, body = "configure-queue", {"queue": event.queue, "max_running": event.max_running}
+                verb, body = "configure-queue", {"queue": event.queue, "max_running": event.max_running, "create": True}
             case QueuePaused() | QueueResumed():
-                verb, body = "pause" if isinstance(event, QueuePaused) else "resume", {"queue": event.queue}
+                verb, body = (
+                    "pause" if isinstance(event, QueuePaused) else "resume",
+                    {"queue": event.queue, "create": True},
+                )
             case QueueLocked() | QueueUnlocked():
-                verb, body = "lock" if isinstance(event, QueueLocked) else "unlock", {"queue": event.queue}
+                verb, body = (
+                    "lock" if isinstance(event, QueueLocked) else "unlock",
+                    {"queue": event.queue, "create": True},
+                )
             case WorkerDrainRequested():
                 verb, body = "drain", {"worker": event.worker}
             case _:

@@ -29,7 +29,7 @@ from taskyard.scheduler.messages import (
 from taskyard.scheduler.refusals import all_refused
 from taskyard.scheduler.state import SchedulerState
 from taskyard.scheduler.submissions import Submissions, check_age
-from taskyard.scheduler.verbs import DECISIONS, RETRY, View
+from taskyard.scheduler.verbs import CONFIGURE_POOL, DECISIONS, RETRY, View
 
 
 class Intake:
@@ -39,7 +39,7 @@ class Intake:
         self.events: list[Event] = []
         self.faults: list[Fault] = []
         self._state = state
-        self._view = View(state, roles)
+        self._view = View(state, roles, self.events)
         self._submissions = Submissions(state, self.events)
         self._decided: dict[CommandId, tuple[str, Answer | CommandId | TaskId]] = {}
         self._refused_bytes = 0
@@ -67,6 +67,8 @@ class Intake:
                 raise Refused(422, "invalid", "pool: must be a name", FieldError(path="pool", message="must be a name"))
             if not may_command(self._view.role(message.principal), message.verb):
                 raise Refused(403, "forbidden", f"{message.principal} may not {message.verb}")
+            if message.verb != CONFIGURE_POOL:
+                self._view.require_pool(message.pool)
             if message.verb == SUBMIT:
                 self._submissions.submit(message)
             else:

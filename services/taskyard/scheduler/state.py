@@ -24,11 +24,12 @@ from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, TaskId, seconds
+from taskyard.contracts.values import POOL_DEFAULT, Instant, Position, TaskId, seconds
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds
 from taskyard.scheduler.messages import UNAVAILABLE, lost_worker
+from taskyard.scheduler.names import QueueNames
 from taskyard.scheduler.pools import (
     Pool,
     Queue,
@@ -52,6 +53,7 @@ class Saved(Struct, frozen=True, kw_only=True):
     pools: list[SavedPool]
     queues: list[SavedQueue]
     known: SavedIds
+    queue_names: list[tuple[str, str]] | None = None
 
 
 class SchedulerState:
@@ -62,6 +64,7 @@ class SchedulerState:
         self.fleet = Fleet()
         self.settings = SettingsTable(Pool, Queue)
         self.workspaces = Workspaces()
+        self.queue_names = QueueNames()
         self.known = KnownIds()
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
@@ -71,7 +74,8 @@ class SchedulerState:
         changes = self.tasks.apply(event, at, position)
         worker = self.fleet.apply(event, changes)
         if worker is not None and worker in self.fleet.workers:
-            self.agenda.touch(self.fleet.workers[worker].pool)
+            pool = self.settings.pool(self.fleet.workers[worker].pool)  # it comes to be with its first worker
+            self.agenda.touch(pool.name)
         for change in changes:
             if change.record is not None and change.verdict is Verdict.EFFECTIVE:
                 self._task_changed(change, change.record)
@@ -155,6 +159,7 @@ class SchedulerState:
         self, event: AnyEvent | UnknownEvent, changes: Sequence[Change], at: Instant, position: Position
     ) -> None:
         if isinstance(event, TaskSubmitted):
+            self.queue_names.add(event.pool, event.queue)
             self.known.tasks.remember(event.task, digest=event.digest, by=event.by, position=position, at=at)
             if event.command is not None and event.asked is not None:  # a retry
                 made = Answer(code=202, id=event.task, position=position)
@@ -189,6 +194,8 @@ class SchedulerState:
     def _configure(self, event: SettingsEvent, at: Instant) -> None:
         unlocked = self.settings.unlocked_by(event) if isinstance(event, QueueUnlocked) else ()
         self.settings.apply(event, at)
+        if not isinstance(event, PoolConfigured) and event.queue is not None:
+            self.queue_names.add(event.pool, event.queue)
         if isinstance(event, PoolConfigured):
             if event.approval_timeout_seconds is not None:
                 self._watch_approvals(self.settings.pool(event.pool))
@@ -223,6 +230,10 @@ class SchedulerState:
     def pools(self) -> dict[str, Pool]:
         """Every pool that an event has named."""
         return self.settings.pools
+
+    def has_pool(self, name: str) -> bool:
+        """Whether the pool exists: somebody has configured it or a worker of it has joined; the default one always does."""
+        return name == POOL_DEFAULT or name in self.settings.pools
 
     @property
     def queues(self) -> dict[tuple[str, str], Queue]:
@@ -275,6 +286,7 @@ class SchedulerState:
             pools=[save_pool(pool) for pool in self.pools.values()],
             queues=[save_queue(queue) for queue in self.queues.values()],
             known=self.known.saved(),
+            queue_names=self.queue_names.saved(),
         )
 
     @classmethod
@@ -287,4 +299,11 @@ class SchedulerState:
         state.known = KnownIds.restored(saved.known)
         pools, queues = map(restore_pool, saved.pools), map(restore_queue, saved.queues)
         state.settings = SettingsTable(Pool, Queue, pools, queues)
+        for worker in saved.workers:  # a snapshot of an earlier version lacks pools that workers alone have named
+            state.settings.pool(worker.pool)
+        if saved.queue_names is None:
+            live = ((record.pool, record.queue) for record in saved.tasks)
+            state.queue_names = QueueNames([*state.settings.queues, *live])
+        else:
+            state.queue_names = QueueNames(saved.queue_names)
         return state

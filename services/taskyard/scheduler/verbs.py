@@ -4,7 +4,7 @@
 share a form and ask for opposite things.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from taskyard.contracts.commands import (
@@ -34,14 +34,17 @@ from taskyard.contracts.events import (
     QueueUnlocked,
     TaskReprioritised,
     TaskStopRequested,
+    TaskSubmitted,
     WorkerDrainRequested,
 )
 from taskyard.contracts.lifecycle import CAUSE_CANCEL
-from taskyard.contracts.values import CommandId, Role, TaskId
+from taskyard.contracts.values import POOL_DEFAULT, CommandId, Role, TaskId
 from taskyard.scheduler.messages import CommandMessage, Refused, lost_worker
+from taskyard.scheduler.names import nearest
 from taskyard.scheduler.state import SchedulerState
 
 RETRY = "retry"
+CONFIGURE_POOL = "configure-pool"
 
 
 class VerbsDiffer(Exception):
@@ -49,15 +52,46 @@ class VerbsDiffer(Exception):
 
 
 class View:
-    """What a decision looks at: the folded state, and what each principal may do."""
+    """What a decision looks at: the folded state, what each principal may do, and what this decision has chosen so far."""
 
-    def __init__(self, state: SchedulerState, roles: Mapping[str, Role]) -> None:
+    def __init__(self, state: SchedulerState, roles: Mapping[str, Role], decided: Sequence[Event]) -> None:
         self.state = state
         self._roles = roles
+        self._decided = decided
 
     def role(self, principal: str) -> Role:
         """The role of a principal; whoever is unknown may only look."""
         return self._roles.get(principal, Role.VIEWER)
+
+    def require_pool(self, name: str) -> None:
+        """A pool comes to be by `configure-pool` or with its first worker, and by nothing else.
+
+        Raises:
+            Refused: there is no such pool.
+        """
+        if self.state.has_pool(name) or any(isinstance(e, PoolConfigured) and e.pool == name for e in self._decided):
+            return
+        message = f"there is no pool {name}{nearest(name, (POOL_DEFAULT, *self.state.pools))}"
+        raise Refused(422, "invalid", f"pool: {message}", FieldError(path="pool", message=message))
+
+    def require_queue(self, pool: str, body: ConfigureQueueCommand | QueueCommand | LockCommand) -> None:
+        """A queue comes to be with its first task, or because the command says so.
+
+        Raises:
+            Refused: there is no such queue.
+        """
+        name, names = body.queue, self.state.queue_names
+        if name is None or body.create or names.has(pool, name):
+            return
+        # A workspace is one in all pools, and so is its lock.
+        if isinstance(body, LockCommand) and any(names.has(other, name) for other in self.state.pools):
+            return
+        if any(isinstance(e, _NAMING) and (e.pool, e.queue) == (pool, name) for e in self._decided):
+            return
+        message = f"there is no queue {name} in pool {pool}{nearest(name, names.of_pool(pool))}"
+        raise Refused(
+            404, "not_found", message, FieldError(path="queue", message=f"{message}; `create: true` makes it")
+        )
 
     def touchable(self, message: CommandMessage, task: str) -> TaskId:
         """The task's id, if the principal may command it.
@@ -90,6 +124,8 @@ class View:
             raise Refused(409, "plan_changed", "there is another plan now; look at it first")
         return record.plan_attempt or 0
 
+
+_NAMING = TaskSubmitted | QueueConfigured | QueuePaused | QueueLocked
 
 Decide = Callable[[View, CommandMessage, Any, CommandId], Event]
 """Decides on a command whose body, of the verb's own form, has been read. Raises `Refused`."""
@@ -161,25 +197,30 @@ def _configure_pool(_: View, message: CommandMessage, body: ConfigurePoolCommand
     )
 
 
-def _configure_queue(_: View, message: CommandMessage, body: ConfigureQueueCommand, id: CommandId) -> Event:
+def _configure_queue(view: View, message: CommandMessage, body: ConfigureQueueCommand, id: CommandId) -> Event:
+    view.require_queue(message.pool, body)
     return QueueConfigured(
         pool=message.pool, queue=body.queue, by=message.principal, command=id, max_running=body.max_running
     )
 
 
-def _pause(_: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+def _pause(view: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+    view.require_queue(message.pool, body)
     return QueuePaused(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
 
 
-def _resume(_: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+def _resume(view: View, message: CommandMessage, body: QueueCommand, id: CommandId) -> Event:
+    view.require_queue(message.pool, body)
     return QueueResumed(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
 
 
-def _lock(_: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+def _lock(view: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+    view.require_queue(message.pool, body)
     return QueueLocked(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
 
 
-def _unlock(_: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+def _unlock(view: View, message: CommandMessage, body: LockCommand, id: CommandId) -> Event:
+    view.require_queue(message.pool, body)
     return QueueUnlocked(pool=message.pool, queue=body.queue, by=message.principal, reason=body.reason, command=id)
 
 
@@ -201,7 +242,7 @@ DECISIONS: dict[str, Decide] = {
     "confirm": _confirm,
     "discard": _discard,
     "reprioritise": _reprioritise,
-    "configure-pool": _configure_pool,
+    CONFIGURE_POOL: _configure_pool,
     "configure-queue": _configure_queue,
     "pause": _pause,
     "resume": _resume,

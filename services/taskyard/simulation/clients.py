@@ -236,7 +236,7 @@ class Clients:
         queue = random.choice((None, "default", *WORKSPACES))
         on, off = random.choice((("pause", "resume"), ("lock", "unlock")))
         queue = queue or "default" if on == "lock" else queue
-        body: dict[str, Any] = {"reason": "maintenance"} | ({"queue": queue} if queue else {})
+        body: dict[str, Any] = {"reason": "maintenance"} | ({"queue": queue, "create": True} if queue else {})
         self.command(ADMIN, on, {**body, "id": self.new_id()}, pool)
         self._paused.append((ADMIN, off, pool, body))
         if random.random() < 0.7:
@@ -254,7 +254,12 @@ class Clients:
         id = {"id": self.new_id()}
         if random.random() < 0.5:
             limit = random.randrange(0, 4)
-            body: dict[str, Any] = {"queue": random.choice(WORKSPACES), "max_running": limit, **id}
+            body: dict[str, Any] = {
+                "queue": random.choice(WORKSPACES),
+                "max_running": limit,
+                "create": random.random() < 0.9,
+                **id,
+            }
             self.command(ADMIN, "configure-queue", body, pool)
             return
         settings: dict[str, Any] = {"placement": random.choice(("first-fit", "keep-slot-0"))}
