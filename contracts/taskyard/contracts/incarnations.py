@@ -17,7 +17,8 @@ FOLLOWS_TOLD_MAX = 16
 REPLACED_KEPT_MAX = 64
 """Incarnations of a worker that were replaced and must not join again; of more the first are forgotten."""
 
-IncarnationText = Annotated[str, Meta(min_length=1, max_length=INCARNATION_CHARACTERS_MAX)]
+IncarnationText = Annotated[str, Meta(pattern="^[a-z]", max_length=INCARNATION_CHARACTERS_MAX)]
+"""It begins with a letter, so that where all are kept as text nobody takes it for a number of the first logs."""
 
 
 def is_later_number(incarnation: int | str, known: int | str) -> bool:
