@@ -68,8 +68,8 @@ MUTANTS = (
     Mutant(
         name="a-worker-that-is-replaced-is-told-to-go-after-it-has-joined-again",
         file="contracts/taskyard/contracts/fleet.py",
-        old="tuple(one for one in before if one != event.incarnation)",
-        new="before",
+        old="    replaced.pop(event.incarnation, None)\n",
+        new="",
         killers=("tests/machines/test_dispatcher.py",),
     ),
     Mutant(

@@ -233,7 +233,7 @@ def test_who_reads_the_old_rows_for_long_keeps_neither_the_rebuild_nor_the_proje
             story.submit()
             await project(story)
             assert await schemas(dsn) == {SCHEMA, RETIRED_SCHEMA}
-            assert await backup.fetch("SELECT id FROM tasks") == before
+            assert await backup.fetch(f"SELECT id FROM {RETIRED_SCHEMA}.tasks") == before
         await project(story)
         assert await schemas(dsn) == {SCHEMA}
         assert len(await rows(dsn, "SELECT id FROM tasks")) == 2

@@ -18,6 +18,7 @@ from taskyard.settings import AgentSettings, load
 JOURNAL = "journal.sqlite"
 TWIN_STOP_SECONDS_MAX = 45.0
 STOPPED_SECONDS_MAX = 5.0
+LEFT_SECONDS_MAX = 5.0
 POLL_SECONDS = 0.02
 CONNECTED = "connected to NATS"
 """What an agent says in its log."""
@@ -60,15 +61,30 @@ class Twin:
 
 def end_all_of(folder: Path) -> int:
     """Kill whatever names a place in the folder in its command line or environment; how many processes that were."""
-    mark, ended = f"{folder}/".encode(), 0
+    pids = _all_of(folder)
+    for pid in pids:
+        with suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+    return len(pids)
+
+
+def left_of(folder: Path) -> int:
+    """How many processes do not go by themselves, though their agent has: a supervisor that was told to goes after it."""
+    deadline = time.monotonic() + LEFT_SECONDS_MAX
+    while _all_of(folder) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+    return end_all_of(folder)
+
+
+def _all_of(folder: Path) -> list[int]:
+    mark, found = f"{folder}/".encode(), list[int]()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit() or int(entry.name) == os.getpid():
             continue
         with suppress(OSError):
             if mark in (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes():
-                os.kill(int(entry.name), signal.SIGKILL)
-                ended += 1
-    return ended
+                found.append(int(entry.name))
+    return found
 
 
 def copy_journal(directory: Path, copy: Path, pid: int) -> None:

@@ -14,7 +14,7 @@ import nats.errors
 from rich.console import Console
 
 from taskyard.bench.command_line import ended_in_order, leaves, uninterrupted
-from taskyard.chaos.agents import end_all_of
+from taskyard.chaos.agents import left_of
 from taskyard.chaos.connecting import as_admin, as_service, over_http
 from taskyard.chaos.errors import ChaosError, NotBroken, NotHealed
 from taskyard.chaos.faults import Breaker
@@ -142,7 +142,7 @@ class _Run:
         broken = list(breaker.broken)
         if (status := await asyncio.to_thread(system.stop)) != 0:
             broken.append(f"the system ended with {status} when it was asked to stop at the end")
-        if left := end_all_of(system.layout.directory / "workers"):
+        if left := await asyncio.to_thread(left_of, system.layout.directory / "workers"):
             broken.append(f"{left} processes of workers were there after the system had ended")
         noted = [one for name in WORKERS for one in read_journal(name, system.layout.worker_directory(name))]
         ran = witnesses.runs()
