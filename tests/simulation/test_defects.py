@@ -13,7 +13,6 @@ FIRST = {
     "begins-behind-versions": 386,
     "believes-anybody": 33,
     "cancels-are-not-remembered": 40,
-    "clock-back-is-not-seen": 4_197,
     "forgets-drains": 37,
     "gives-busy-slots": 36,
     "journal-has-no-birth": 752,

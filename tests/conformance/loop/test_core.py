@@ -407,6 +407,18 @@ def test_now_never_goes_back_though_the_own_clock_was_ahead_of_the_logs() -> Non
     assert core.now(60.0) == ahead == START + seconds(60)
 
 
+def test_a_leader_that_decides_goes_back_with_a_log_whose_clock_was_set_back() -> None:
+    yard = Yard()
+    core = yard.leader()
+    core.now(60.0)
+    yard.foreign(1)  # stored, by the log's clock, at once
+    yard.fold(core, monotonic=60.0)
+
+    core.decide(60.0)
+
+    assert core.now(60.0) == START
+
+
 def test_log_time_never_goes_back() -> None:
     yard = Yard()
     core = yard.core("one")

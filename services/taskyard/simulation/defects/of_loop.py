@@ -106,11 +106,6 @@ def _snapshots_forget_ids(replace: Replace) -> None:
     replace(KnownIds, "restored", lambda saved: KnownIds())
 
 
-def _clock_back_is_not_seen(replace: Replace) -> None:
-    """A leader whose own time is ahead of a log that was set back keeps its own."""
-    replace(LoopCore, "_follow_clock_back", lambda self, monotonic: None)
-
-
 DEFECTS = {
     "decides-before-folding": _decides_before_folding,
     "acts-before-append": _acts_before_append,
@@ -119,5 +114,4 @@ DEFECTS = {
     "time-goes-back": _time_goes_back,
     "uptime-is-passed-time": _uptime_is_passed_time,
     "snapshots-forget-ids": _snapshots_forget_ids,
-    "clock-back-is-not-seen": _clock_back_is_not_seen,
 }
