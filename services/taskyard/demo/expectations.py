@@ -14,13 +14,13 @@ EXPECTED: dict[str, tuple[str, ...]] = {
     "plan 2": SUCCEEDED,
     "plan 3": SUCCEEDED,
     "plan beside": SUCCEEDED,
-    "change A": (*RUN, "TaskPlanned", "ApplyConfirmed", *BEGUN, "AttemptSucceeded"),
+    "change A": (*RUN, "TaskPlanned", "ApplyConfirmed", "TaskScheduled", *BEGUN, "AttemptSucceeded"),
     "change B": (*RUN, "TaskPlanned", "ApplyDiscarded"),
     "broken plan": (*RUN, "AttemptFailed"),
     "talker": SUCCEEDED,
     "too slow": (*RUN, "AttemptFailed"),
     "long": (*RUN, "TaskStopRequested", "AttemptFailed"),
-    "survivor": (*RUN, "AttemptLost", "TaskScheduled", *BEGUN, "AttemptSucceeded"),
+    "survivor": SUCCEEDED,
 }
 
 

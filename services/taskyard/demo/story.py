@@ -89,8 +89,8 @@ async def _troubles(yard: Yard, note: Note) -> None:
 
 
 async def _kills(yard: Yard, note: Note) -> None:
-    note("kill -9 of the worker while it runs a command that may be tried twice")
-    await yard.submit("survivor", "command", {"argv": ["sleep", "2"]}, max_attempts=2)
+    note("kill -9 of the worker while it runs a command, which goes on")
+    await yard.submit("survivor", "command", {"argv": ["sleep", "2"]})
     await yard.reach("survivor", "running")
     await yard.kill("worker-1")
     note(f"kill -9 of the scheduler with {NOOPS} tasks on their way")
