@@ -55,6 +55,7 @@ INSERT INTO reports (incarnation, number, payload)
 INSERT INTO lineage (incarnation) SELECT CAST(value AS TEXT) FROM meta WHERE name = 'incarnation';
 DROP TABLE outbox;
 DELETE FROM meta WHERE name IN ('incarnation', 'born');
+UPDATE meta SET value = 2 WHERE name = 'format';
 """
 _FORGET = ("DELETE FROM slots", "DELETE FROM live", "DELETE FROM lineage")
 
