@@ -26,6 +26,7 @@ from taskyard.contracts.values import SECOND, Instant, Position, TaskId, make_po
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.machine.machine import Decision, Machine
 from taskyard.scheduler.machine import Scheduler
+from taskyard.slot_allocator.liveness import Listened
 from taskyard.slot_allocator.machine import SlotAllocator
 
 START = Instant(1_790_000_000 * SECOND)
@@ -123,10 +124,12 @@ class Story:
 
     def after(self, duration_seconds: float) -> Self:
         """Time passes, and whoever measures silence has listened all the while."""
-        self.now = Instant(self.now + seconds(duration_seconds))
+        end = self.now + seconds(duration_seconds)
         liveness = getattr(self.machine, "_liveness", None)
-        if liveness is not None:
-            liveness.looked(Instant(self.now - 1))
+        while liveness is not None and self.now <= end:
+            liveness.listened(Listened(at=self.now / SECOND))
+            self.now = Instant(self.now + SECOND // 2)
+        self.now = Instant(end)
         return self
 
     def when(self, *inputs: Any) -> Self:

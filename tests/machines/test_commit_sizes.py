@@ -151,7 +151,6 @@ def test_workers_that_describe_themselves_at_length_join_in_several_commits() ->
     beats = [
         HeartbeatSeen(
             agent=f"w{number}",
-            at=story.now,
             heartbeat=Heartbeat(incarnation=1, pool="default", slots=(("any",),), kinds=KINDS, labels=labels),
         )
         for number in range(20)

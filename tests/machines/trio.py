@@ -27,7 +27,17 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import Phase, Verdict
 from taskyard.contracts.tasks import TaskTable
-from taskyard.contracts.values import Incarnation, Instant, Position, Role, TaskId, make_position, make_uuid7, seconds
+from taskyard.contracts.values import (
+    SECOND,
+    Incarnation,
+    Instant,
+    Position,
+    Role,
+    TaskId,
+    make_position,
+    make_uuid7,
+    seconds,
+)
 from taskyard.dispatcher.decide import Answered, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
@@ -37,7 +47,7 @@ from taskyard.eventlog.memory import MemoryStream
 from taskyard.machine.core import LoopCore, Offered
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
-from taskyard.slot_allocator.liveness import HeartbeatSeen
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened
 from taskyard.slot_allocator.machine import SlotAllocator
 
 CODEC: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
@@ -212,8 +222,12 @@ class Trio:
 
     def wait(self, duration_seconds: float) -> None:
         """Time passes, and everybody who is there goes on speaking."""
-        self.now = Instant(self.now + seconds(duration_seconds))
-        self.heartbeats()
+        end = Instant(self.now + seconds(duration_seconds))
+        while self.now < end:
+            self.now = Instant(min(end, self.now + SECOND))
+            self.heartbeats()
+            self.cores[1].offer(Offered(Listened(at=self._monotonic)))
+        self.settle()
 
     def silence(self, number: int) -> None:
         """An agent is away until it is lost."""
@@ -248,8 +262,7 @@ class Trio:
                     kinds=KINDS,
                     follows=tuple(reversed(agent.runs[:-1])),
                 )
-                self.cores[1].offer(Offered(HeartbeatSeen(agent=agent.name, at=self.now, heartbeat=beat)))
-        self.settle()
+                self.cores[1].offer(Offered(HeartbeatSeen(agent=agent.name, heartbeat=beat)))
 
     def finish(self) -> None:
         """Everything is opened, answered and done: every task must end."""

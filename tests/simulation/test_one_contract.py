@@ -34,7 +34,7 @@ class Host:
         self.given: list[Assignment] = []
         self.yard = Yard(AT, self._take)
         beat = Heartbeat(incarnation=1, pool="default", slots=(("any",),), kinds=tuple(KINDS))
-        self.yard.hear(HeartbeatSeen(agent="w", at=AT, heartbeat=beat))
+        self.yard.hear(HeartbeatSeen(agent="w", heartbeat=beat))
         self._sequence = 0
 
     def ask(self, verb: str, body: dict[str, Any], original: TaskSubmitted | None = None) -> Assignment:

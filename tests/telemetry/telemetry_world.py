@@ -1,7 +1,6 @@
 """The three machines over a log in memory, with a worker that answers at once, and everybody's spans in one list."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -118,7 +117,7 @@ class World:
             group.create_task(dispatcher.run(stop, (), self._work))
             await until(lambda: all(loop.core.role is LoopRole.LEADER for loop in self.loops.values()))
             beat = Heartbeat(incarnation="r1", pool="default", slots=(("any",),), kinds=("command",))
-            allocator.post(HeartbeatSeen(agent=WORKER, at=allocator.core.now(time.monotonic()), heartbeat=beat))
+            allocator.post(HeartbeatSeen(agent=WORKER, heartbeat=beat))
             yield self
             stop.set()
 

@@ -53,7 +53,7 @@ class Crew:
         heartbeat = Heartbeat(
             incarnation=INCARNATION, pool=worker.pool, slots=worker.slots, kinds=worker.kinds, leaving=leaving
         )
-        self.yard.hear(HeartbeatSeen(agent=worker.name, at=self.yard.now, heartbeat=heartbeat))
+        self.yard.hear(HeartbeatSeen(agent=worker.name, heartbeat=heartbeat))
 
     # -- work ----------------------------------------------------------------------------------------------------------
 

@@ -22,7 +22,7 @@ from taskyard.machine.core import LoopCore, Offered
 from taskyard.replay.errors import ReplayTooLong
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
-from taskyard.slot_allocator.liveness import HeartbeatSeen
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened
 from taskyard.slot_allocator.machine import SlotAllocator
 
 REPLAY_COMMITS_MAX = 5_000_000
@@ -102,14 +102,15 @@ class Yard:
             if when is None or when > until:
                 return
             self.now = max(self.now, when)
+            self._allocator.offer(Offered(Listened(at=self._monotonic)))
             while self._agenda and self._agenda[0][0] <= self.now:
                 heappop(self._agenda)[2]()
             progress(self.now)
 
     def _next(self) -> Instant | None:
-        """When something is to be done. The allocator's own checks find nothing here: nobody is silent."""
+        """When something is to be done."""
         times = [self._agenda[0][0]] if self._agenda else []
-        for core in (self._scheduler, self._dispatcher):
+        for core in self._cores:
             deadline = core.machine.next_deadline()
             if deadline is not None:
                 times.append(Instant(max(deadline, self.now)))

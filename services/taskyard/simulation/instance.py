@@ -37,6 +37,10 @@ class Service(Protocol):
         """A machine that knows nothing yet."""
         ...
 
+    def started(self, instance: "Instance") -> None:
+        """The process runs: what it does by itself begins."""
+        ...
+
     @property
     def sources(self) -> Mapping[str, MemoryStream]:
         """The streams that it reads inputs from."""
@@ -99,6 +103,7 @@ class Instance(Process):
             return
         self.following.soon()
         self.later(self.random.uniform(0.0, RENEW_SECONDS), self._campaign)
+        self.service.started(self)
 
     def crash(self) -> None:
         """End the process: what it knew is gone, what it sent is not."""

@@ -116,7 +116,7 @@ class ServiceFaults:
             instance.is_deaf = on
             self.was_deaf = True
             if not on and instance.is_up and random.random() < 0.5:
-                instance.post_now(lambda: Reconnected(at=instance.core.now(instance.monotonic)))
+                instance.post_now(Reconnected)
 
         if instance.service.writer == "slot_allocator":
             self._during(f"{instance.name} hears no heartbeat", 15.0, switch, random)

@@ -24,13 +24,15 @@ from taskyard.scheduler.messages import CommandMessage
 from taskyard.simulation.instance import Instance
 from taskyard.simulation.network import Network
 from taskyard.simulation.streams import Servers
-from taskyard.slot_allocator.liveness import HeartbeatSeen
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened
 from taskyard.slot_allocator.machine import SlotAllocator
 
 ANSWER_SECONDS_MAX = 1.5
 """How long the dispatcher waits for an agent's answer."""
 MESSAGE_BYTES_MAX = 1 << 20
 """What a server takes in one message."""
+PROBE_SECONDS = 0.5
+"""How often the allocator asks the server for an answer."""
 READ_SECONDS_MAX = 0.05
 """How soon a process that stood still reads what has come meanwhile."""
 SUSPECT_SECONDS = 3.0
@@ -61,6 +63,9 @@ class SchedulerService:
         self._network = network
         self._answer = answer
         self.sources = {servers.commands.name: servers.commands}
+
+    def started(self, instance: Instance) -> None:
+        """It waits for what it is sent."""
 
     def make_machine(self) -> Scheduler:
         """A scheduler that knows the roles."""
@@ -115,6 +120,15 @@ class AllocatorService:
         """An allocator with the limits of this world."""
         return SlotAllocator(SUSPECT_SECONDS, LOST_SECONDS)
 
+    def started(self, instance: Instance) -> None:
+        """The server answers it from now on."""
+
+        def answered() -> None:
+            instance.post(Listened(at=instance.monotonic))
+            instance.later(PROBE_SECONDS, answered)
+
+        instance.later(PROBE_SECONDS, answered)
+
     def read(self, instance: Instance, message: StreamMessage) -> Any:
         """It reads no stream."""
         raise AssertionError(message.subject)
@@ -129,10 +143,7 @@ class AllocatorService:
             return
 
         def read() -> None:
-            seen = HeartbeatSeen(
-                agent=agent, at=instance.core.now(instance.monotonic), heartbeat=_decode_heartbeat(data)
-            )
-            instance.post(seen)
+            instance.post(HeartbeatSeen(agent=agent, heartbeat=_decode_heartbeat(data)))
 
         if instance.is_frozen:
             instance.later(0.0, lambda: instance.later(instance.random.uniform(0.0, READ_SECONDS_MAX), read))
@@ -148,6 +159,9 @@ class DispatcherService:
     def __init__(self, servers: Servers, network: Network) -> None:
         self._network = network
         self.sources = {servers.reports.name: servers.reports}
+
+    def started(self, instance: Instance) -> None:
+        """It waits for what it is sent."""
 
     def make_machine(self) -> Dispatcher:
         """A dispatcher."""

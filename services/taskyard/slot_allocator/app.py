@@ -2,8 +2,10 @@
 
 import asyncio
 import time
+from contextlib import suppress
 
 import msgspec
+import nats.errors
 from faststream.nats.annotations import NatsMessage
 
 from taskyard.contracts.agent_protocol import Heartbeat
@@ -11,14 +13,16 @@ from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.machine.loop import MachineLoop
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.service import Links, as_it_is
+from taskyard.service import PING_SECONDS, PINGS_OUTSTANDING_MAX, Links, as_it_is
 from taskyard.settings import Settings
 from taskyard.slot_allocator.decide import Observation
-from taskyard.slot_allocator.liveness import HeartbeatSeen, Reconnected
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
 from taskyard.slot_allocator.metrics import show_slots
 
-CONNECTION_CHECK_SECONDS = 0.5
+PROBE_SECONDS = 0.5
+ANSWER_SECONDS_MAX = PING_SECONDS * (PINGS_OUTSTANDING_MAX + 2)
+"""Longer than a silent connection lasts. An answer that comes when nobody waits for it any more ends nats-py's read loop."""
 
 Loop = MachineLoop[Observation, None]
 
@@ -34,7 +38,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         nonlocal watch
         ears = _Ears(links, loop)
         links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=as_it_is)(ears.hear)
-        watch = asyncio.create_task(ears.watch_connection())
+        watch = asyncio.create_task(ears.probe())
         show_slots(links.metrics, lambda: machine.state)
         observers = task_observers(links, lambda: machine.state.tasks)
         return Wiring(sources=(), perform=_nothing, observers=observers)
@@ -61,18 +65,24 @@ class _Ears:
         except UNREADABLE:
             return
         agent = raw.subject.rpartition(".")[2]
-        now = self._loop.core.now(time.monotonic())
-        self._loop.post(HeartbeatSeen(agent=agent, at=now, heartbeat=heartbeat))
+        self._loop.post(HeartbeatSeen(agent=agent, heartbeat=heartbeat))
 
-    async def watch_connection(self) -> None:
-        """After a time without a connection nobody's silence counts from before."""
-        was_connected = True
+    async def probe(self) -> None:
+        """Ask the server again and again: each answer proves that this instance has heard whatever came before it.
+
+        After a time without a connection nobody's silence counts from before.
+        """
+        client, was_connected = self._links.fleet_client, True
         while True:
-            await asyncio.sleep(CONNECTION_CHECK_SECONDS)
-            is_connected = self._links.fleet_client.is_connected
+            await asyncio.sleep(PROBE_SECONDS)
+            is_connected = client.is_connected
             if is_connected and not was_connected:
-                self._loop.post(Reconnected(at=self._loop.core.now(time.monotonic())))
+                self._loop.post(Reconnected())
             was_connected = is_connected
+            if is_connected:
+                with suppress(nats.errors.Error, OSError):
+                    await client.flush(ANSWER_SECONDS_MAX)
+                    self._loop.post(Listened(at=time.monotonic()))
 
 
 async def _nothing(effect: None) -> None:

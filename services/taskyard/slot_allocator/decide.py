@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
 from taskyard.contracts.values import Incarnation, Instant
 from taskyard.machine.machine import Decision
-from taskyard.slot_allocator.liveness import HeartbeatSeen, Liveness, Reconnected, description_bytes
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Liveness, Reconnected, description_bytes
 from taskyard.slot_allocator.state import AllocatorState
 
 HEARTBEATS_PER_DECISION_MAX = 100
@@ -13,7 +13,7 @@ ASSIGNED_PER_DECISION_MAX = 400
 CHECKED_PER_DECISION_MAX = 200
 JOINED_BYTES_PER_DECISION_MAX = 128 * 1024
 
-Observation = HeartbeatSeen | Reconnected
+Observation = HeartbeatSeen | Listened | Reconnected
 
 
 def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequence[Observation]) -> Decision:
@@ -22,7 +22,7 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
     for worker, incarnation in state.not_reached.items():
         liveness.not_reached(worker, incarnation)
     state.not_reached.clear()
-    events += liveness.check(now, state.fleet)[:CHECKED_PER_DECISION_MAX]
+    events += liveness.check(state.fleet)[:CHECKED_PER_DECISION_MAX]
     # What this commit itself says of a worker is not folded yet: a slot of it given here would be one of a worker that
     # is lost, or of an incarnation that is gone, and nobody would ever answer for the task.
     if not any(isinstance(event, WorkerJoined | WorkerLost | WorkerSuspected) for event in events):
@@ -39,7 +39,9 @@ def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observatio
     for seen in inputs:
         match seen:
             case Reconnected():
-                liveness.begin(seen.at)
+                liveness.begin()
+            case Listened():
+                liveness.listened(seen)
             case HeartbeatSeen():
                 event = liveness.hear(seen, state.fleet, joined)
                 if event is not None and event not in events:
@@ -95,7 +97,6 @@ def _place(state: AllocatorState) -> list[Event]:
     return events
 
 
-def next_deadline(state: AllocatorState, liveness: Liveness) -> Instant:
-    """When to look again: the next check of silence, or the next apply that is due."""
-    due = (state.tasks.live[id].due for id in state.applies)
-    return min([liveness.next_check, *due])
+def next_deadline(state: AllocatorState) -> Instant | None:
+    """When the next apply is due. Silence is looked at when this instance has listened, not by a timer."""
+    return min((state.tasks.live[id].due for id in state.applies), default=None)

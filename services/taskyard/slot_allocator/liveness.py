@@ -1,7 +1,8 @@
 """Who speaks: heartbeats are observations of this instance, turned into events only where they change something.
 
-Silence counts from the last heartbeat, and never from before this instance began to lead or was connected again: what
-it could not hear is nobody's silence.
+Silence is measured by the time for which this instance has listened, which stands still with it, with the server, and
+with the connection between them: what it could not hear is nobody's silence. It never counts from before this instance
+began to lead or was connected again.
 """
 
 import msgspec
@@ -11,11 +12,10 @@ from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.incarnations import FOLLOWS_TOLD_MAX
-from taskyard.contracts.values import SECOND, Incarnation, Instant, is_name, seconds
+from taskyard.contracts.values import SECOND, Incarnation, is_name, seconds
 
-CHECK_SECONDS = 0.5
-STOOD_STILL_SECONDS = 4.0
-"""Whoever has not looked for so long stood still: it looks every half second."""
+LISTENED_SECONDS_MAX = 1.0
+"""So much has been listened between two answers of the server at most, however long the second one took."""
 DESCRIPTION_BYTES_MAX = 64 * 1024
 """A worker that describes itself at greater length is not heard: its joining would not fit a commit."""
 WORKERS_MAX = 10_000
@@ -23,40 +23,51 @@ WORKERS_MAX = 10_000
 
 
 class HeartbeatSeen(Struct, frozen=True, kw_only=True):
-    """An agent spoke at `at` (this instance's time)."""
+    """An agent spoke."""
 
     agent: str
-    at: Instant
     heartbeat: Heartbeat
 
 
 class Reconnected(Struct, frozen=True, kw_only=True):
-    """This instance could not hear anybody until `at`."""
+    """This instance could not hear anybody until now."""
 
-    at: Instant
+
+class Listened(Struct, frozen=True, kw_only=True):
+    """The server has answered this instance at `at`, in monotonic seconds, and all that it had sent before was heard."""
+
+    at: float
 
 
 class Liveness:
-    """When each worker was heard last, and what follows."""
+    """When each worker was heard last, in time listened, and what follows."""
 
     def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
         self._suspect = seconds(suspect_seconds)
         self._lost = seconds(lost_seconds)
-        self._since = self._looked_at = Instant(0)
-        self._heard: dict[str, Instant] = {}
+        self._listened = self._since = 0
+        self._answered_at: float | None = None
+        self._heard: dict[str, int] = {}
         self._leaving: dict[str, Incarnation] = {}
         self._unreachable: dict[str, Incarnation] = {}
-        self.next_check = Instant(0)
+        self._is_due = False
 
-    def begin(self, now: Instant) -> None:
-        """Nobody could be heard before `now`."""
-        self._since = self._looked_at = now
-        self.next_check = Instant(now + seconds(CHECK_SECONDS))
+    def begin(self) -> None:
+        """Nobody could be heard before now."""
+        self._since = self._listened
+        self._answered_at = None
+
+    def listened(self, seen: Listened) -> None:
+        """All who spoke until now were heard: silence may be looked at."""
+        if self._answered_at is not None:
+            self._listened += seconds(min(seen.at - self._answered_at, LISTENED_SECONDS_MAX))
+        self._answered_at = seen.at
+        self._is_due = True
 
     def not_reached(self, worker: str, incarnation: Incarnation) -> None:
         """Nobody listened on the worker's subject."""
         self._unreachable[worker] = incarnation
-        self.next_check = Instant(0)
+        self._is_due = True
 
     def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, Incarnation]) -> Event | None:
         """What a heartbeat changes. `joined` is the overlay of workers that this decision lets join."""
@@ -65,10 +76,10 @@ class Liveness:
             return None
         if seen.agent in joined or worker is None or heartbeat.incarnation != worker.incarnation or worker.is_lost:
             return self._newcomer(seen, worker, fleet, joined)
-        self._hears(seen)
+        self._heard[seen.agent] = self._listened
         if heartbeat.leaving:
             self._leaving[seen.agent] = heartbeat.incarnation
-            self.next_check = Instant(0)
+            self._is_due = True
         elif worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
             return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
         return None
@@ -80,7 +91,7 @@ class Liveness:
         heartbeat = seen.heartbeat
         if seen.agent in joined:
             if joined[seen.agent] == heartbeat.incarnation:
-                self._hears(seen)
+                self._heard[seen.agent] = self._listened
             return None
         continued = _continued(heartbeat, worker)
         is_taken = worker is not None and not worker.is_lost and continued is None
@@ -89,7 +100,7 @@ class Liveness:
             return None
         if worker is None and len(fleet.workers) + len(joined) >= WORKERS_MAX:
             return None
-        self._hears(seen)
+        self._heard[seen.agent] = self._listened
         joined[seen.agent] = heartbeat.incarnation
         self._unreachable.pop(seen.agent, None)  # that was before
         return WorkerJoined(
@@ -104,39 +115,24 @@ class Liveness:
             place=heartbeat.place,
         )
 
-    def _hears(self, seen: HeartbeatSeen) -> None:
-        self._heard[seen.agent] = max(seen.at, self._heard.get(seen.agent, Instant(0)))
-
-    def looked(self, now: Instant) -> None:
-        """This instance runs now, and hears."""
-        self._looked_at = max(self._looked_at, now)
-
-    def check(self, now: Instant, fleet: Fleet) -> list[Event]:
-        """Who has been silent for too long, or goes.
-
-        An instance that stood still has not heard what was said meanwhile: for it silence begins anew.
-        """
-        stood_still = now - self._looked_at > seconds(STOOD_STILL_SECONDS)
-        self.looked(now)
-        if stood_still:
-            self.begin(now)
+    def check(self, fleet: Fleet) -> list[Event]:
+        """Who has been silent for too long, or goes."""
+        if not self._is_due:
             return []
-        if now < self.next_check:
-            return []
-        self.next_check = Instant(now + seconds(CHECK_SECONDS))
-        events = [self._check(worker, now) for worker in fleet.workers.values() if not worker.is_lost]
-        self._forget_who_is_gone(now, fleet)
+        self._is_due = False
+        events = [self._check(worker) for worker in fleet.workers.values() if not worker.is_lost]
+        self._forget_who_is_gone(fleet)
         return [event for event in events if event is not None]
 
-    def _forget_who_is_gone(self, now: Instant, fleet: Fleet) -> None:
+    def _forget_who_is_gone(self, fleet: Fleet) -> None:
         for gone in self._unreachable.keys() - fleet.workers.keys():
             del self._unreachable[gone]
         for gone in self._heard.keys() - fleet.workers.keys():
-            if self._heard[gone] < now - self._lost:  # a heartbeat from before may still be on its way
+            if self._heard[gone] < self._listened - self._lost:  # a heartbeat from before may still be on its way
                 del self._heard[gone]
                 self._leaving.pop(gone, None)
 
-    def _check(self, worker: Worker, now: Instant) -> Event | None:
+    def _check(self, worker: Worker) -> Event | None:
         name, incarnation = worker.name, worker.incarnation
         if self._leaving.get(name) == incarnation:
             if not worker.busy:
@@ -144,7 +140,7 @@ class Liveness:
             if not worker.is_suspect:
                 return WorkerSuspected(worker=name, incarnation=incarnation, reason="leaving")
             # What it still had may never end: a process that went counts as lost by its silence, as any other.
-        silent = now - max(self._heard.get(name, Instant(0)), self._since)
+        silent = self._listened - max(self._heard.get(name, 0), self._since)
         if silent >= self._lost:
             reason = f"silent for {silent // SECOND} s"
             return WorkerLost(worker=name, incarnation=incarnation, reason=reason)

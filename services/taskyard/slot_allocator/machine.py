@@ -34,7 +34,7 @@ class SlotAllocator:
         """Look at everything once; nobody's silence counts from before."""
         self.state.open_idle_slots()
         self._liveness = Liveness(*self._limits)
-        self._liveness.begin(now)
+        self._liveness.begin()
 
     def stand_by(self) -> None:
         """Remember nothing to decide."""
@@ -58,8 +58,8 @@ class SlotAllocator:
         return ()
 
     def next_deadline(self) -> Instant | None:
-        """The next check."""
-        return next_deadline(self.state, self._liveness)
+        """The next apply that is due."""
+        return next_deadline(self.state)
 
     def snapshot(self) -> bytes:
         """The folded state as JSON."""

@@ -115,7 +115,7 @@ def _gives_what_it_takes_away(replace: Replace) -> None:
 
 def _silence_counts_while_standing_still(replace: Replace) -> None:
     """An allocator that stood still takes what it did not hear meanwhile for silence."""
-    replace(liveness, "STOOD_STILL_SECONDS", float("1e9"))
+    replace(liveness, "LISTENED_SECONDS_MAX", float("1e9"))
 
 
 # -- the dispatcher ----------------------------------------------------------------------------------------------------
