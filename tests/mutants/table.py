@@ -57,6 +57,13 @@ MUTANTS = (
         new="worker is None or worker.is_lost:",
         killers=("tests/machines/test_slot_allocator.py",),
     ),
+    Mutant(
+        name="silence-counts-while-an-allocator-stands-still",
+        file="services/taskyard/slot_allocator/liveness.py",
+        old="seconds(min(seen.at - self._answered_at, LISTENED_SECONDS_MAX))",
+        new="seconds(seen.at - self._answered_at)",
+        killers=("tests/machines/test_slot_allocator.py",),
+    ),
     # -- which run of a worker counts ----------------------------------------------------------------------------------
     Mutant(
         name="who-was-lost-before-another-took-its-name-is-not-told-to-go",

@@ -6,7 +6,6 @@ from typing import Any
 
 import taskyard.scheduler.state as scheduler_state
 import taskyard.slot_allocator.decide as allocating
-import taskyard.slot_allocator.liveness as liveness
 import taskyard.slot_allocator.placement as placement
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.lifecycle import Phase
@@ -113,11 +112,6 @@ def _gives_what_it_takes_away(replace: Replace) -> None:
         replace(allocating, name, Nothing)
 
 
-def _silence_counts_while_standing_still(replace: Replace) -> None:
-    """An allocator that stood still takes what it did not hear meanwhile for silence."""
-    replace(liveness, "LISTENED_SECONDS_MAX", float("1e9"))
-
-
 # -- the dispatcher ----------------------------------------------------------------------------------------------------
 
 
@@ -170,7 +164,6 @@ DEFECTS = {
     "confirms-what-is-shown-now": _confirms_what_is_shown_now,
     "gives-busy-slots": _gives_busy_slots,
     "gives-what-it-takes-away": _gives_what_it_takes_away,
-    "silence-counts-while-standing-still": _silence_counts_while_standing_still,
     "trusts-any-silence": _trusts_any_silence,
     "trusts-silence-to-others": _trusts_silence_to_others,
     "sends-once": _sends_once,
