@@ -10,7 +10,7 @@ import pytest
 from taskyard.agent import output as output_module
 from taskyard.agent.errors import NotStoredError
 from taskyard.agent.output import AttemptOutput
-from taskyard.agent.supervised import Program
+from taskyard.agent.programs import Program
 from taskyard.agent.supervisor.protocol import Kept, ProgramState, Room, spool_file
 from taskyard.agent.supervisor.spool import Spool
 from taskyard.contracts.agent_protocol import OUTPUT_CHUNK_BYTES_MAX, Assignment

@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from host_processes import is_running
 
+from taskyard.agent import process
 from taskyard.agent.executors.terraform import find_program
 from taskyard.agent.journal import Journal
 from taskyard.contracts.agent_protocol import Failed, Lost, Planned, Started, Succeeded
@@ -49,9 +50,11 @@ async def shows(d: Any, harness: Any, task: str, text: bytes) -> None:
 
 def supervisor_of(pid: int) -> int:
     """The supervisor of a program: the parent of its keeper."""
-    for _ in range(2):
-        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-    return pid
+    return parent_of(parent_of(pid))
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_after_kill_9_a_command_goes_on_and_its_output_has_no_gap(harness: Any, tmp_path: Path) -> None:
@@ -307,15 +310,11 @@ def test_a_clean_stop_gives_work_its_time_warns_of_what_it_stops_and_leaves_no_s
         agent.process.send_signal(signal.SIGTERM)
         (tmp_path / "go").touch()
         assert await asyncio.to_thread(agent.process.wait, 20) == 0
+        assert not is_running(supervisor)
         await d.report(quick.task, Succeeded)
         assert (await d.report(endless.task, Failed)).error.code == "worker_stopped"
         warnings = [line for line in agent.log.read_text().splitlines() if "did not end in time" in line]
         assert [json.loads(line)["task"] for line in warnings] == [endless.task]
-
-        async def gone() -> bool:
-            return not is_running(supervisor)
-
-        await harness.until(gone)
 
     harness.run(scenario)
 
@@ -361,6 +360,41 @@ def test_when_agent_and_supervisor_are_killed_the_next_agent_tells_the_loss_when
         await d.report(one.task, Lost)
         assert not is_running(read_pid(tmp_path / "pid"))
         assert second.terminate() == 0
+
+    harness.run(scenario)
+
+
+def test_when_supervisor_and_keeper_are_killed_too_terraform_gets_an_interrupt_and_time_to_save(
+    harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A `terraform` that saves on INT and dies of TERM, as the real one loses its state."""
+    monkeypatch.setattr(process, "KEEPERS_SECONDS", 0.0)
+    configuration = tmp_path / "configuration"
+    configuration.mkdir()
+    program = tmp_path / "saving-terraform"
+    save = f"echo x >> {tmp_path}/caught; sleep 1; touch {tmp_path}/saved; exit 1"
+    program.write_text(f"#!/bin/sh\ntrap '{save}' INT\necho $$ > {tmp_path}/pid\nwhile :; do sleep 0.02; done\n")
+    program.chmod(0o755)
+
+    async def scenario(d: Any) -> None:
+        first = harness.process(terraform=[str(program)])
+        await harness.joined(d)
+        one = d.assignment("plan", {"directory": str(configuration)})
+        await d.assign(one)
+
+        async def runs() -> bool:
+            return read_pid(tmp_path / "pid") > 0
+
+        await harness.until(runs)
+        keeper, supervisor = parent_of(read_pid(tmp_path / "pid")), supervisor_of(read_pid(tmp_path / "pid"))
+        first.kill()
+        for pid in (supervisor, keeper):
+            os.kill(pid, signal.SIGKILL)
+        async with harness.agent(d, terraform=[str(program)]):
+            await d.report(one.task, Lost)
+        assert not is_running(read_pid(tmp_path / "pid"))
+        assert (tmp_path / "saved").exists()
+        assert (tmp_path / "caught").read_text() == "x\n"
 
     harness.run(scenario)
 

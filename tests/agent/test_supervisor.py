@@ -11,8 +11,10 @@ from pathlib import Path
 import pytest
 from host_processes import is_running
 
-from taskyard.agent.supervised import Gap, Program, Supervised
-from taskyard.agent.supervisor.keeper import descendants
+from taskyard.agent import supervised as supervised_module
+from taskyard.agent.programs import Gap, Program
+from taskyard.agent.supervised import Supervised
+from taskyard.agent.supervisor.keeper import ORPHAN_GRACE_SECONDS, descendants
 from taskyard.agent.supervisor.protocol import Open, Room
 from taskyard.contracts.values import Position
 
@@ -256,18 +258,89 @@ def test_a_squeezed_spool_gives_its_ring_back_and_keeps_the_last_words(tmp_path:
     run(tmp_path, scenario)
 
 
+def keeper_of(program: Program) -> int:
+    return int(Path(f"/proc/{program.state.pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def test_a_keeper_that_is_killed_takes_its_program_with_it(tmp_path: Path) -> None:
     async def scenario(supervised: Supervised) -> None:
         await begin(supervised)
         program = await start(supervised, "setsid sleep 300 & sleep 300")
-        keeper = int(Path(f"/proc/{program.state.pid}/stat").read_text().rpartition(")")[2].split()[1])
+        keeper = keeper_of(program)
         await until(lambda: len(descendants(keeper)) == 3)
         pids = [pid for pid, _ in descendants(keeper)]
         os.kill(keeper, signal.SIGKILL)
-        assert await over(program) == -signal.SIGKILL
+        assert await over(program) == -signal.SIGTERM
         assert not any(is_running(pid) for pid in pids)
 
     run(tmp_path, scenario)
+
+
+def test_when_its_keeper_is_killed_a_program_gets_its_signal_once_and_its_grace(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised, number_of=signal.SIGINT)
+        trap = f"trap 'echo x >> {tmp_path}/caught; sleep 0.5; echo saved; exit 9' INT"
+        program = await start(supervised, f"{trap}; echo ready; while :; do sleep 0.02; done")
+        await until(lambda: program.state.kept[0].total > 0)
+        os.kill(keeper_of(program), signal.SIGKILL)
+        assert await over(program) == 9
+        assert read(program) == [b"ready\nsaved\n"]
+        assert (tmp_path / "caught").read_text() == "x\n"
+
+    run(tmp_path, scenario)
+
+
+def test_what_a_killed_keeper_has_left_and_ignores_its_signal_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(supervised, "trap '' TERM; echo ready; while :; do sleep 0.02; done")
+        await until(lambda: program.state.kept[0].total > 0)
+        os.kill(keeper_of(program), signal.SIGKILL)
+        begun = time.monotonic()
+        assert await over(program) == -signal.SIGKILL
+        assert time.monotonic() - begun >= ORPHAN_GRACE_SECONDS - 0.5
+
+    run(tmp_path, scenario)
+
+
+def test_who_tells_a_supervisor_to_end_returns_when_it_and_its_keepers_are_gone(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        supervised = Supervised(tmp_path)
+        await supervised.connect()
+        hearing = asyncio.create_task(supervised.run())
+        await begin(supervised)
+        program = await start(supervised, "echo ready; exec sleep 300")
+        await until(lambda: program.state.kept[0].total > 0)
+        keeper = keeper_of(program)
+        (supervisor,) = [pid for pid, _ in descendants(os.getpid()) if keeper in dict(descendants(pid))]
+        await supervised.close(leave_running=False)
+        assert not any(is_running(pid) for pid in (program.state.pid, keeper, supervisor))
+        assert not Path(f"/proc/{supervisor}").exists()
+        await asyncio.wait_for(hearing, 5)
+
+    asyncio.run(scenario())
+
+
+def test_a_supervisor_that_stands_still_when_it_is_told_to_end_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(supervised_module, "QUIT_SECONDS_MAX", 0.3)
+
+    async def scenario() -> None:
+        supervised = Supervised(tmp_path)
+        await supervised.connect()
+        (supervisor,) = [pid for pid, _ in descendants(os.getpid()) if is_supervisor_of(pid, tmp_path)]
+        os.kill(supervisor, signal.SIGSTOP)
+        await supervised.close(leave_running=False)
+        assert not is_running(supervisor)
+
+    asyncio.run(scenario())
+
+
+def is_supervisor_of(pid: int, folder: Path) -> bool:
+    return str(folder / "supervisor").encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
 
 
 def test_when_the_supervisor_is_killed_its_programs_are_stopped_in_order(tmp_path: Path) -> None:

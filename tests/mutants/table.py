@@ -6,7 +6,7 @@ LIFECYCLE = "contracts/taskyard/contracts/lifecycle/dispatcher.py"
 ADMISSION = "services/taskyard/scheduler/admission.py"
 SLOTS = "services/taskyard/agent/slots.py"
 OUTBOX = "services/taskyard/agent/outbox.py"
-ATTEMPTS = "services/taskyard/agent/attempts.py"
+ATTEMPT = "services/taskyard/agent/attempt.py"
 DISK = "services/taskyard/agent/disk.py"
 SUPERVISOR = "services/taskyard/agent/supervisor/app.py"
 KEEPER = "services/taskyard/agent/supervisor/keeper.py"
@@ -182,7 +182,7 @@ MUTANTS = (
     # -- programs and their supervisor ---------------------------------------------------------------------------------
     Mutant(
         name="a-program-begins-before-its-pid-is-on-disk",
-        file=ATTEMPTS,
+        file=ATTEMPT,
         old="        await host.journal.sync()\n        host.supervised.go(program)",
         new="        host.supervised.go(program)\n        await host.journal.sync()",
         killers=(f"{TAKEOVER}::test_a_program_begins_only_after_its_pid_is_on_disk",),

@@ -12,7 +12,7 @@ from xdist.scheduler import LoadFileScheduling
 TOGETHER = {
     "tests/contract_client": frozenset[str](),
     "tests/ha": frozenset({"test_cluster"}),
-    "tests/scenarios": frozenset({"test_kill_everything", "test_kill_processes", "test_outage"}),
+    "tests/scenarios": frozenset({"test_kill_everything", "test_kill_processes", "test_nothing_left", "test_outage"}),
 }
 """Folders whose files share a system, each with the files that start systems of their own instead."""
 

@@ -9,7 +9,8 @@ import msgspec
 from nats.aio.msg import Msg
 
 from taskyard.agent import clock
-from taskyard.agent.attempts import Attempts, Host
+from taskyard.agent.attempt import Host
+from taskyard.agent.attempts import Attempts
 from taskyard.agent.disk import REASON_FULL, Disk
 from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform

@@ -1,12 +1,12 @@
 """Hand-over, for upgrades: the agent goes, and what it runs goes on in its supervisor until the next agent comes."""
 
-import fcntl
 import logging
 import os
 import signal
 import time
 from pathlib import Path
 
+from taskyard.agent.locks import is_free
 from taskyard.agent.logs import fields
 
 HAND_OVER = "--hand-over"
@@ -23,7 +23,7 @@ def hand_over(directory: Path) -> int:
         with (directory / "lock").open() as lock:
             deadline = time.monotonic() + HAND_OVER_SECONDS_MAX
             pid = 0
-            while not _is_free(lock.fileno()):
+            while not is_free(lock.fileno()):
                 if time.monotonic() > deadline:
                     _log.error("the agent does not go", extra=fields(pid=pid))
                     return 1
@@ -36,11 +36,3 @@ def hand_over(directory: Path) -> int:
         _log.error("the agent cannot be told to go", extra=fields(error=str(error)))
         return 1
     return 0
-
-
-def _is_free(lock: int) -> bool:
-    try:
-        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from taskyard.agent.errors import NotStoredError, SupervisorLostError
-from taskyard.agent.supervised import Gap, Program, SpoolReader
+from taskyard.agent.programs import Gap, Program, SpoolReader
 from taskyard.agent.supervisor.protocol import STREAMS
 from taskyard.contracts.agent_protocol import (
     HEADER_ATTEMPT,

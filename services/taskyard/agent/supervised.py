@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -11,8 +13,9 @@ from pathlib import Path
 import msgspec
 
 from taskyard.agent.errors import SupervisorLostError
+from taskyard.agent.locks import is_free
+from taskyard.agent.programs import Program
 from taskyard.agent.supervisor.protocol import (
-    STREAMS,
     AttemptState,
     Changed,
     Command,
@@ -21,7 +24,6 @@ from taskyard.agent.supervisor.protocol import (
     Frames,
     Go,
     Hello,
-    Kept,
     NotStarted,
     Open,
     ProgramState,
@@ -35,9 +37,7 @@ from taskyard.agent.supervisor.protocol import (
     decode_event,
     encode_frame,
     socket_address,
-    spool_file,
 )
-from taskyard.agent.supervisor.spool import read_at
 from taskyard.contracts.values import Position
 
 FOLDER = "supervisor"
@@ -46,117 +46,8 @@ START_POLL_SECONDS = 0.02
 AGAIN_SECONDS = 1.0
 READ_BYTES = 1 << 20
 QUIT_GRACE_SECONDS = 5.0
-
-
-class Gap(int):
-    """So many bytes of a stream are not kept."""
-
-
-class Program:
-    """One program that the supervisor runs. `rooms` is how much of its two streams is kept."""
-
-    def __init__(self, attempt: int, step: str, rooms: tuple[Room, Room], folder: Path) -> None:
-        self.attempt = attempt
-        self.state = ProgramState(step=step)
-        self.rooms = rooms
-        self._folder = folder
-        self._error: Exception | None = None
-        self._changed = asyncio.Event()
-
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more comes of it."""
-        return self.state.status is not None or self._error is not None
-
-    def become(self, state: ProgramState) -> None:
-        """The supervisor told of it."""
-        self.state = state
-        self._wake()
-
-    def fail(self, error: Exception) -> None:
-        """It will never be heard of again."""
-        self._error = error
-        self._wake()
-
-    def next_change(self) -> asyncio.Event:
-        """What is set at the next change: to be taken before one looks, and awaited after."""
-        return self._changed
-
-    async def made(self) -> ProgramState:
-        """Wait until its process exists. Raises `OSError` or `SupervisorLostError`: it never will."""
-        while not self.state.pid:
-            await self._wait()
-        return self.state
-
-    async def changed(self) -> None:
-        """Wait for the next change. Raises `SupervisorLostError`: there will be none."""
-        await self._wait()
-
-    def reader(self, stream: str) -> "SpoolReader":
-        """Reads one of its streams from the beginning."""
-        number = STREAMS.index(stream)
-        return SpoolReader(
-            spool_file(self._folder, self.attempt, self.state.step, stream), self.rooms[number], self, number
-        )
-
-    async def _wait(self) -> None:
-        if self._error is not None:
-            raise self._error
-        await self._changed.wait()
-        if self._error is not None:
-            raise self._error
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-
-class SpoolReader:
-    """Reads a stream: its beginning as it comes, what is kept of its end when the program is over."""
-
-    def __init__(self, path: Path, room: Room, program: Program, number: int) -> None:
-        self._path = path
-        self._room = room
-        self._program = program
-        self._number = number
-        self._file: int | None = None
-        self.position = 0
-
-    @property
-    def _kept(self) -> Kept:
-        return self._program.state.kept[self._number]
-
-    def next(self, bytes_max: int) -> bytes | Gap:
-        """What comes next: some bytes, a gap, or nothing now. `moved` is to be called with it."""
-        kept = self._kept
-        if self.position < kept.head:
-            return self._read(min(kept.head, self.position + bytes_max))
-        if self._program.state.status is None or self.position >= kept.total:
-            return b""
-        tail = kept.total - kept.tail
-        if self.position < tail:
-            return Gap(tail - self.position)
-        if kept.last:
-            return kept.last[self.position - tail :][:bytes_max]
-        return self._read(min(kept.total, self.position + bytes_max)) or Gap(kept.total - self.position)
-
-    def moved(self, piece: bytes | Gap) -> None:
-        """This is taken."""
-        self.position += piece if isinstance(piece, Gap) else len(piece)
-
-    def close(self) -> None:
-        """Let go of the file."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
-
-    def _read(self, end: int) -> bytes:
-        if self._file is None:
-            try:
-                self._file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-            except FileNotFoundError:  # the supervisor that wrote it is gone
-                return b""
-        return b"".join(read_at(self._file, self._room, self.position, end))
+QUIT_SECONDS_MAX = QUIT_GRACE_SECONDS + 5.0
+"""How long a supervisor that is told to end may take; then it is killed, and its keepers end what is left in order."""
 
 
 class Supervised:
@@ -168,6 +59,8 @@ class Supervised:
         self._reader: asyncio.StreamReader | None = None
         self._frames = Frames()
         self._child: int | None = None
+        self._pid = 0
+        self._is_closing = False
         self._up = asyncio.Event()
         self._programs: dict[tuple[int, str], Program] = {}
         self._open: set[int] = set()
@@ -190,9 +83,11 @@ class Supervised:
         self._up.set()
 
     async def run(self) -> None:
-        """Hear what the supervisor says, for ever; one that is gone is replaced, and what it had is lost."""
+        """Hear what the supervisor says until `close`; one that is gone is replaced, and what it had is lost."""
         while True:
             await self._hear_until_gone()
+            if self._is_closing:
+                return
             self._up.clear()
             self._frames = Frames()
             if self._writer is not None:
@@ -282,7 +177,8 @@ class Supervised:
         self._send(Squeeze())
 
     async def close(self, *, leave_running: bool) -> None:
-        """Let go of the supervisor; unless it is to go on, it ends with all that it has."""
+        """Let go of the supervisor. Unless it is to go on, it ends with all that it has, and is gone on return."""
+        self._is_closing = True
         if self._writer is None:
             return
         if not leave_running:
@@ -291,7 +187,21 @@ class Supervised:
             await self._writer.drain()
             self._writer.close()
             await self._writer.wait_closed()
+        if not leave_running and not await self._is_gone(QUIT_SECONDS_MAX):
+            with suppress(ProcessLookupError):
+                os.kill(self._pid, signal.SIGKILL)
+            await self._is_gone(QUIT_SECONDS_MAX)
         self._is_there()
+
+    async def _is_gone(self, wait_seconds: float) -> bool:
+        """Wait so long for the supervisor's end: it holds its lock as long as it lives."""
+        with suppress(FileNotFoundError), (self._folder / "lock").open() as lock:
+            deadline = time.monotonic() + wait_seconds
+            while not is_free(lock.fileno()):
+                if time.monotonic() > deadline:
+                    return False
+                await asyncio.sleep(START_POLL_SECONDS)
+        return True
 
     async def _connect_once(self) -> bool:
         ours = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -324,7 +234,8 @@ class Supervised:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Hello(attempts=attempts):
+            case Hello(pid=pid, attempts=attempts):
+                self._pid = pid
                 self.left = {one.attempt: one for one in attempts}
                 for one in attempts:
                     for state in one.programs:

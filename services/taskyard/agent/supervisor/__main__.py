@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from taskyard.agent.supervisor.app import serve
+from taskyard.agent.supervisor.serving import serve
 
 if __name__ == "__main__":
     sys.exit(serve(Path(sys.argv[1])))

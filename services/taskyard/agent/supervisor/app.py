@@ -1,10 +1,7 @@
 """The supervisor as a running program: one loop over its socket, the pipes of programs, and the keepers."""
 
-import fcntl
-import gc
 import os
 import selectors
-import signal
 import socket
 import time
 import traceback
@@ -12,23 +9,19 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-import msgspec
-
 from taskyard.agent.supervisor import keeper
-from taskyard.agent.supervisor.keepers import Keeper, Keepers
+from taskyard.agent.supervisor.connections import Connections
+from taskyard.agent.supervisor.holdings import Attempt, Program, Stream
+from taskyard.agent.supervisor.keepers import STRAYS_SECONDS, Keepers
 from taskyard.agent.supervisor.protocol import (
     STREAMS,
-    AttemptState,
     Changed,
     Command,
-    Event,
     Forget,
-    Frames,
     Go,
     Hello,
     NotStarted,
     Open,
-    ProgramState,
     Quit,
     Room,
     Sent,
@@ -36,9 +29,6 @@ from taskyard.agent.supervisor.protocol import (
     Start,
     Stop,
     TimedOut,
-    decode_command,
-    encode_frame,
-    socket_address,
     spool_file,
 )
 from taskyard.agent.supervisor.spool import Spool
@@ -54,88 +44,6 @@ READ_BYTES = 65536
 PIPE_PATIENCE_SECONDS = 1.0
 """How long output may still come when nothing of a program lives: a stranger may have been given its pipe."""
 FOLDER_GONE_GRACE_SECONDS = 10.0
-UNSENT_BYTES_MAX = 64 << 20
-"""An agent that reads nothing while so much is told is let go of: it connects again and is told everything anew."""
-
-
-class _Stream:
-    """One pipe of a program and its spool."""
-
-    def __init__(self, reader: int, spool: Spool) -> None:
-        self.reader = reader
-        self.spool = spool
-        self.is_open = True
-
-
-class _Program:
-    def __init__(self, attempt: int, step: str, streams: list[_Stream], gate: int, stop_signal: int) -> None:
-        self.attempt = attempt
-        self.step = step
-        self.streams = streams
-        self.gate: int | None = gate
-        self.stop_signal = stop_signal
-        self.keeper: Keeper | None = None
-        self.pid = 0
-        self.start_ticks = 0
-        self.has_begun = False
-        self.exit_status: int | None = None
-        self.ended_at: float | None = None
-        self.is_over = False
-
-    @property
-    def state(self) -> ProgramState:
-        first, second = (one.spool.kept for one in self.streams)
-        return ProgramState(
-            step=self.step,
-            pid=self.pid,
-            start_ticks=self.start_ticks,
-            has_begun=self.has_begun,
-            status=self.exit_status if self.is_over else None,
-            kept=(first, second),
-        )
-
-    def close_gate(self) -> None:
-        """Not opened, nothing of it will ever run."""
-        if self.gate is not None:
-            os.close(self.gate)
-            self.gate = None
-
-
-class _Attempt:
-    def __init__(self, asked: Open, now: float) -> None:
-        self.asked = asked
-        self.ends_at = now + asked.seconds_left
-        self.sent = b""
-        self.stopped: bytes | None = None
-        self.timed_out = False
-        self.is_forgotten = False
-        self.programs: dict[str, _Program] = {}
-
-    @property
-    def may_begin(self) -> bool:
-        return self.stopped is None and not self.timed_out and not self.is_forgotten
-
-    @property
-    def running(self) -> list[_Program]:
-        return [one for one in self.programs.values() if not one.is_over]
-
-    def state(self, now: float) -> AttemptState:
-        return AttemptState(
-            attempt=self.asked.attempt,
-            note=self.asked.note,
-            seconds_left=self.ends_at - now,
-            sent=self.sent,
-            stopped=self.stopped,
-            timed_out=self.timed_out,
-            programs=tuple(one.state for one in self.programs.values()),
-        )
-
-
-class _Connection:
-    def __init__(self, peer: socket.socket) -> None:
-        self.peer = peer
-        self.frames = Frames()
-        self.unsent = bytearray()
 
 
 class Supervisor:
@@ -143,19 +51,19 @@ class Supervisor:
 
     def __init__(self, folder: Path, listener: socket.socket) -> None:
         self._folder = folder
-        self._listener = listener
         self._inode = _inode(folder)
         self._selector = selectors.DefaultSelector()
-        self._connections: list[_Connection] = []
-        self._attempts: dict[int, _Attempt] = {}
-        self._wrote: dict[_Program, None] = {}
+        self._connections = Connections(
+            listener, self._selector, greet=self._greet, obey=self._obey, on_gone=self._note_need
+        )
+        self._attempts: dict[int, Attempt] = {}
+        self._wrote: dict[Program, None] = {}
         self._wrote_told_at = 0.0
-        self._draining: dict[_Program, None] = {}
+        self._draining: dict[Program, None] = {}
         self._last_needed_at = _now()
         self._ticked_at = _now()
         self._keepers = Keepers(self._watch, self._selector.unregister)
         self._leaving = False
-        self._watch(listener, self._accept)
 
     def ask_to_end(self) -> None:
         """Stop everything, and end."""
@@ -169,8 +77,11 @@ class Supervisor:
             now = _now()
             self._tell_what_was_written(now)
             self._end_drains(now)
+            if self._keepers.has_strays:
+                self._keepers.end_strays()
             if now - self._ticked_at >= TICK_SECONDS or self._next_deadline() <= now:
                 self._tick(now)
+        self._keepers.close()
 
     def _call(self, key: selectors.SelectorKey) -> None:
         """A fault over one descriptor must not end what runs beside it."""
@@ -185,6 +96,8 @@ class Supervisor:
         return False
 
     def _patience_seconds(self) -> float:
+        if self._keepers.has_strays:
+            return STRAYS_SECONDS
         if self._wrote or self._draining:
             return WROTE_SECONDS
         return max(0.0, min(TICK_SECONDS, self._next_deadline() - _now()))
@@ -198,7 +111,7 @@ class Supervisor:
             if attempt.ends_at <= now and not attempt.timed_out:
                 attempt.timed_out = True
                 self._stop_programs(attempt, attempt.asked.timeout_grace_seconds)
-                self._tell(TimedOut(attempt=number))
+                self._connections.tell(TimedOut(attempt=number))
         if _inode(self._folder) != self._inode:
             self._quit(FOLDER_GONE_GRACE_SECONDS)
         if self._connections or any(one.running for one in self._attempts.values()):
@@ -207,42 +120,18 @@ class Supervisor:
         if now - self._last_needed_at > patience_seconds:
             self._leaving = True
 
-    def _accept(self) -> None:
-        with suppress(BlockingIOError):
-            peer, _ = self._listener.accept()
-            peer.setblocking(False)
-            connection = _Connection(peer)
-            self._connections.append(connection)
-            self._watch(peer, lambda: self._hear(connection))
-            now = _now()
-            attempts = tuple(one.state(now) for one in self._attempts.values() if not one.is_forgotten)
-            self._send(connection, Hello(pid=os.getpid(), attempts=attempts))
+    def _greet(self) -> Hello:
+        now = _now()
+        attempts = tuple(one.state(now) for one in self._attempts.values() if not one.is_forgotten)
+        return Hello(pid=os.getpid(), attempts=attempts)
 
-    def _hear(self, connection: _Connection) -> None:
-        try:
-            if connection.unsent:
-                self._send_on(connection)
-            data = connection.peer.recv(READ_BYTES)
-            if not data:
-                self._hang_up(connection)
-            for body in connection.frames.add(data):
-                self._obey(decode_command(body))
-        except BlockingIOError:
-            return
-        except (OSError, ValueError, msgspec.DecodeError):
-            self._hang_up(connection)
-
-    def _hang_up(self, connection: _Connection) -> None:
-        if connection in self._connections:
-            self._connections.remove(connection)
-            self._selector.unregister(connection.peer)
-            connection.peer.close()
-            self._last_needed_at = _now()
+    def _note_need(self) -> None:
+        self._last_needed_at = _now()
 
     def _obey(self, command: Command) -> None:
         match command:
             case Open(attempt=number):
-                self._attempts.setdefault(number, _Attempt(command, _now()))
+                self._attempts.setdefault(number, Attempt(command, _now()))
             case Start():
                 self._start(command)
             case Go(attempt=number, step=step):
@@ -264,16 +153,18 @@ class Supervisor:
     def _start(self, asked: Start) -> None:
         attempt = self._attempts.get(asked.attempt)
         if attempt is None or not attempt.may_begin or self._leaving:
-            self._tell(NotStarted(attempt=asked.attempt, step=asked.step, reason="the attempt was stopped"))
+            self._connections.tell(NotStarted(attempt=asked.attempt, step=asked.step, reason="the attempt was stopped"))
             return
         if asked.step in attempt.programs:
             return
         try:
             self._spawn(attempt, asked)
         except OSError as error:
-            self._tell(NotStarted(attempt=asked.attempt, step=asked.step, reason=error.strerror or str(error)))
+            self._connections.tell(
+                NotStarted(attempt=asked.attempt, step=asked.step, reason=error.strerror or str(error))
+            )
 
-    def _spawn(self, attempt: _Attempt, asked: Start) -> None:
+    def _spawn(self, attempt: Attempt, asked: Start) -> None:
         pipes = [os.pipe() for _ in range(3)]
         (out_reader, out), (err_reader, err), (gate_reader, gate) = pipes
         streams = [
@@ -283,7 +174,7 @@ class Supervisor:
             )
         ]
         stop_signal = attempt.asked.stop_signal
-        program = _Program(asked.attempt, asked.step, streams, gate, stop_signal)
+        program = Program(asked.attempt, asked.step, streams, gate, stop_signal)
         job = keeper.Job(argv=asked.argv, cwd=asked.cwd, env=asked.env, stop_signal=stop_signal)
         try:
             program.keeper = self._keepers.run(
@@ -303,8 +194,8 @@ class Supervisor:
             os.set_blocking(stream.reader, False)
             self._watch(stream.reader, _reading(self._read, program, stream))
 
-    def _stream(self, asked: Start, stream: str, reader: int, room: Room) -> _Stream:
-        return _Stream(reader, Spool(spool_file(self._folder, asked.attempt, asked.step, stream), room))
+    def _stream(self, asked: Start, stream: str, reader: int, room: Room) -> Stream:
+        return Stream(reader, Spool(spool_file(self._folder, asked.attempt, asked.step, stream), room))
 
     def _go(self, number: int, step: str) -> None:
         attempt = self._attempts.get(number)
@@ -315,18 +206,18 @@ class Supervisor:
                 os.write(program.gate, b"g")
             program.close_gate()
 
-    def _hear_of(self, program: _Program, told: keeper.Told) -> None:
+    def _hear_of(self, program: Program, told: keeper.Told) -> None:
         match told:
             case keeper.Made(pid=pid, start_ticks=start_ticks):
                 program.pid, program.start_ticks = pid, start_ticks
-                self._tell(Changed(attempt=program.attempt, program=program.state))
+                self._connections.tell(Changed(attempt=program.attempt, program=program.state))
             case keeper.NotMade(reason=reason):
                 for stream in program.streams:
                     self._close_stream(stream)
                 program.close_gate()
                 program.is_over = True
                 del self._attempts[program.attempt].programs[program.step]
-                self._tell(NotStarted(attempt=program.attempt, step=program.step, reason=reason))
+                self._connections.tell(NotStarted(attempt=program.attempt, step=program.step, reason=reason))
             case keeper.Over(status=status):
                 program.exit_status = status
                 program.close_gate()
@@ -336,7 +227,7 @@ class Supervisor:
                     self._read_rest(program, stream)
                 self._end_drains(program.ended_at)
 
-    def _read(self, program: _Program, stream: _Stream) -> None:
+    def _read(self, program: Program, stream: Stream) -> None:
         if (
             not stream.is_open
         ):  # closed by what was handled before, of the same look: its number may be another's by now
@@ -351,13 +242,13 @@ class Supervisor:
         else:
             self._close_stream(stream)
 
-    def _read_rest(self, program: _Program, stream: _Stream) -> None:
+    def _read_rest(self, program: Program, stream: Stream) -> None:
         """What is in the pipe of a program of which nothing lives: at most what a pipe holds."""
         for _ in range(32):
             if stream.is_open:
                 self._read(program, stream)
 
-    def _close_stream(self, stream: _Stream) -> None:
+    def _close_stream(self, stream: Stream) -> None:
         if stream.is_open:
             stream.is_open = False
             with suppress(KeyError):
@@ -375,11 +266,11 @@ class Supervisor:
             del self._draining[program]
             self._wrote.pop(program, None)
             program.is_over = True
-            self._tell(Changed(attempt=program.attempt, program=program.state))
+            self._connections.tell(Changed(attempt=program.attempt, program=program.state))
             if self._attempts[program.attempt].is_forgotten:
                 self._forget(program.attempt)
 
-    def _stop_programs(self, attempt: _Attempt, grace_seconds: float) -> None:
+    def _stop_programs(self, attempt: Attempt, grace_seconds: float) -> None:
         for program in attempt.running:
             program.close_gate()
             if program.keeper is not None:
@@ -412,73 +303,18 @@ class Supervisor:
     def _tell_what_was_written(self, now: float) -> None:
         if not self._wrote or now - self._wrote_told_at < WROTE_SECONDS:
             return
-        if any(one.unsent for one in self._connections):
+        if self._connections.is_behind:
             return  # whoever does not listen is told the newest when it does
         self._wrote_told_at = now
         for program in self._wrote:
-            self._tell(Changed(attempt=program.attempt, program=program.state))
+            self._connections.tell(Changed(attempt=program.attempt, program=program.state))
         self._wrote.clear()
-
-    def _tell(self, event: Event) -> None:
-        for connection in list(self._connections):
-            self._send(connection, event)
-
-    def _send(self, connection: _Connection, event: Event) -> None:
-        connection.unsent += encode_frame(event)
-        if len(connection.unsent) > UNSENT_BYTES_MAX:
-            self._hang_up(connection)
-        else:
-            self._send_on(connection)
-
-    def _send_on(self, connection: _Connection) -> None:
-        was_waiting = bool(self._selector.get_key(connection.peer).events & selectors.EVENT_WRITE)
-        try:
-            while connection.unsent:
-                del connection.unsent[: connection.peer.send(connection.unsent)]
-        except BlockingIOError:
-            pass
-        except OSError:
-            self._hang_up(connection)
-            return
-        if bool(connection.unsent) != was_waiting:
-            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if connection.unsent else 0)
-            self._selector.modify(connection.peer, events, self._selector.get_key(connection.peer).data)
 
     def _watch(self, what: "socket.socket | int", call: Callable[[], None]) -> None:
         self._selector.register(what, selectors.EVENT_READ, call)
 
 
-def serve(folder: Path) -> int:
-    """Serve the agent folder whose supervisor's folder this is, unless another supervisor does."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return 0
-    spool = folder / "spool"
-    spool.mkdir(mode=0o700, exist_ok=True)
-    for left in spool.iterdir():  # of a supervisor that was killed
-        left.unlink()
-    keeper.become_subreaper()
-    (folder / "socket").unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, socket_address(folder) as address:
-        listener.bind(address)
-        os.chmod(folder / "socket", 0o600)  # noqa: PTH101
-        listener.listen(16)
-        listener.setblocking(False)
-        gc.freeze()  # a fork copies no page because something was collected
-        supervisor = Supervisor(folder, listener)
-        signal.signal(signal.SIGTERM, lambda *_: supervisor.ask_to_end())
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        supervisor.run()
-        with suppress(OSError):
-            (folder / "socket").unlink()
-    return 0
-
-
-def _reading(read: Callable[[_Program, _Stream], None], program: _Program, stream: _Stream) -> Callable[[], None]:
+def _reading(read: Callable[[Program, Stream], None], program: Program, stream: Stream) -> Callable[[], None]:
     return lambda: read(program, stream)
 
 

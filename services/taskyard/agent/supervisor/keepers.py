@@ -13,6 +13,9 @@ from taskyard.agent.supervisor.protocol import Frames
 FREE_MAX = 4
 """So many wait for the next program; who is free beside them ends."""
 STRAYS_SECONDS = 0.05
+"""How often is looked after what a killed keeper has left."""
+CLOSE_SECONDS_MAX = 2.0
+CLOSE_POLL_SECONDS = 0.005
 
 Hear = Callable[[keeper.Told], None]
 
@@ -25,6 +28,11 @@ class Keeper:
         self.control = control
         self.frames = Frames()
         self.hear: Hear | None = None
+        self.stop_signal = 0
+        self.program = 0
+        """The pid of its program."""
+        self.program_status: int | None = None
+        """How that ended, where it was not the keeper that took its status."""
 
     def stop(self, stop_signal: int, grace_seconds: float) -> None:
         """Have it end its program."""
@@ -45,19 +53,45 @@ class Keepers:
         self._forget = forget
         self._all: dict[int, Keeper] = {}
         self._free: list[Keeper] = []
+        self._killed: dict[Keeper, float] = {}
+        """Those that were killed over a program, whose tree is ours now, and until when that may end in order."""
+
+    @property
+    def has_strays(self) -> bool:
+        """Whether there may be something that a keeper should have ended."""
+        return bool(self._killed)
 
     def run(self, job: keeper.Job, descriptors: tuple[int, ...], hear: Hear) -> Keeper:
         """Have a program run; `hear` is called with what becomes of it. Raises `OSError`: there can be no process."""
         while self._free:
             one = self._free.pop()
             with suppress(OSError):  # it was killed while it waited: what is noticed elsewhere is no reason to fail
-                keeper.send(one.control, job, descriptors)
-                one.hear = hear
-                return one
-        one = self._make()
-        keeper.send(one.control, job, descriptors)
-        one.hear = hear
-        return one
+                return _give(one, job, descriptors, hear)
+        return _give(self._make(), job, descriptors, hear)
+
+    def end_strays(self) -> None:
+        """Go on to end what keepers that were killed have left, and tell when nothing of it lives any more."""
+        now = time.monotonic()
+        strays = self._strays()
+        if not strays:
+            killed, self._killed = self._killed, {}
+            for one in killed:
+                if one.hear is not None:
+                    one.hear(keeper.Over(status=-signal.SIGKILL if one.program_status is None else one.program_status))
+        elif now >= max(self._killed.values()):
+            for pid, _ in strays:
+                with suppress(OSError):
+                    os.kill(pid, signal.SIGKILL)
+
+    def close(self) -> None:
+        """Let all go, and wait until they are gone: no program of theirs runs any more."""
+        for one in self._all.values():
+            one.control.close()
+        deadline = time.monotonic() + CLOSE_SECONDS_MAX
+        left = set(self._all)
+        while left and time.monotonic() < deadline:
+            left = {pid for pid in left if _take_status(pid) is None}
+            time.sleep(CLOSE_POLL_SECONDS)
 
     def _make(self) -> Keeper:
         ours, its = socket.socketpair()
@@ -82,7 +116,9 @@ class Keepers:
             data = b""
         for body in one.frames.add(data):
             hear, told = one.hear, keeper.decode_told(body)
-            if not isinstance(told, keeper.Made):
+            if isinstance(told, keeper.Made):
+                one.program = told.pid
+            else:
                 one.hear = None
                 self._set_free(one)
             if hear is not None:
@@ -104,24 +140,46 @@ class Keepers:
             self._free.remove(one)
         with suppress(ChildProcessError):
             os.waitpid(one.pid, 0)
-        if (hear := one.hear) is not None:  # it was killed over a program, whose tree is ours now
-            while self._end_strays():
-                time.sleep(STRAYS_SECONDS)
-            hear(keeper.Over(status=-signal.SIGKILL))
+        if one.hear is not None:
+            known = {other.program for other in self._killed}
+            self._killed[one] = time.monotonic() + keeper.ORPHAN_GRACE_SECONDS
+            for pid, group in self._strays():
+                if group not in known:
+                    with suppress(OSError):
+                        os.kill(pid, one.stop_signal)
 
-    def _end_strays(self) -> bool:
-        """Kill whatever is our child and no keeper; True if there was any."""
-        strays = [pid for pid in _children() if pid not in self._all]
-        for pid in strays:
-            with suppress(OSError):
-                os.kill(pid, signal.SIGKILL)
-            with suppress(ChildProcessError):
-                os.waitpid(pid, os.WNOHANG)
-        return bool(strays)
+    def _strays(self) -> list[tuple[int, int]]:
+        """What stems from us and from no keeper, with groups. Takes the status of what of it has ended."""
+        programs = {one.program: one for one in self._killed}
+        strays: list[tuple[int, int]] = []
+        for pid, group in _children():
+            if pid in self._all:
+                continue
+            if (status := _take_status(pid)) is None:
+                strays += [(pid, group), *keeper.descendants(pid)]
+            elif pid in programs:
+                programs[pid].program_status = status
+        return strays
 
 
-def _children() -> list[int]:
-    """All children, zombies among them."""
+def _give(one: Keeper, job: keeper.Job, descriptors: tuple[int, ...], hear: Hear) -> Keeper:
+    keeper.send(one.control, job, descriptors)
+    one.hear, one.stop_signal, one.program = hear, job.stop_signal, 0
+    return one
+
+
+def _take_status(child: int) -> int | None:
+    """The exit status of a child that has ended, None for one that lives."""
+    try:
+        pid, status = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError:
+        return -signal.SIGKILL
+    return os.waitstatus_to_exitcode(status) if pid else None
+
+
+def _children() -> list[tuple[int, int]]:
+    """All children with their groups, zombies among them."""
     own = os.getpid()
     pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit()]  # noqa: PTH208 (names only)
-    return [pid for pid in pids if (fields := keeper.read_stat(pid)) is not None and int(fields[1]) == own]
+    found = [(pid, fields) for pid in pids if (fields := keeper.read_stat(pid)) is not None]
+    return [(pid, int(fields[2])) for pid, fields in found if int(fields[1]) == own]

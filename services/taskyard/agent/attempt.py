@@ -1,0 +1,199 @@
+"""One attempt while it runs: what its executor may do."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from taskyard.agent import clock
+from taskyard.agent.errors import AttemptStoppedError, SupervisorLostError
+from taskyard.agent.executors import Executor, Tap
+from taskyard.agent.journal import Journal
+from taskyard.agent.outbox import Outbox
+from taskyard.agent.output import AttemptOutput, Sender
+from taskyard.agent.process import (
+    ENV_ATTEMPT,
+    ENV_DIRECTORY,
+    ENV_STOP_SIGNAL,
+    ENV_TASK,
+    ENV_WORKER,
+    check_found,
+    identity_of,
+)
+from taskyard.agent.programs import Program
+from taskyard.agent.progress import ProgressTold
+from taskyard.agent.slots import SlotMemory
+from taskyard.agent.stopping import TIMED_OUT, StopRequest
+from taskyard.agent.supervised import Supervised
+from taskyard.agent.supervisor.protocol import STREAMS, AttemptState, Room
+from taskyard.agent.tracing import Tracing
+from taskyard.contracts.agent_protocol import (
+    MESSAGE_CHARACTERS_MAX,
+    PROGRESS_SECONDS_MIN,
+    Assignment,
+    Progressed,
+    Started,
+)
+
+TAP_BYTES = 65536
+
+
+@dataclass(frozen=True, kw_only=True)
+class Host:
+    """What attempts of one agent share."""
+
+    name: str
+    directory: Path
+    output_bytes_max: int
+    memory: SlotMemory
+    journal: Journal
+    outbox: Outbox
+    sender: Sender
+    supervised: Supervised
+    executors: Mapping[str, Executor]
+    tracing: Tracing | None
+
+
+class Attempt:
+    """One attempt while it runs: the context of its executor. `left` is what an earlier run of the agent has of it."""
+
+    def __init__(self, assignment: Assignment, host: Host, left: AttemptState | None) -> None:
+        self.assignment = assignment
+        self.stop_request: StopRequest | None = None
+        self.is_resumed = left is not None
+        self.is_lost = False
+        self._host = host
+        self._stopped = asyncio.Event()
+        self._has_started = self.is_resumed and host.memory.has_begun(assignment.position)
+        self._progress = ProgressTold(self._send_progress, seconds_min=PROGRESS_SECONDS_MIN)
+        self.output = AttemptOutput(
+            agent=host.name,
+            assignment=assignment,
+            sender=host.sender,
+            tell=lambda sent: host.supervised.about_to_send(assignment.position, sent),
+            sent=left.sent if left is not None else b"",
+        )
+        if left is not None and left.stopped is not None:
+            self._note_stop(msgspec.msgpack.decode(left.stopped, type=StopRequest))
+        elif left is not None and left.timed_out:
+            self._note_stop(TIMED_OUT)
+
+    def stop(self, request: StopRequest) -> None:
+        """Stop it. The first reason counts; a shorter grace of a later one does not."""
+        if self.stop_request is None:
+            self._note_stop(request)
+            reason = msgspec.msgpack.encode(request)
+            self._host.supervised.stop(self.assignment.position, request.grace_seconds, reason)
+
+    def lose(self) -> None:
+        """The supervisor is gone, and with it what the attempt has run."""
+        self.is_lost = True
+        self._stopped.set()
+
+    async def run(
+        self,
+        argv: Sequence[str],
+        *,
+        step: str,
+        cwd: Path,
+        env: Mapping[str, str],
+        tap: Tap | None = None,
+        hidden_bytes_max: int | None = None,
+    ) -> int:
+        """See `Context.run`."""
+        host, position = self._host, self.assignment.position
+        half = host.output_bytes_max // 2
+        stream = Room(half, host.output_bytes_max - half)
+        rooms = (stream if hidden_bytes_max is None else Room(hidden_bytes_max, 0), stream)
+        program = host.supervised.program(position, step, rooms)
+        if program is None:
+            self._raise_if_stopped()
+            check_found(argv[0], cwd, env)
+            program = await host.supervised.start(
+                position, step, argv, cwd=cwd, env={**env, **self._marks()}, rooms=rooms
+            )
+        if hidden_bytes_max is None:
+            self.output.show(program)
+        await self._begin(program)
+        status = await _hear(program, tap)
+        self._raise_if_stopped()
+        return status
+
+    async def pause(self, duration_seconds: float) -> None:
+        """See `Context.pause`."""
+        try:
+            async with asyncio.timeout(duration_seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return
+        self._raise_if_stopped()
+
+    def progress(self, percent: int, message: str) -> None:
+        """See `Context.progress`."""
+        self._progress.tell(percent, message)
+
+    def end_progress(self) -> None:
+        """Its end is reported next: what was not told yet is told before."""
+        self._progress.end()
+
+    def _send_progress(self, percent: int, message: str) -> None:
+        one = self.assignment
+        text = message[:MESSAGE_CHARACTERS_MAX]
+        self._host.outbox.add(
+            [Progressed(task=one.task, attempt=one.attempt, at=clock.now(), progress=percent, message=text)]
+        )
+
+    async def _begin(self, program: Program) -> None:
+        """Let a program run, once its process id is on disk."""
+        state = await program.made()
+        if state.has_begun or state.status is not None:
+            return
+        host, one = self._host, self.assignment
+        host.memory.spawned(one.position, identity_of(state.pid, state.start_ticks))
+        if not self._has_started:
+            self._has_started = True
+            host.memory.began(one.position)
+            host.outbox.add([Started(task=one.task, attempt=one.attempt, at=clock.now())])
+        host.journal.write_memory(host.memory.take_changes())
+        await host.journal.sync()
+        host.supervised.go(program)
+
+    def _marks(self) -> dict[str, str]:
+        return {
+            ENV_TASK: self.assignment.task,
+            ENV_ATTEMPT: str(self.assignment.attempt),
+            ENV_WORKER: self._host.name,
+            ENV_DIRECTORY: str(self._host.directory.resolve()),
+            ENV_STOP_SIGNAL: str(int(self._host.executors[self.assignment.kind].stop_signal)),
+        }
+
+    def _note_stop(self, request: StopRequest) -> None:
+        self.stop_request = request
+        self._stopped.set()
+
+    def _raise_if_stopped(self) -> None:
+        if self.is_lost:
+            raise SupervisorLostError
+        if self.stop_request is not None:
+            raise AttemptStoppedError(self.stop_request)
+
+
+async def _hear(program: Program, tap: Tap | None) -> int:
+    """Give the tap what a program says, until it has ended. Returns its exit status."""
+    readers = [(stream, program.reader(stream)) for stream in STREAMS] if tap is not None else []
+    try:
+        while True:
+            status = program.state.status
+            for stream, reader in readers:
+                while piece := reader.next(TAP_BYTES):
+                    reader.moved(piece)
+                    if tap is not None and isinstance(piece, bytes):
+                        tap(stream, piece)
+            if status is not None:
+                return status
+            await program.changed()
+    finally:
+        for _, reader in readers:
+            reader.close()
