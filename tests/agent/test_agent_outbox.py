@@ -15,6 +15,7 @@ from taskyard.agent.journal import Journal
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.slots import MemoryChanges, Remembered
 from taskyard.contracts.agent_protocol import (
+    LINEAGE_MAX,
     REPORT_BATCH_MAX,
     REPORT_BYTES_MAX,
     Progressed,
@@ -228,6 +229,48 @@ def test_a_journal_that_failed_writes_nothing_that_came_later(tmp_path: Path, mo
         journal.close()
 
     run(scenario())
+
+
+def test_what_comes_while_a_commit_is_written_waits_for_the_next_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        journal = Journal(tmp_path, incarnation="r1")
+        writes, go_on = threading.Event(), threading.Event()
+        commit = Journal._commit
+
+        def slow(self: Journal, transactions: Any) -> None:
+            writes.set()
+            assert go_on.wait(10)
+            commit(self, transactions)
+
+        monkeypatch.setattr(Journal, "_commit", slow)
+        journal.write_memory(kept_slots(0))
+        first = asyncio.create_task(journal.sync())
+        await asyncio.to_thread(writes.wait, 10)
+        journal.write_memory(kept_slots(1))
+        second = asyncio.create_task(journal.sync())
+        go_on.set()
+        await first
+        assert not second.done()
+        await second
+        journal.close()
+        monkeypatch.undo()
+        again = Journal(tmp_path, incarnation="r2")
+        assert again.left.slots.keys() == {0, 1}
+        again.close()
+
+    run(scenario())
+
+
+def test_of_the_runs_before_only_so_many_are_remembered(tmp_path: Path) -> None:
+    for number in range(LINEAGE_MAX + 3):
+        Journal(tmp_path, incarnation=f"r{number}").close()
+
+    journal = Journal(tmp_path, incarnation="last")
+
+    assert journal.lineage == tuple(f"r{number}" for number in range(LINEAGE_MAX + 2, 2, -1))[:LINEAGE_MAX]
+    journal.close()
 
 
 def test_a_failure_that_nobody_waited_for_is_not_forgotten(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -123,6 +123,44 @@ def test_a_program_that_is_stopped_before_it_may_go_never_runs(tmp_path: Path) -
     run(tmp_path, scenario)
 
 
+def test_a_step_that_is_started_again_is_the_one_that_runs(tmp_path: Path) -> None:
+    """As when an agent is killed before it hears that its program was made, and the next one asks for the same."""
+
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        script = f"echo ran >> {tmp_path}/ran; while [ ! -e {tmp_path}/go ]; do sleep 0.02; done"
+        first = await start(supervised, script)
+        await until((tmp_path / "ran").exists)
+        again = await supervised.start(ONE, "one", ["sh", "-c", script], cwd=Path("/"), env=ENV, rooms=ROOMS)
+        supervised.go(again)
+        other = await start(supervised, "true", step="other")  # what was asked before is done when this is over
+        assert await over(other) == 0
+        (tmp_path / "go").touch()
+        assert await over(again) == 0
+        assert again.state.pid == first.state.pid
+        assert (tmp_path / "ran").read_text() == "ran\n"
+
+    run(tmp_path, scenario)
+
+
+def test_the_first_stop_counts_with_its_reason_and_its_grace(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(
+            supervised, "trap 'sleep 0.5; exit 5' TERM; echo ready; while :; do sleep 0.02; done"
+        )  # fmt: skip
+        await until(lambda: read(program) == [b"ready\n"])
+        supervised.stop(ONE, 15.0, b"first")
+        supervised.stop(ONE, 0.0, b"second")
+        assert await over(program) == 5
+        again = Supervised(tmp_path)
+        await again.connect()
+        assert again.left[ONE].stopped == b"first"
+        await again.close(leave_running=True)
+
+    run(tmp_path, scenario)
+
+
 def test_programs_output_and_ends_outlive_who_asked_for_them(tmp_path: Path) -> None:
     async def scenario(supervised: Supervised) -> None:
         await begin(supervised)

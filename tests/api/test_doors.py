@@ -385,3 +385,19 @@ async def test_an_answer_that_comes_before_the_acknowledgement_is_kept_for_its_c
     assert silent.result()[0].code == 202
     await asyncio.sleep(0)
     assert len(outcomes) == 0
+
+
+async def test_a_command_that_is_too_large_is_refused_and_not_stored():
+    room = Room()
+    with pytest.raises(Refusal) as refused:
+        await room.command("cancel", {"task": ONE_ID, "reason": "x" * COMMAND_BYTES_MAX})
+    assert refused.value.status == 413
+    assert room.store.stored == []
+
+
+async def test_parts_of_a_batch_for_several_pools_have_ids_of_their_own():
+    """Else the second would be taken for the first that comes again."""
+    room = Room()
+    await room.submit({"id": make_id(), "tasks": [noop(pool="cpu"), noop(pool="gpu")]})
+    first, second = (body["id"] for _, body in room.store.stored)
+    assert first != second

@@ -555,6 +555,57 @@ def test_an_incarnation_that_was_replaced_and_has_joined_again_is_not_told_to_go
     assert list(story.effects()) == []
 
 
+def test_nobody_is_told_to_go_for_one_that_is_lost_itself() -> None:
+    """The name is free again: whoever speaks first may have it."""
+    story = Delivering().given(joined(), LOST, joined(incarnation=2, continues=None))
+    story.given(WorkerLost(worker="w1", incarnation=run(2)))
+
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
+
+    assert list(story.effects()) == []
+
+
+def test_who_was_replaced_is_told_to_go_once_for_each_time_that_it_speaks() -> None:
+    story = Delivering().given(joined(), LOST, joined(incarnation=2, continues=None))
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=())).then_nothing()
+    story.sends()
+
+    assert list(story.after(60).effects()) == []
+
+
+def test_a_standby_tells_nobody_to_go() -> None:
+    story = Delivering().given(joined(), LOST, joined(incarnation=2, continues=None))
+    story.machine.stand_by()
+
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=()))
+
+    assert list(story.effects()) == []
+
+
+@pytest.mark.parametrize("other", [{"agent": "w2"}, {"position": 1}], ids=["another worker", "another assignment"])
+def test_what_the_log_has_given_otherwise_is_stopped(other: dict[str, Any]) -> None:
+    story = Delivering().with_attempt("plan").given(joined("w2"), DISPATCHED, STARTED)
+    at = other.get("position", story.record().assigned)
+    live = LiveAttempt(position=Position(at), task=A, attempt=1, slot=0)
+    agent = other.get("agent", "w1")
+
+    story.when(HeartbeatHeard(agent=agent, incarnation=run(1), live=(live,))).then_nothing()
+
+    send = story.sends()
+    assert (send.agent, [cancel.position for cancel in send.cancels]) == (agent, [at])
+
+
+def test_what_a_run_accepted_that_is_gone_is_asked_of_the_one_after_it() -> None:
+    """The answer comes late: what its successor has, only that one knows."""
+    story = Delivering().with_attempt("plan_and_apply")
+    first = story.sends()
+    story.given(joined(incarnation=2, continues=run(1)))
+
+    story.when(answered(first, "accepted"))
+
+    assert story.sends().incarnation == run(2)
+
+
 def test_what_a_lost_worker_has_and_another_may_run_by_now_is_stopped_before_it_joins_again() -> None:
     story = Delivering().with_attempt("plan").given(DISPATCHED, STARTED)
     live = LiveAttempt(position=story.record().assigned, task=A, attempt=1, slot=0)

@@ -421,6 +421,15 @@ def test_a_worker_that_left_and_comes_again_joins_again() -> None:
     story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=run(2)))
 
 
+def test_a_run_that_comes_after_one_that_left_stays() -> None:
+    story = Slots()
+    story.when(story.heard())
+    story.when(story.heard(leaving=True)).then(Like(WorkerLost, reason="left"))
+    story.when(story.heard(incarnation=2))
+
+    story.when(story.heard(incarnation=2), story.answered()).then_nothing()
+
+
 def test_a_lost_worker_that_is_heard_as_it_was_joins_again() -> None:
     """Only the network had been away; what it held follows from the log, not from the heartbeat."""
     story = Slots().given(joined()).scheduled(A, "plan_and_apply").when().given(LOST)
@@ -489,6 +498,17 @@ def test_silence_does_not_count_while_this_instance_or_the_server_stood_still(st
     story.when(story.heard()).then(Like(WorkerRecovered))
     story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected))
     story.after(LOST_SECONDS - SUSPECT_SECONDS).when().then(Like(WorkerLost))
+
+
+def test_nothing_of_the_time_before_it_was_connected_again_is_silence() -> None:
+    story = Slots().given(joined())
+    story.decide(story.heard())
+    story.decide(story.answered())
+    story.now = Instant(story.now + seconds(SUSPECT_SECONDS))
+
+    story.decide(Reconnected(), story.answered())
+
+    assert story.machine._liveness._listened == story.machine._liveness._since
 
 
 def test_while_the_server_does_not_answer_nobody_is_lost() -> None:

@@ -6,6 +6,7 @@ LIFECYCLE = "contracts/taskyard/contracts/lifecycle/dispatcher.py"
 ADMISSION = "services/taskyard/scheduler/admission.py"
 SLOTS = "services/taskyard/agent/slots.py"
 OUTBOX = "services/taskyard/agent/outbox.py"
+JOURNAL = "services/taskyard/agent/journal.py"
 ATTEMPT = "services/taskyard/agent/attempt.py"
 DISK = "services/taskyard/agent/disk.py"
 SUPERVISOR = "services/taskyard/agent/supervisor/app.py"
@@ -14,11 +15,15 @@ SPOOL = "services/taskyard/agent/supervisor/spool.py"
 PROGRESS = "services/taskyard/agent/progress.py"
 DELIVERY = "services/taskyard/dispatcher/delivery.py"
 DISPATCHER_STATE = "services/taskyard/dispatcher/state.py"
+LIVENESS = "services/taskyard/slot_allocator/liveness.py"
 DISPATCHING = "services/taskyard/dispatcher/decide.py"
 REFUSALS = "services/taskyard/scheduler/refusals.py"
+DOORS = "services/taskyard/api/doors.py"
 LEADERS = "services/taskyard/api/leaders.py"
 CORE = "libs/taskyard/machine/core.py"
 TAKEOVER, SUPERVISED = "tests/agent/test_agent_takeover.py", "tests/agent/test_supervisor.py"
+SENT_REPORTS, DOORS_TESTED = "tests/agent/test_agent_outbox.py", "tests/api/test_doors.py"
+ALLOCATING, DELIVERING = "tests/machines/test_slot_allocator.py", "tests/machines/test_dispatcher.py"
 ONE_ITEM = "tests/conformance/loop/test_one_item.py"
 
 MUTANTS = (
@@ -92,6 +97,69 @@ MUTANTS = (
         old="return found.isdigit() and int(found) <= commits",
         new="return found is not None",
         killers=("tests/agent/test_agent_outbox.py",),
+    ),
+    Mutant(
+        name="who-is-lost-is-replaced-by-nobody-and-told-to-go",
+        file=DISPATCHING,
+        old="if is_replaced and not worker.is_lost:",
+        new="if is_replaced:",
+        killers=(f"{DELIVERING}::test_nobody_is_told_to_go_for_one_that_is_lost_itself",),
+    ),
+    Mutant(
+        name="a-standby-tells-who-was-replaced-to-go",
+        file=DELIVERY,
+        old="        if self._is_open:\n            self._retired[",
+        new="        if self._retired is not None:\n            self._retired[",
+        killers=(f"{DELIVERING}::test_a_standby_tells_nobody_to_go",),
+    ),
+    Mutant(
+        name="who-was-replaced-is-told-to-go-for-ever",
+        file=DELIVERY,
+        old="        self._retired.clear()\n",
+        new="",
+        killers=(f"{DELIVERING}::test_who_was_replaced_is_told_to_go_once_for_each_time_that_it_speaks",),
+    ),
+    Mutant(
+        name="what-another-worker-was-given-runs-on",
+        file=DISPATCHING,
+        old="if record is None or record.worker != agent or record.assigned",
+        new="if record is None or record.assigned",
+        killers=(f"{DELIVERING}::test_what_the_log_has_given_otherwise_is_stopped",),
+    ),
+    Mutant(
+        name="what-was-given-anew-runs-on-as-it-was",
+        file=DISPATCHING,
+        old=" or record.assigned != live.position:",
+        new=":",
+        killers=(f"{DELIVERING}::test_what_the_log_has_given_otherwise_is_stopped",),
+    ),
+    Mutant(
+        name="a-run-that-is-gone-answers-for-the-one-after-it",
+        file=DISPATCHING,
+        old="if request.incarnation == record.incarnation:",
+        new="if request.incarnation:",
+        killers=(f"{DELIVERING}::test_what_a_run_accepted_that_is_gone_is_asked_of_the_one_after_it",),
+    ),
+    Mutant(
+        name="a-run-goes-because-the-one-before-it-left",
+        file=LIVENESS,
+        old="if self._leaving.get(name) == incarnation:",
+        new="if name in self._leaving:",
+        killers=(f"{ALLOCATING}::test_a_run_that_comes_after_one_that_left_stays",),
+    ),
+    Mutant(
+        name="the-time-without-a-connection-is-silence",
+        file=LIVENESS,
+        old="        self._since = self._listened\n        self._answered_at = None",
+        new="        self._since = self._listened",
+        killers=(f"{ALLOCATING}::test_nothing_of_the_time_before_it_was_connected_again_is_silence",),
+    ),
+    Mutant(
+        name="who-joins-has-been-silent-for-ever",
+        file=LIVENESS,
+        old="        self._heard[seen.agent] = self._listened\n        joined[seen.agent]",
+        new="        joined[seen.agent]",
+        killers=(ALLOCATING,),
     ),
     # -- the memory of slots -------------------------------------------------------------------------------------------
     Mutant(
@@ -179,6 +247,34 @@ MUTANTS = (
         new="if self.full:",
         killers=("tests/agent/test_agent_outbox.py",),
     ),
+    Mutant(
+        name="what-comes-while-a-commit-is-written-counts-as-written",
+        file=JOURNAL,
+        old="            self._durable = announced\n",
+        new="            self._durable = self._announced\n",
+        killers=(f"{SENT_REPORTS}::test_what_comes_while_a_commit_is_written_waits_for_the_next_one",),
+    ),
+    Mutant(
+        name="every-run-before-is-remembered",
+        file=JOURNAL,
+        old="WHERE run <= (SELECT max(run) FROM lineage) - ?",
+        new="WHERE run <= 0 AND ? > 0",
+        killers=(f"{SENT_REPORTS}::test_of_the_runs_before_only_so_many_are_remembered",),
+    ),
+    Mutant(
+        name="a-journal-that-was-put-back-answers-for-the-runs-before",
+        file=JOURNAL,
+        old=', "DELETE FROM lineage")',
+        new=")",
+        killers=(SENT_REPORTS,),
+    ),
+    Mutant(
+        name="batches-of-reports-are-unbounded-in-number",
+        file=OUTBOX,
+        old="len(chunks[-1]) == REPORT_BATCH_MAX or ",
+        new="",
+        killers=(f"{SENT_REPORTS}::test_reports_go_in_order_in_bounded_batches",),
+    ),
     # -- programs and their supervisor ---------------------------------------------------------------------------------
     Mutant(
         name="a-program-begins-before-its-pid-is-on-disk",
@@ -194,6 +290,20 @@ MUTANTS = (
         new="                program.pid, program.start_ticks = pid, start_ticks\n"
         "                self._go(program.attempt, program.step)\n",
         killers=(f"{SUPERVISED}::test_a_program_waits_until_it_is_told_to_go",),
+    ),
+    Mutant(
+        name="a-step-that-is-started-again-runs-twice",
+        file=SUPERVISOR,
+        old="        if asked.step in attempt.programs:\n            return\n",
+        new="",
+        killers=(f"{SUPERVISED}::test_a_step_that_is_started_again_is_the_one_that_runs",),
+    ),
+    Mutant(
+        name="a-later-stop-takes-the-place-of-the-first",
+        file=SUPERVISOR,
+        old="is not None and attempt.stopped is None:\n                    attempt.stopped = reason",
+        new="is not None:\n                    attempt.stopped = reason",
+        killers=(f"{SUPERVISED}::test_the_first_stop_counts_with_its_reason_and_its_grace",),
     ),
     Mutant(
         name="no-deadline-holds-while-no-agent-lives",
@@ -302,6 +412,20 @@ MUTANTS = (
         old="                if self._may_apply(self._state.queue(pool, record.queue), id):",
         new="                if self._state.queue(pool, record.queue):",
         killers=("tests/machines/test_scheduler_holds.py",),
+    ),
+    Mutant(
+        name="a-command-of-any-size-is-stored",
+        file=DOORS,
+        old="        if len(data) > COMMAND_BYTES_MAX:\n            raise too_large(COMMAND_BYTES_MAX)\n",
+        new="",
+        killers=(f"{DOORS_TESTED}::test_a_command_that_is_too_large_is_refused_and_not_stored",),
+    ),
+    Mutant(
+        name="the-parts-of-a-batch-for-several-pools-have-one-id",
+        file=DOORS,
+        old="submission.command if number == 0 else derive_uuid7(submission.command, pool)",
+        new="submission.command",
+        killers=(f"{DOORS_TESTED}::test_parts_of_a_batch_for_several_pools_have_ids_of_their_own",),
     ),
     Mutant(
         name="refusals-are-as-long-as-they-like",
