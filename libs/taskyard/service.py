@@ -22,7 +22,6 @@ import uvicorn
 import uvloop
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
-from faststream.nats.annotations import NatsMessage
 from faststream.security import SASLPlaintext
 from nats.aio.client import Client
 
@@ -93,11 +92,6 @@ class Links:
     def fleet_client(self) -> Client:
         """The plain connection below `fleet`."""
         return self.fleet.connection
-
-
-async def as_it_is(message: NatsMessage) -> bytes:
-    """The decoder of subscribers that read bytes by themselves: what is no JSON is no fault of ours."""
-    return message.body
 
 
 def make_instance_name() -> str:

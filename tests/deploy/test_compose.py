@@ -251,7 +251,7 @@ def test_users_may_do_what_the_embedded_server_lets_them_do(tmp_path: Path) -> N
     NatsServer(tmp_path, agents=["agent-1"])
     embedded = msgspec.json.decode((tmp_path / "nats-server.conf").read_bytes())["accounts"]
     text = (ROOT / "deploy/nats.conf").read_text(encoding="utf-8")
-    for account in ("AGENTS", "CLIENTS"):
+    for account in ("WORKERS", "CLIENTS"):
         for user in embedded[account]["users"]:
             allowed = user.get("permissions", {})
             subjects = [*allowed.get("publish", ()), *allowed.get("subscribe", ())]

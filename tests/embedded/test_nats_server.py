@@ -200,6 +200,15 @@ def test_an_agent_reports_into_the_account_of_agents_and_answers_requests(nats_s
     run(scenario)
 
 
+def test_that_nobody_listens_on_an_agents_subject_shows_at_once(nats_server: NatsServer) -> None:
+    async def scenario() -> None:
+        async with connected(nats_server, FLEET_USER) as fleet:
+            with pytest.raises(nats.errors.NoRespondersError):
+                await fleet.client.request("taskyard.agent.worker-1.assign", b"?", SECONDS_MAX)
+
+    run(scenario)
+
+
 @pytest.mark.parametrize(
     "subject",
     [

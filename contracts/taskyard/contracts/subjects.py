@@ -5,6 +5,7 @@ from msgspec import Struct
 PARTITION_DEFAULT = "0"
 
 REPORT_SUBJECTS = "taskyard.report.*"
+OUTPUT_SUBJECTS = "taskyard.output.*.*"
 HEARTBEAT_SUBJECTS = "taskyard.heartbeat.*"
 REQUEST_SUBJECTS = "taskyard.request.>"
 COMMAND_SUBJECTS = "taskyard.command.>"
@@ -83,7 +84,7 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
         StreamSpec(
             name=OUTPUT,
             account=AGENTS,
-            subjects=("taskyard.output.*.*",),
+            subjects=(OUTPUT_SUBJECTS,),
             owner="agent",
             readers=("api",),
             max_age_seconds=14 * DAY_SECONDS,

@@ -1,8 +1,10 @@
 """What our nats-servers are told: the accounts that keep services, agents and clients apart, and who may do what in them.
 
 - `CONTROL` holds the log, the commands and everything that services say; the user `service` may do all of it.
-- `AGENTS` holds what agents send in. The user `fleet` stands for the services there; each agent has a user of its own
-  that reaches its own subjects only, by allow-lists (deny rules have had bypasses).
+- `AGENTS` holds what agents send in, for the services. The user `fleet` stands for them there.
+- `WORKERS` holds no stream. Each agent has a user of its own there that reaches its own subjects only, by allow-lists
+  (deny rules have had bypasses). What it sends reaches `AGENTS` by imports: the server itself answers who stores a
+  message, on whatever subject that names, and so a reply subject of an agent means one of `WORKERS` and none of `AGENTS`.
 - `CLIENTS` holds no stream. Each principal may publish commands and requests under its own name; they reach `CONTROL`
   as service imports, so a reply subject of a client means its own inbox and never a subject of `CONTROL`.
 - `SYS` is the server's own.
@@ -14,11 +16,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS, OUTPUT_SUBJECTS, REPORT_SUBJECTS
+
 SERVICE_USER = "service"
 FLEET_USER = "fleet"
 SYSTEM_USER = "system"
 ROUTE_USER = "route"
 MAX_PAYLOAD_BYTES = 1 << 20
+
+STORED_OF_AGENTS = (REPORT_SUBJECTS, OUTPUT_SUBJECTS)
 
 # An agent answers a request once, on whatever subject the services named, and soon.
 REPLIES_PER_REQUEST_MAX = 1
@@ -91,7 +97,20 @@ def _accounts(users: Users, passwords: Mapping[str, str]) -> dict[str, object]:
         },
         "AGENTS": {
             "jetstream": "enabled",
-            "users": [user(FLEET_USER), *(user(name, **_of_agent(name)) for name in users.agents)],
+            "users": [user(FLEET_USER)],
+            "exports": [{"service": subject, "accounts": ["WORKERS"]} for subject in STORED_OF_AGENTS],
+            "imports": [
+                {"stream": {"account": "WORKERS", "subject": HEARTBEAT_SUBJECTS}},
+                {"service": {"account": "WORKERS", "subject": "taskyard.agent.>"}},
+            ],
+        },
+        "WORKERS": {
+            "users": [user(name, **_of_agent(name)) for name in users.agents],
+            "exports": [
+                {"stream": HEARTBEAT_SUBJECTS, "accounts": ["AGENTS"]},
+                {"service": "taskyard.agent.>", "accounts": ["AGENTS"]},
+            ],
+            "imports": [{"service": {"account": "AGENTS", "subject": subject}} for subject in STORED_OF_AGENTS],
         },
         "CLIENTS": {
             "users": [
@@ -120,7 +139,7 @@ def _cluster(member: ClusterMember, password: str) -> dict[str, object]:
 
 def _of_agent(name: str) -> dict[str, object]:
     return {
-        "publish": [f"taskyard.report.{name}", f"taskyard.heartbeat.{name}", f"taskyard.output.{name}.>"],
+        "publish": [f"taskyard.report.{name}", f"taskyard.heartbeat.{name}", f"taskyard.output.{name}.*"],
         "subscribe": [f"taskyard.agent.{name}.>", f"_INBOX_{name}.>"],
         "allow_responses": {"max": REPLIES_PER_REQUEST_MAX, "expires": f"{REPLY_SECONDS_MAX}s"},
     }

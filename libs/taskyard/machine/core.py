@@ -62,12 +62,16 @@ class Append(Struct, frozen=True):
     expected: int
 
 
-class Offered(Struct, Generic[InputT], frozen=True):
-    """An input that waits. `stream` and `sequence` say where it came from; an observation has none."""
+class Offered(Struct, Generic[InputT]):
+    """An input that waits. `stream` and `sequence` say where it came from; an observation has none.
+
+    Of observations that bear the same `key` only the newest waits.
+    """
 
     input: InputT
     stream: str | None = None
     sequence: int = 0
+    key: str | None = None
 
 
 class SavedLoop(Struct, frozen=True, kw_only=True):
@@ -118,6 +122,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._log_time_read_at = 0.0
         self._now = Instant(0)
         self._inputs: deque[Offered[InputT]] = deque()
+        self._newest: dict[str, Offered[InputT]] = {}
         self._taken: dict[str, int] = {}
         self._waiting: dict[str, int] = {}
         self._in_flight = False
@@ -184,6 +189,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self.role = Role.STANDBY
         self._in_flight = False
         self._inputs.clear()
+        self._newest.clear()
         self._taken.clear()
         self._waiting.clear()
         self._read = None
@@ -213,6 +219,12 @@ class LoopCore(Generic[InputT, EffectT]):
             if offered.sequence <= max(self._taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0)):
                 return
             self._waiting[offered.stream] = offered.sequence
+        if offered.key is not None:
+            if (former := self._newest.get(offered.key)) is not None:
+                # In the place of the former one: at the end it could be overtaken for ever by one that is newer still.
+                former.input = offered.input
+                return
+            self._newest[offered.key] = offered
         self._inputs.append(offered)
 
     def begin_to_read(self, stream: str, name: str) -> int:
@@ -332,6 +344,8 @@ class LoopCore(Generic[InputT, EffectT]):
             self._inputs.popleft()
             if each.stream is not None:
                 self._taken[each.stream] = each.sequence
+            if each.key is not None:
+                del self._newest[each.key]
         if self._read is not None:
             self._read = (self._read[0] - decision.taken, self._read[1])
         self._faults += decision.faults
@@ -409,6 +423,7 @@ class LoopCore(Generic[InputT, EffectT]):
             self._now = reached
             self._clock = (self.log_time, self._log_time_read_at)
             self._inputs = deque(each for each in self._inputs if each.stream is not None)
+            self._newest.clear()
             self._read = None
             self.machine.deadlines.look_anew()
             self.machine.lead(reached)

@@ -101,10 +101,13 @@ class MachineLoop(Generic[InputT, EffectT]):
             await asyncio.gather(*tasks, *self._effects, return_exceptions=True)
             await self.snapshots.close()
 
-    def post(self, observation: InputT) -> None:
-        """Let the machine decide on something that was observed; dropped unless this instance leads."""
+    def post(self, observation: InputT, key: str | None = None) -> None:
+        """Let the machine decide on something that was observed; dropped unless this instance leads.
+
+        Of observations with the same key only the newest waits.
+        """
         if self.core.has_room:
-            self.core.offer(Offered(observation))
+            self.core.offer(Offered(observation, key=key))
             self._wake.set()
 
     # -- recovering and following --------------------------------------------------------------------------------------

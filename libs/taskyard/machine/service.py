@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -13,6 +14,7 @@ from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.leases import JetStreamLease
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.machine.core import LoopCore, Observer
+from taskyard.machine.ears import Ear
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.machine import Machine
 from taskyard.machine.metrics import show_loop
@@ -27,11 +29,12 @@ EffectT = TypeVar("EffectT")
 
 
 class Wiring(Struct, Generic[InputT, EffectT], frozen=True, kw_only=True):
-    """What a service adds to its machine: where inputs come from, how an effect is carried out, and who watches."""
+    """What a service adds to its machine: where inputs come from, how an effect is carried out, who watches, who hears."""
 
     sources: Sequence[Source[InputT]]
     perform: Callable[[EffectT], Awaitable[None]]
     observers: Sequence[Observer] = ()
+    ears: Sequence[Ear] = ()
 
 
 async def run_machine(
@@ -40,7 +43,7 @@ async def run_machine(
     stop: asyncio.Event,
     wire: Callable[[Links, MachineLoop[InputT, EffectT]], Wiring[InputT, EffectT]],
 ) -> None:
-    """Run one instance of a machine until `stop` is set. `wire` may register subscribers that post observations."""
+    """Run one instance of a machine until `stop` is set. `wire` may make ears that post observations."""
     async with linked(machine.writer, settings) as links:
         codec: CommitCodec[Any] = CommitCodec[LogEvent](AnyEvent, decode_event)
         loop = MachineLoop(
@@ -53,8 +56,11 @@ async def run_machine(
         wiring = wire(links, loop)
         show_loop(links.metrics, loop)
         loop.core.observers = wiring.observers
-        async with serving(links, settings, lambda: loop.is_recovered and not stop.is_set()):
-            await loop.run(stop, wiring.sources, wiring.perform)
+        async with AsyncExitStack() as hearing:
+            for ear in wiring.ears:
+                await hearing.enter_async_context(ear)
+            async with serving(links, settings, lambda: loop.is_recovered and not stop.is_set()):
+                await loop.run(stop, wiring.sources, wiring.perform)
 
 
 def task_observers(links: Links, tasks: Callable[[], TaskTable]) -> list[Observer]:

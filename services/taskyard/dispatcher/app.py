@@ -3,7 +3,6 @@
 import asyncio
 
 import msgspec
-from faststream.nats.annotations import NatsMessage
 
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.readable import UNREADABLE
@@ -16,9 +15,10 @@ from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.requests import Requests
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
+from taskyard.machine.ears import Ear
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.service import Links, as_it_is
+from taskyard.service import Links
 from taskyard.settings import Settings
 
 Effect = SendAssignments | SendCancels
@@ -34,11 +34,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     def wire(links: Links, loop: Loop) -> Wiring[Input, Effect]:
         requests = Requests(links.fleet_client, loop.post)
 
-        async def hear(message: NatsMessage) -> None:
-            if (heard := read_heartbeat(message.raw_message.subject, message.raw_message.data)) is not None:
-                loop.post(heard)
+        def hear(agent: str, data: bytes) -> None:
+            if (heard := read_heartbeat(agent, data)) is not None:
+                loop.post(heard, key=agent)
 
-        links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=as_it_is)(hear)
+        ear = Ear(links, HEARTBEAT_SUBJECTS, hear)
         reports = JetStreamInput(links.fleet_client, REPORTS)
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
@@ -50,15 +50,15 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             return found
 
         observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
-        return Wiring(sources=[Source(reports, read)], perform=requests.send, observers=observers)
+        return Wiring(sources=[Source(reports, read)], perform=requests.send, observers=observers, ears=[ear])
 
     await run_machine(machine, settings, stop, wire)
 
 
-def read_heartbeat(subject: str, data: bytes) -> HeartbeatHeard | None:
+def read_heartbeat(agent: str, data: bytes) -> HeartbeatHeard | None:
     """What an agent says that it has; None: it cannot be read."""
     try:
         heartbeat = _decode_heartbeat(data)
     except UNREADABLE:
         return None
-    return HeartbeatHeard(agent=subject.rpartition(".")[2], incarnation=heartbeat.incarnation, live=heartbeat.live)
+    return HeartbeatHeard(agent=agent, incarnation=heartbeat.incarnation, live=heartbeat.live)

@@ -6,14 +6,14 @@ from contextlib import suppress
 
 import msgspec
 import nats.errors
-from faststream.nats.annotations import NatsMessage
 
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
 from taskyard.contracts.validation import UNREADABLE
+from taskyard.machine.ears import Ear
 from taskyard.machine.loop import MachineLoop
 from taskyard.machine.service import Wiring, run_machine, task_observers
-from taskyard.service import PING_SECONDS, PINGS_OUTSTANDING_MAX, Links, as_it_is
+from taskyard.service import PING_SECONDS, PINGS_OUTSTANDING_MAX, Links
 from taskyard.settings import Settings
 from taskyard.slot_allocator.decide import Observation
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Reconnected
@@ -36,12 +36,11 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
     def wire(links: Links, loop: Loop) -> Wiring[Observation, None]:
         nonlocal watch
-        ears = _Ears(links, loop)
-        links.fleet.subscriber(HEARTBEAT_SUBJECTS, decoder=as_it_is)(ears.hear)
-        watch = asyncio.create_task(ears.probe())
+        listener = _Listener(links, loop)
+        watch = asyncio.create_task(listener.probe())
         show_slots(links.metrics, lambda: machine.state)
         observers = task_observers(links, lambda: machine.state.tasks)
-        return Wiring(sources=(), perform=_nothing, observers=observers)
+        return Wiring(sources=(), perform=_nothing, observers=observers, ears=[listener.ear])
 
     try:
         await run_machine(machine, settings, stop, wire)
@@ -50,39 +49,38 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             watch.cancel()
 
 
-class _Ears:
+class _Listener:
     """What this instance hears of agents, and whether it could hear at all."""
 
     def __init__(self, links: Links, loop: Loop) -> None:
-        self._links = links
+        self.ear = Ear(links, HEARTBEAT_SUBJECTS, self._hear)
+        self._client = links.fleet_client
         self._loop = loop
 
-    async def hear(self, message: NatsMessage) -> None:
+    def _hear(self, agent: str, data: bytes) -> None:
         """A heartbeat; one that cannot be read is nobody's."""
-        raw = message.raw_message
         try:
-            heartbeat = _decode(raw.data)
+            heartbeat = _decode(data)
         except UNREADABLE:
             return
-        agent = raw.subject.rpartition(".")[2]
-        self._loop.post(HeartbeatSeen(agent=agent, heartbeat=heartbeat))
+        self._loop.post(HeartbeatSeen(agent=agent, heartbeat=heartbeat), key=f"heartbeat {agent}")
 
     async def probe(self) -> None:
         """Ask the server again and again: each answer proves that this instance has heard whatever came before it.
 
         After a time without a connection nobody's silence counts from before.
         """
-        client, was_connected = self._links.fleet_client, True
+        was_connected = True
         while True:
             await asyncio.sleep(PROBE_SECONDS)
-            is_connected = client.is_connected
+            is_connected = self._client.is_connected
             if is_connected and not was_connected:
                 self._loop.post(Reconnected())
             was_connected = is_connected
             if is_connected:
                 with suppress(nats.errors.Error, OSError):
-                    await client.flush(ANSWER_SECONDS_MAX)
-                    self._loop.post(Listened(at=time.monotonic()))
+                    await self.ear.caught_up(ANSWER_SECONDS_MAX)
+                    self._loop.post(Listened(at=time.monotonic()), key="listened")
 
 
 async def _nothing(effect: None) -> None:

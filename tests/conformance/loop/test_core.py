@@ -611,3 +611,29 @@ def test_the_steps_that_are_remembered_are_bounded() -> None:
         deadlines.step(Instant(START + number), 1)
 
     assert deadlines.after(Instant(0), 0.0) == STEPS_MAX
+
+
+def test_of_observations_with_one_key_only_the_newest_waits_in_the_place_of_the_first() -> None:
+    yard = Yard()
+    core = yard.leader()
+    for number, key in ((1, "a"), (2, "b"), (3, "a"), (4, None), (5, "a"), (6, None)):
+        core.offer(Offered(number, key=key))
+    assert core.inputs_waiting == 4
+    append = core.decide(0.0)
+    assert append is not None and core.machine.decided_on[-1] == [5, 2, 4]
+    core.offer(Offered(7, key="a"))  # that of before was decided on: this one waits at the end
+    core.appended(yard.store(append))
+    yard.fold(core)
+    assert core.decide(0.0) is not None and core.machine.decided_on[-1] == [6, 7]
+
+
+def test_a_new_leader_knows_nothing_of_observations_that_waited_before() -> None:
+    yard = Yard()
+    core = yard.leader()
+    core.offer(Offered(1, key="a"))
+    core.step_down()
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+    core.offer(Offered(2, key="a"))
+    assert core.inputs_waiting == 1
+    assert core.decide(0.0) is not None and core.machine.decided_on[-1] == [2]

@@ -1,0 +1,220 @@
+"""What agents call out without being asked: never answered, and bounded for each of them before it costs anything.
+
+A reply subject is the sender's word: whoever answers on it publishes with its own rights where the sender wishes. So what
+is heard here is handed on, and nothing else. A sender may speak so often; what it says beyond that is dropped unread, and
+one that goes on is not heard at all until it has been quiet, which is told and counted.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Self
+
+import structlog
+from nats.aio.msg import Msg
+from nats.aio.subscription import Subscription
+from nats.errors import Error
+
+from taskyard.service import Links
+
+PER_SECOND_MAX = 5.0
+AT_ONCE_MAX = 20
+"""What a sender may say at once. An agent speaks every two seconds, and a few times more while it joins or leaves."""
+DROPPED_MAX = 200
+"""Whoever has said so much more than it may, without a pause, is cut off."""
+QUIET_SECONDS = 30.0
+"""For so long one that was cut off must keep to the limit to be heard again."""
+SENDERS_MAX = 20_000
+"""Senders that are remembered, twice as many as workers that may be there; more are not heard."""
+
+NARROW_SECONDS = 5.0
+"""While one is cut off, this long only those are heard that were heard before,"""
+LOOK_SECONDS = 0.5
+"""and then so long all, unless that begins to cost."""
+LATELY_SECONDS = 120.0
+
+_logger = structlog.get_logger()
+
+
+class _Sender:
+    """How much one sender may still say, and since when it is cut off."""
+
+    __slots__ = ("at", "cut_until", "dropped", "left")
+
+    def __init__(self, at: float) -> None:
+        self.left = float(AT_ONCE_MAX)
+        self.at = at
+        self.dropped = 0
+        self.cut_until = 0.0
+
+
+class Allowance:
+    """Who may be heard now. Time is given, in monotonic seconds."""
+
+    def __init__(self) -> None:
+        self.dropped = 0
+        self.cut = 0
+        self._senders: dict[str, _Sender] = {}
+
+    def allows(self, sender: str, now: float) -> bool:
+        """Whether what `sender` says now is to be heard. The hot path of a flood: about a microsecond."""
+        one = self._senders.get(sender)
+        if one is None:
+            if len(self._senders) >= SENDERS_MAX:
+                self.dropped += 1
+                return False
+            one = self._senders[sender] = _Sender(now)
+        left = one.left + (now - one.at) * PER_SECOND_MAX
+        one.at = now
+        if left >= AT_ONCE_MAX:
+            left, one.dropped = float(AT_ONCE_MAX), 0
+        if left < 1.0:
+            one.left = left
+            self._drop(sender, one, now)
+            return False
+        one.left = left - 1.0
+        if now < one.cut_until:
+            self.dropped += 1
+            return False
+        return True
+
+    def heard_lately(self, now: float) -> set[str]:
+        """Who has said something a while ago at most, and is not cut off."""
+        senders = self._senders.items()
+        return {name for name, one in senders if now >= one.cut_until and now - one.at < LATELY_SECONDS}
+
+    def _drop(self, sender: str, one: _Sender, now: float) -> None:
+        self.dropped += 1
+        one.dropped += 1
+        if one.dropped <= DROPPED_MAX:
+            return
+        if now >= one.cut_until:
+            self.cut += 1
+            _logger.warning("an agent says too much and is not heard until it is quiet", agent=sender)
+        one.cut_until = now + QUIET_SECONDS
+
+
+class Ear:
+    """Hears a subject whose last token names the sender. `hear` gets the name and the bytes of what is to be heard.
+
+    What a sender says is dropped here at the cost of reading it, which is too much where one says it without end. So while
+    one is cut off, the server is asked for those alone that were heard before, and for all only now and then: a newcomer may
+    have to call for a while.
+    """
+
+    def __init__(self, links: Links, pattern: str, hear: Callable[[str, bytes], None]) -> None:
+        assert pattern.endswith(".*"), "the last token is the sender"
+        self._client = links.fleet_client
+        self._pattern = pattern
+        self._hear = hear
+        self._allowance = Allowance()
+        self._all: Subscription | None = None
+        self._some: dict[str, Subscription] = {}
+        self._taken = 0
+        self._dropped_max = DROPPED_MAX
+        self._overrun = asyncio.Event()
+        self._guard: asyncio.Task[None] | None = None
+        _show(links, self._allowance)
+
+    async def __aenter__(self) -> Self:
+        # Not a subscriber of FastStream, which answers whatever names a reply subject unless it is told not to.
+        await self._hear_all()
+        self._guard = asyncio.create_task(self._narrow_when_overrun(), name=f"guard {self._pattern}")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._guard is not None
+        self._guard.cancel()
+        await asyncio.gather(self._guard, return_exceptions=True)
+
+    async def caught_up(self, answer_seconds_max: int) -> None:
+        """Return when all was heard that the server had sent before it answered.
+
+        Raises:
+            nats.errors.Error, OSError: it did not answer.
+        """
+        await self._client.flush(answer_seconds_max)
+        # The answer has overtaken what was read before it and waits here.
+        until = self._taken + self._waiting()
+        while self._taken < until and self._waiting():  # noqa: ASYNC110 - it is this loop's own next turn that is waited for
+            await asyncio.sleep(0)
+
+    def _waiting(self) -> int:
+        heard = [*self._some.values(), *([self._all] if self._all else [])]
+        return sum(subscription.pending_msgs for subscription in heard)
+
+    async def _take(self, message: Msg) -> None:
+        self._taken += 1
+        sender = message.subject.rpartition(".")[2]
+        allowance = self._allowance
+        if allowance.allows(sender, time.monotonic()):
+            self._hear(sender, message.data)
+        elif allowance.dropped >= self._dropped_max:
+            self._overrun.set()
+
+    async def _narrow_when_overrun(self) -> None:
+        while True:
+            self._expect(DROPPED_MAX)
+            await self._overrun.wait()
+            await self._retrying(self._hear_some)
+            while await self._is_overrun_still():
+                await self._retrying(self._hear_some)
+
+    async def _is_overrun_still(self) -> bool:
+        """Hear all for a moment, after a while."""
+        await asyncio.sleep(NARROW_SECONDS)
+        self._expect(DROPPED_MAX)
+        await self._retrying(self._hear_all)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._overrun.wait(), LOOK_SECONDS)
+        return self._overrun.is_set()
+
+    def _expect(self, dropped_max: int) -> None:
+        self._overrun.clear()
+        self._dropped_max = self._allowance.dropped + dropped_max
+
+    async def _hear_all(self) -> None:
+        if self._all is None:
+            self._all = await self._client.subscribe(self._pattern, cb=self._take)
+        await self._unsubscribe(list(self._some))
+
+    async def _hear_some(self) -> None:
+        """Those that are not cut off, one by one, and nobody else."""
+        now = time.monotonic()
+        wanted = self._allowance.heard_lately(now)
+        for sender in wanted - self._some.keys():
+            self._some[sender] = await self._client.subscribe(self._pattern[:-1] + sender, cb=self._take)
+        await self._unsubscribe(list(self._some.keys() - wanted))
+        everybody, self._all = self._all, None
+        if everybody is not None:
+            await everybody.unsubscribe()
+
+    async def _unsubscribe(self, senders: list[str]) -> None:
+        for sender in senders:
+            await self._some.pop(sender).unsubscribe()
+
+    async def _retrying(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Make the change, over whatever is wrong with the connection: it is made again by itself, with what was asked for."""
+        while True:
+            try:
+                return await change()
+            except (Error, OSError):
+                await asyncio.sleep(LOOK_SECONDS)
+
+
+def _show(links: Links, allowance: Allowance) -> None:
+    labels = {"service": links.name}
+    links.metrics.counter(
+        "taskyard_heartbeats_dropped",
+        "Heartbeats beyond what an agent may send, dropped unread.",
+        lambda: ((labels, allowance.dropped),),
+    )
+    links.metrics.counter(
+        "taskyard_agents_cut",
+        "How often an agent said too much and was not heard until it was quiet.",
+        lambda: ((labels, allowance.cut),),
+    )

@@ -1,0 +1,104 @@
+"""A real nats-server with the services that agents speak to, and connections of agents that mean harm."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import msgspec
+import nats
+from nats.aio.client import Client
+from nats.errors import Error
+from real_servers import service_settings
+
+import taskyard.dispatcher.app
+import taskyard.slot_allocator.app
+from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.events import AnyEvent, WorkerJoined, decode_event
+from taskyard.contracts.subjects import heartbeat_subject, log_stream
+from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.eventlog.commit import CommitCodec
+from taskyard.eventlog.jetstream import JetStreamLog
+
+READY_SECONDS_MAX = 20.0
+
+
+async def connect(server: NatsServer, user: str) -> Client:
+    async def note(error: Exception) -> None:
+        """What a test provokes is no news."""
+
+    return await nats.connect(
+        server.url, user=user, password=server.password(user), inbox_prefix=f"_INBOX_{user}".encode(), error_cb=note
+    )
+
+
+def heartbeat(incarnation: str = "ab" * 8, **more: Any) -> bytes:
+    """What an agent with one slot says of itself."""
+    fields: dict[str, Any] = {"pool": "default", "slots": (("any",),), "kinds": ("noop",)}
+    return msgspec.json.encode(Heartbeat(incarnation=incarnation, **(fields | more)))
+
+
+class World:
+    """The running services, seen from outside."""
+
+    def __init__(self, server: NatsServer, control: Client, fleet: Client) -> None:
+        self.server = server
+        self.control = control
+        self.fleet = fleet
+        codec: CommitCodec[Any] = CommitCodec(AnyEvent, decode_event)
+        self.log = JetStreamLog(control, log_stream("0"), "taskyard.log.0", codec)
+
+    async def events(self) -> list[Any]:
+        """All events of the log."""
+        head = await self.log.head()
+        return [event async for stored in self.log.read(1, head) for event in stored.commit.events]
+
+    async def streams(self) -> dict[str, tuple[dict[str, Any], dict[str, int]]]:
+        """Of each stream of both accounts its configuration, and how many messages each subject has."""
+        found: dict[str, tuple[dict[str, Any], dict[str, int]]] = {}
+        for client in (self.control, self.fleet):
+            js = client.jetstream()
+            for info in await js.streams_info():
+                state = (await js.stream_info(info.config.name, subjects_filter=">")).state
+                found[info.config.name] = (info.config.as_dict(), dict(state.subjects or {}))
+        return found
+
+
+@asynccontextmanager
+async def services_running(server: NatsServer, **settings: Any) -> AsyncIterator[World]:
+    """Slot allocator and dispatcher on this server: what hears agents and reads their reports."""
+    stop = asyncio.Event()
+    told = service_settings(server, postgres_dsn="", **settings)
+    runs = [
+        asyncio.create_task(service.app.run(told, stop)) for service in (taskyard.slot_allocator, taskyard.dispatcher)
+    ]
+    control, fleet = await connect(server, SERVICE_USER), await connect(server, FLEET_USER)
+    world = World(server, control, fleet)
+    try:
+        await _until_both_lead(world, runs)
+        yield world
+    finally:
+        stop.set()
+        await asyncio.gather(*runs)
+        for client in (control, fleet):
+            await client.close()
+
+
+async def _until_both_lead(world: World, runs: list[asyncio.Task[None]]) -> None:
+    async with asyncio.timeout(READY_SECONDS_MAX):
+        while True:
+            for run in runs:
+                if run.done():
+                    run.result()
+            with suppress(Error):
+                if all([await world.log.last(writer) for writer in ("slot_allocator", "dispatcher")]):
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def until_joined(world: World, client: Client, agent: str, incarnation: str) -> None:
+    """Let an agent say that it is there until it counts."""
+    async with asyncio.timeout(READY_SECONDS_MAX):
+        while not any(isinstance(e, WorkerJoined) and e.worker == agent for e in await world.events()):
+            await client.publish(heartbeat_subject(agent), heartbeat(incarnation))
+            await asyncio.sleep(0.2)

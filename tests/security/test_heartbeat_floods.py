@@ -1,0 +1,111 @@
+"""One agent that calls without end costs the others nothing: what it says too much is dropped unread, and it is cut off."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import structlog
+from agents_world import connect, heartbeat, services_running, until_joined
+from real_servers import nats_running
+
+from taskyard.contracts.events import WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.machine.ears import AT_ONCE_MAX, DROPPED_MAX, PER_SECOND_MAX, QUIET_SECONDS, SENDERS_MAX, Allowance
+
+FLOODER, HONEST = "worker-1", "worker-2"
+FLOOD_SECONDS = 8.0
+FLOOD = """
+import socket, sys, time
+port, user, password, seconds, body = int(sys.argv[1]), *sys.argv[2:4], float(sys.argv[4]), sys.argv[5].encode()
+line = socket.create_connection(("127.0.0.1", port))
+line.recv(65536)
+line.sendall(b'CONNECT {"verbose":false,"user":"%s","pass":"%s"}\\r\\nPING\\r\\n' % (user.encode(), password.encode()))
+line.recv(65536)
+one = b"PUB taskyard.heartbeat.%s %d\\r\\n%s\\r\\n" % (user.encode(), len(body), body)
+until, sent = time.monotonic() + seconds, 0
+while time.monotonic() < until:
+    line.sendall(one * 200)
+    sent += 200
+print(sent)
+"""
+
+
+def test_the_others_live_on_while_one_agent_floods_and_that_one_is_cut_off(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server, suspect_seconds=2.0, worker_lost_seconds=4.0) as world:
+            flooder, honest = await connect(server, FLOODER), await connect(server, HONEST)
+            await until_joined(world, flooder, FLOODER, "ab" * 8)
+            await until_joined(world, honest, HONEST, "cd" * 8)
+            flood = start_flood(server)
+            while flood.poll() is None:
+                await honest.publish(f"taskyard.heartbeat.{HONEST}", heartbeat("cd" * 8))
+                await asyncio.sleep(0.5)
+            sent = int(flood.communicate()[0])
+            assert sent > 50 * FLOOD_SECONDS * PER_SECOND_MAX, "no flood"
+            events = await world.events()
+            harmed = [e for e in events if isinstance(e, WorkerSuspected | WorkerLost) and e.worker == HONEST]
+            assert not harmed
+            # It is heard no more, so it is silent like any other that says nothing.
+            assert [e.reason for e in events if isinstance(e, WorkerLost) and e.worker == FLOODER] == ["silent for 4 s"]
+            joins = [e for e in events if isinstance(e, WorkerJoined | WorkerRecovered) and e.worker == FLOODER]
+            assert len(joins) == 1
+            await flooder.close()
+            await honest.close()
+
+    async def with_server() -> None:
+        with nats_running(tmp_path / "nats", clients=[], agents=[FLOODER, HONEST]) as server:
+            async with asyncio.timeout(90):
+                await scenario(server)
+
+    asyncio.run(with_server())
+
+
+def start_flood(server: NatsServer) -> subprocess.Popen[bytes]:
+    credentials = [str(server.port), FLOODER, server.password(FLOODER)]
+    argv = [sys.executable, "-c", FLOOD, *credentials, str(FLOOD_SECONDS), heartbeat("ab" * 8).decode()]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE)
+
+
+def test_an_agent_that_keeps_to_its_rhythm_is_always_heard() -> None:
+    allowance = Allowance()
+    assert all(allowance.allows("a", beat * 2.0) for beat in range(1_000))
+    assert (allowance.dropped, allowance.cut) == (0, 0)
+
+
+def test_beyond_its_rate_an_agent_is_heard_at_its_rate() -> None:
+    allowance = Allowance()
+    seconds = 4
+    heard = sum(allowance.allows("a", now / 40) for now in range(seconds * 40))
+    assert heard == AT_ONCE_MAX + (seconds - 1 / 40) * PER_SECOND_MAX // 1
+    assert allowance.dropped == seconds * 40 - heard
+
+
+def test_whoever_goes_on_is_cut_off_told_and_counted_until_it_was_quiet() -> None:
+    allowance = Allowance()
+    with structlog.testing.capture_logs() as logs:
+        for now in range(10 * DROPPED_MAX):
+            allowance.allows("a", now / 1_000)
+    assert [(log["log_level"], log["agent"]) for log in logs] == [("warning", "a")]
+    assert allowance.cut == 1
+    end = 10 * DROPPED_MAX / 1_000
+    quiet = [allowance.allows("a", end + second) for second in range(1, int(QUIET_SECONDS))]
+    assert not any(quiet)
+    assert allowance.allows("a", end + QUIET_SECONDS + 1)
+    assert allowance.allows("b", 0.001)
+
+
+def test_no_number_of_names_fills_the_memory() -> None:
+    allowance = Allowance()
+    assert all(allowance.allows(f"a{number}", 0.0) for number in range(SENDERS_MAX))
+    assert not allowance.allows("one more", 0.0)
+    assert allowance.allows("a1", 1.0)
+
+
+def test_a_message_too_much_costs_next_to_nothing() -> None:
+    allowance = Allowance()
+    begun = time.process_time()
+    for now in range(100_000):
+        allowance.allows("a", now / 100_000)
+    assert time.process_time() - begun < 2.0
