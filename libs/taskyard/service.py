@@ -12,13 +12,12 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import nats.errors
 import structlog
-import uvicorn
 import uvloop
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
@@ -45,6 +44,9 @@ from taskyard.eventlog.leases import ensure_leases
 from taskyard.eventlog.snapshots import ensure_snapshots
 from taskyard.eventlog.streams import ensure_streams, refuse_lost_log
 from taskyard.eventlog.versions import read_version
+from taskyard.http_server.connections import ConnectionLimits
+from taskyard.http_server.open_files import allow_open_files, fitting_connections
+from taskyard.http_server.server import HttpServer, listen
 from taskyard.settings import Settings, from_arguments
 from taskyard.telemetry.logs import name_service, set_up_logs
 from taskyard.telemetry.metrics import CONTENT_TYPE, MetricsScope
@@ -57,6 +59,8 @@ PING_SECONDS = 2
 PINGS_OUTSTANDING_MAX = 2
 """A connection whose other end fell silent is given up after six seconds, and another server is tried."""
 GRACE_SECONDS = 2.0
+HEALTH_CONNECTIONS_MAX = 100
+"""Who asks at the port for health are an orchestrator and Prometheus."""
 COLLECT_OBJECTS = 10_000
 """So many objects more than were freed begin a collection of the young ones; one of all follows after a hundred."""
 
@@ -187,32 +191,23 @@ async def _health_served(app: AsgiFastStream, settings: Settings) -> AsyncIterat
     if settings.health_port is None:
         yield
         return
-    server = HttpServer(
-        uvicorn.Config(
-            app,
-            host=settings.http_host,
-            port=settings.health_port,
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            timeout_graceful_shutdown=int(GRACE_SECONDS),
-        )
+    server = HttpServer(app, http_limits(settings, HEALTH_CONNECTIONS_MAX), grace_seconds=int(GRACE_SECONDS))
+    with listen(settings.http_host, settings.health_port) as listening:
+        task = asyncio.create_task(server.serve(sockets=[listening]))
+        try:
+            yield
+        finally:
+            server.should_exit = True
+            await task
+
+
+def http_limits(settings: Settings, connections_max: int | None = None) -> ConnectionLimits:
+    """How many connections a server of this process takes, where so many files may be open."""
+    wanted = settings.http_connections_max if connections_max is None else connections_max
+    return ConnectionLimits(
+        connections_max=fitting_connections(wanted, allow_open_files()),
+        per_address_max=settings.http_connections_per_address_max,
     )
-    task = asyncio.create_task(server.serve())
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-class HttpServer(uvicorn.Server):
-    """A server among others in a process whose signals are somebody else's."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave the signals alone."""
-        yield
 
 
 def calm_collector() -> None:

@@ -42,6 +42,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `log_archive` is where the log's archive is (a folder or `s3://…`): what the log no longer holds is read from there.
     `nats_store_directory` is the folder that nats-server stores in, where it is on this host: its disk is watched.
     Every stream is kept `replicas` times: by default three times where there are three servers, else once.
+    The HTTP port takes `http_connections_max` connections, of one address (other than loopback)
+    `http_connections_per_address_max`: behind a proxy, whose address all have, that must be as many as of all.
     `health_port` serves health and metrics over HTTP, `None` for nowhere. A service that is told to stop says at once
     that it is not ready and goes on for `drain_seconds`, so that who sends it requests can turn elsewhere.
     `telemetry` sends traces to the OTLP collector at `otlp_endpoint` (a base address, `http://host:4318`), `None` for
@@ -63,6 +65,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     log_archive: str | None = None
     replicas: int | None = None
     production: bool = False
+    http_connections_max: int = 1_000
+    http_connections_per_address_max: int = 250
     health_port: int | None = None
     drain_seconds: float = 0.0
     lease_seconds: float = 3.0

@@ -227,7 +227,7 @@ async def test_streams_end_when_the_service_stops(nats_server):
 
 
 async def test_a_reader_that_takes_nothing_is_cut_off(nats_server, monkeypatch):
-    monkeypatch.setattr("taskyard.api.app.STUCK_READER_SECONDS", 0.5)
+    monkeypatch.setattr("taskyard.http_server.protocol.UNREAD_SECONDS_MAX", 0.5)
     async with running(nats_server) as world, world.http() as http:
         host, _, port = world.url.removeprefix("http://").partition(":")
         with socket.socket() as client:

@@ -2,13 +2,11 @@
 
 import asyncio
 import secrets
-import socket
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
-import uvicorn
 from nats.aio.msg import Msg
 
 from taskyard.api.clock import make_id, now
@@ -37,17 +35,14 @@ from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.eventlog.space import LogSpace
-from taskyard.service import HttpServer, Links, linked, serving
+from taskyard.http_server.server import HttpServer, listen
+from taskyard.service import Links, http_limits, linked, serving
 from taskyard.settings import Settings
 
 GRACE_SECONDS = 5
 """How long answers in flight may take when the service stops."""
 LAST_ANSWER_SECONDS = 2.0
 """How long a verdict is waited for when the service stops: requests whose answer takes longer than the grace get a 500."""
-HTTP_BACKLOG = 1_024
-KEEP_ALIVE_SECONDS = 30
-STUCK_READER_SECONDS = 60.0
-"""A client that takes nothing of what it is sent for this long is cut off: each holds a consumer and a buffer."""
 
 _logger = structlog.get_logger()
 
@@ -175,25 +170,9 @@ async def _hurry(closing: asyncio.Event, outcomes: Outcomes) -> None:
 
 async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event, nats_door: NatsDoor) -> None:
     app = make_app(parts)
-    # Bound here, since uvicorn would end the process where the address is taken.
-    family = socket.AF_INET6 if ":" in settings.http_host else socket.AF_INET
-    listening = socket.create_server((settings.http_host, settings.http_port), family=family, backlog=HTTP_BACKLOG)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        # Faster than the ones in plain Python, and not left to what happens to be installed.
-        http="httptools",
-        server_header=False,
-        # Nothing here asks for the client's address.
-        proxy_headers=False,
-        timeout_keep_alive=KEEP_ALIVE_SECONDS,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    server = HttpServer(config)
-    _cut_off_stuck_readers(listening)
-    with listening:
+    server = HttpServer(app, http_limits(settings), grace_seconds=GRACE_SECONDS)
+    parts.metrics.connections(server.connections)
+    with listen(settings.http_host, settings.http_port) as listening:
         http = asyncio.create_task(server.serve(sockets=[listening]), name="http")
         stopping = asyncio.create_task(stop.wait(), name="http waits to stop")
         _logger.info("api serves HTTP", host=settings.http_host, port=listening.getsockname()[1])
@@ -208,10 +187,3 @@ async def _serve_http(settings: Settings, parts: Parts, stop: asyncio.Event, nat
             parts.closing.set()
             server.should_exit = True
             await http
-
-
-def _cut_off_stuck_readers(listening: socket.socket) -> None:
-    """Have the kernel end connections whose client stopped reading; those that are accepted inherit it from here."""
-    # Where the platform lacks it, its own patience for a connection without acknowledgements has to do.
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STUCK_READER_SECONDS * 1000))

@@ -35,6 +35,10 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+class ClientGone(Exception):
+    """The client hung up before its request was whole. Nothing was done, and nobody waits for an answer."""
+
+
 class StoreUnavailable(Exception):
     """A command was not acknowledged as stored in time; it may or may not be. Remedy: send it again with its id."""
 

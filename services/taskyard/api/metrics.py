@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from taskyard.eventlog.space import Room
+from taskyard.http_server.connections import Connections
 from taskyard.telemetry.metrics import Histogram, MetricsScope
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -49,6 +50,17 @@ class Metrics:
             "taskyard_writer_leaderless_seconds",
             "How long a service has had no leader that stays; 0 where it has one.",
             lambda: [({"service": writer}, lacking) for writer, lacking in read().items()],
+        )
+
+    def connections(self, connections: Connections) -> None:
+        """Show how many connections there are, and how many were refused for what."""
+        self._scope.gauge(
+            "taskyard_http_connections", "Open HTTP connections.", lambda: [({}, float(len(connections)))]
+        )
+        self._scope.counter(
+            "taskyard_http_connections_refused",
+            "HTTP connections that were ended with a problem before their request was whole.",
+            lambda: [({"reason": name}, float(count)) for name, count in connections.refused.items()],
         )
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:

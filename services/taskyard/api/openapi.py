@@ -16,7 +16,7 @@ from litestar.openapi.spec import (
     SecurityScheme,
 )
 
-from taskyard.api.docs_viewer import DOCS_PATH, SwaggerViewer
+from taskyard.api.docs_viewer import DOCS_PATH, SwaggerViewer, docs_router
 from taskyard.api.replies import Problem
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
@@ -66,6 +66,7 @@ def openapi_config(version: str) -> OpenAPIConfig:
         title="Taskyard",
         version=version,
         path=DOCS_PATH,
+        openapi_router=docs_router(),
         render_plugins=[SwaggerViewer(), JsonRenderPlugin(), YamlRenderPlugin()],
         description="A durable control plane for infrastructure tasks on one append-only event log.",
         components=Components(security_schemes={"bearer": SecurityScheme(type="http", scheme="bearer")}),
