@@ -23,5 +23,7 @@ USER 10001:10001
 WORKDIR /tmp
 VOLUME /var/lib/taskyard
 STOPSIGNAL SIGTERM
-ENTRYPOINT ["python", "-m"]
+# The first process takes the status of what has lost its parent, and starts an agent that was killed again, so that what it
+# ran goes on. It ends in order with the container: there is no hand-over from one container to the next.
+ENTRYPOINT ["python", "-m", "taskyard.agent.init", "python", "-m"]
 CMD ["taskyard.agent"]

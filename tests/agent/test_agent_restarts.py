@@ -15,9 +15,8 @@ import pytest
 from host_processes import is_running
 
 from taskyard.agent import clock
-from taskyard.agent.__main__ import REPLACED_STATUS
 from taskyard.agent.app import SELF_FENCE_SECONDS
-from taskyard.agent.errors import JournalError
+from taskyard.agent.errors import REPLACED_STATUS, JournalError
 from taskyard.agent.journal import Journal
 from taskyard.contracts.agent_protocol import CancelRequest, Failed, Started, Succeeded
 

@@ -114,6 +114,15 @@ def test_everything_that_dockerfiles_copy_is_there() -> None:
         assert any(line.startswith("USER 10001") for line in lines)
 
 
+def test_the_first_process_of_an_agents_image_is_one_that_reaps() -> None:
+    (entry,) = re.findall(
+        r"^ENTRYPOINT (.*)$", (ROOT / "deploy/agent.Dockerfile").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    python, _, init, *_ = msgspec.json.decode(entry)
+    assert (python, init) == ("python", "taskyard.agent.init")
+    assert find_spec(init) is not None
+
+
 def test_an_image_holds_the_versions_that_were_tested() -> None:
     def pins(name: str) -> set[str]:
         text = (ROOT / f"requirements/{name}.txt").read_text(encoding="utf-8")

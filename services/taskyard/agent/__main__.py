@@ -14,12 +14,9 @@ from pathlib import Path
 
 from taskyard.agent import logs
 from taskyard.agent.app import run
-from taskyard.agent.errors import DirectoryInUseError, JournalError, ReplacedError
+from taskyard.agent.errors import REPLACED_STATUS, DirectoryInUseError, JournalError, ReplacedError
 from taskyard.agent.hand_over import HAND_OVER, HAND_OVER_SIGNAL, hand_over
 from taskyard.settings import AgentSettings, from_arguments
-
-REPLACED_STATUS = 3
-"""The exit status of an agent whose place another one took: whoever starts agents again should leave it."""
 
 _log = logging.getLogger(__name__)
 

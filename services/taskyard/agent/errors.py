@@ -2,6 +2,9 @@
 
 from taskyard.agent.stopping import StopRequest
 
+REPLACED_STATUS = 3
+"""The exit status of an agent whose place another one took: whoever starts agents again should leave it."""
+
 
 class JournalError(Exception):
     """The journal cannot be read or written (disk full, another format). The agent ends: it cannot keep promises."""
