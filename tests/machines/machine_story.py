@@ -183,10 +183,7 @@ class Story:
         successor.machine.restore(self.machine.snapshot())
         successor.machine.stand_by()
         successor.now, successor.sequence, successor.log = self.now, self.sequence, list(self.log)
-        # Only who led then knows of a step of the clock: it is told here, so that all else can be compared.
-        deadlines: Any = self.machine.deadlines
-        for to, by in deadlines._steps:
-            successor.machine.deadlines.step(to, by)
+        successor.machine.deadlines.steps = self.machine.deadlines.steps  # as the loop keeps them
         successor.machine.lead(self.now)
         return successor
 

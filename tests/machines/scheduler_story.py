@@ -14,6 +14,7 @@ from taskyard.scheduler.messages import CommandMessage
 
 ROLES = {"alice": Role.OPERATOR, "bob": Role.OPERATOR, "root": Role.ADMIN, "eve": Role.VIEWER}
 DOOR = "door1"
+COMMANDS = "TASKYARD_COMMANDS@1"
 
 
 class Commands(Story):
@@ -32,11 +33,14 @@ class Commands(Story):
         pool: str = "default",
         original: TaskSubmitted | None = None,
         at: Instant | None = None,
+        stream: str = COMMANDS,
+        sequence: int | None = None,
         **rest: Any,
     ) -> CommandMessage:
         """A command as it was stored just now."""
         return CommandMessage(
-            sequence=next(self._sequences),
+            stream=stream,
+            sequence=next(self._sequences) if sequence is None else sequence,
             at=self.now if at is None else at,
             principal=by,
             pool=pool,

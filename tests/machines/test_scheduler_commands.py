@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from machine_story import START, A, B, C, Like, Story, assigned, joined, run, submitted, task_id
-from scheduler_story import Commands
+from scheduler_story import COMMANDS, Commands
 
 from taskyard.contracts.commands import BODIES, Answer
 from taskyard.contracts.events import (
@@ -22,6 +22,7 @@ from taskyard.contracts.events import (
     QueuePaused,
     QueueResumed,
     QueueUnlocked,
+    StreamMark,
     TaskDispatched,
     TaskError,
     TaskPlanned,
@@ -34,13 +35,15 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.lifecycle import Phase
-from taskyard.contracts.values import Status
+from taskyard.contracts.values import Instant, Status, make_uuid7, seconds
 
 FATAL = TaskError(code="exit", message="1")
 STRANGER = task_id(999)
+BEFORE = StreamMark(stream=COMMANDS, sequence=1_000)
+"""How many commands were stored before a plan was there."""
 
 
-def with_plan() -> Commands:
+def with_plan(commands_before: StreamMark | None = None) -> Commands:
     """Task A of alice has a plan that waits for an answer; its attempt is 1."""
     story = Commands()
     story.given(
@@ -48,7 +51,7 @@ def with_plan() -> Commands:
         submitted(kind="plan_and_apply"),
         TaskScheduled(task=A),
         assigned(),
-        TaskPlanned(task=A, attempt=1, changes=Changes(add=1)),
+        TaskPlanned(task=A, attempt=1, changes=Changes(add=1), commands_before=commands_before),
     )
     return story
 
@@ -327,11 +330,40 @@ def test_an_answer_for_another_plan_is_void(verb: str) -> None:
     assert story.record().phase is Phase.APPLY_PENDING
 
 
-def test_an_answer_that_names_no_plan_is_not_for_one_that_came_after_it() -> None:
-    story = with_plan()
-    early = story.said("confirm", {"task": A}, at=type(story.now)(story.now - 1))
+@pytest.mark.parametrize("verb", ["confirm", "discard"])
+def test_an_answer_that_names_no_plan_is_not_for_one_that_came_after_it(verb: str) -> None:
+    story = with_plan(BEFORE)
+    early = story.said(verb, {"task": A}, sequence=BEFORE.sequence)
 
-    story.when(early).then(Like(CommandRejected, status=409, code="plan_changed"))
+    for leader in (story.refolded(), story.successor(), story):
+        leader.when(early).then(Like(CommandRejected, status=409, code="plan_changed"))
+
+
+@pytest.mark.parametrize("verb", ["confirm", "discard"])
+def test_an_answer_that_names_no_plan_is_taken_though_the_brokers_clock_went_forward_and_back(verb: str) -> None:
+    story = with_plan(BEFORE)
+    an_hour_ago = Instant(story.now - seconds(3600))
+    answer = {"task": A, "id": make_uuid7(an_hour_ago, 7)}
+    later = story.said(verb, answer, at=an_hour_ago, sequence=BEFORE.sequence + 1)
+
+    for leader in (story.refolded(), story.successor(), story):
+        leader.when(later)
+        assert leader.chosen[0] == Like({"confirm": ApplyConfirmed, "discard": ApplyDiscarded}[verb], attempt=1)
+
+
+def test_an_answer_that_stands_in_another_stream_of_commands_than_the_plans_mark_is_for_that_plan() -> None:
+    story = with_plan(BEFORE)
+
+    story.when(story.said("confirm", {"task": A}, stream="TASKYARD_COMMANDS@2", sequence=1))
+
+    story.then(Like(ApplyConfirmed, attempt=1), Like(TaskScheduled))
+
+
+def test_a_plan_of_which_nobody_knows_what_was_commanded_before_needs_answers_that_name_it() -> None:
+    story = with_plan(StreamMark())
+
+    story.when(story.said("confirm", {"task": A})).then(Like(CommandRejected, status=409, code="plan_changed"))
+    story.when(story.said("confirm", {"task": A, "attempt": 1})).then(Like(ApplyConfirmed), Like(TaskScheduled))
 
 
 def test_a_discard_ends_the_task() -> None:

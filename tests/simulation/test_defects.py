@@ -13,6 +13,7 @@ FIRST = {
     "begins-behind-versions": 386,
     "believes-anybody": 33,
     "cancels-are-not-remembered": 40,
+    "confirms-what-is-shown-now": 249,
     "forgets-drains": 37,
     "gives-busy-slots": 36,
     "journal-has-no-birth": 752,

@@ -27,7 +27,7 @@ _HARMLESS = frozenset(
         "type", "attempt", "status", "cause", "timeout_seconds", "priority", "max_attempts", "retry_delays_seconds",
         "exclusive", "on_lost", "auto_confirm", "not_before", "schedule_to_start_timeout_seconds", "incarnation", "slots",
         "kinds", "kind", "slot", "at", "progress", "max_waiting", "approval_timeout_seconds", "placement", "max_running",
-        "changes", "retryable", "version", "items", "continues", "follows", "place",
+        "changes", "commands_before", "retryable", "version", "items", "continues", "follows", "place",
     )
 )  # fmt: skip
 """Fields of events that say nothing of whose they are."""

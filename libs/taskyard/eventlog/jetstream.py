@@ -133,6 +133,8 @@ class JetStreamInput:
         self._stream = stream
         self._filter_subject = filter_subject
         self._created = ""
+        self.cursor = ""
+        """The cursor's name, as `cursor_name` told it last."""
 
     @property
     def name(self) -> str:
@@ -142,7 +144,17 @@ class JetStreamInput:
     async def cursor_name(self) -> str:
         """The stream's name and when it was made, in microseconds: see `InputStream.cursor_name`."""
         self._created = (await _info(self._nc, self._stream)).created
-        return f"{self._stream}{CURSOR_SEPARATOR}{parse_time(self._created)}"
+        self.cursor = _cursor(self._stream, self._created)
+        return self.cursor
+
+    async def mark(self) -> tuple[str, int]:
+        """The cursor's name and the sequence of the last message that the whole stream ever stored.
+
+        Raises:
+            LogUnavailable: the stream gave no answer within the limit.
+        """
+        info = await _info(self._nc, self._stream)
+        return _cursor(self._stream, info.created), info.state.last_seq
 
     async def end(self) -> int:
         """The sequence of the last message: see `InputStream.end`.
@@ -171,6 +183,10 @@ class JetStreamInput:
             filter_subject=self._filter_subject,
             created=self._created,
         )
+
+
+def _cursor(stream: str, created: str) -> str:
+    return f"{stream}{CURSOR_SEPARATOR}{parse_time(created)}"
 
 
 async def _info(nc: Client, stream: str) -> StreamInfo:

@@ -36,7 +36,7 @@ CLOCK_BACK_SECONDS = 2.0
 """A log whose time is found to be so much behind this leader's own has a clock that was set back. It may also be that much
 late to be followed, and then looking at everything anew is the right thing too, but must not happen often."""
 CLOCK_STEP_SECONDS = 2.0
-"""A log whose time runs so much ahead of this leader's own between two commits has a clock that was set forward."""
+"""A commit that the log stored so much later than its author's time has a clock that was set forward."""
 
 
 Apply = Callable[[Any, Instant, Position], None]
@@ -83,6 +83,7 @@ class SavedLoop(Struct, frozen=True, kw_only=True):
     writer_hash: str
     epoch: int
     cursors: dict[str, int]
+    steps: tuple[tuple[Instant, int], ...] = ()
 
 
 class Observer(Protocol):
@@ -130,7 +131,6 @@ class LoopCore(Generic[InputT, EffectT]):
         self._shown_max = INPUTS_OFFERED_MAX
         self._faults: list[Fault] = []
         self._read: tuple[int, Instant] | None = None
-        self._clock = (Instant(0), 0.0)
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
@@ -143,10 +143,9 @@ class LoopCore(Generic[InputT, EffectT]):
         if self.folded and stored.sequence != self.folded + 1:
             raise ProtocolViolation(f"commit {stored.sequence} came after {self.folded}")
         self.folded = stored.sequence
+        self._notice_step(stored)
         self.log_time = Instant(max(self.log_time, stored.at))
         self._log_time_read_at = monotonic
-        if self.role is Role.LEADER:
-            self._notice_step(monotonic)
         commit = stored.commit
         if commit.writer == self.machine.writer:
             self._fold_own(stored)
@@ -193,7 +192,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._taken.clear()
         self._waiting.clear()
         self._read = None
-        self.machine.deadlines.forget()
+        self.machine.deadlines.look_anew()
         self.machine.stand_by()
 
     def _begin_to_lead(self, monotonic: float) -> None:
@@ -202,8 +201,7 @@ class LoopCore(Generic[InputT, EffectT]):
         for observer in self.observers:
             observer.lead()
         self._now = Instant(0)  # what this instance took for the time while it did not lead binds nobody
-        self._clock = (self.log_time, self._log_time_read_at)
-        self.machine.deadlines.forget()
+        self.machine.deadlines.look_anew()
         self.machine.lead(self.now(monotonic))
 
     # -- inputs --------------------------------------------------------------------------------------------------------
@@ -404,13 +402,19 @@ class LoopCore(Generic[InputT, EffectT]):
     def _reached(self, monotonic: float) -> Instant:
         return Instant(self.log_time + seconds(max(0.0, monotonic - self._log_time_read_at)))
 
-    def _notice_step(self, monotonic: float) -> None:
-        """Measured from the commit that was followed with the least delay: one that came late is no step."""
-        ahead = self.log_time - self._clock[0] - seconds(monotonic - self._clock[1])
-        if ahead > seconds(CLOCK_STEP_SECONDS):
-            self.machine.deadlines.step(self.log_time, ahead)
-        if ahead > 0:
-            self._clock = (self.log_time, monotonic)
+    def _notice_step(self, stored: StoredCommit[Any]) -> None:
+        """An author tells the time to which the log had come for it, counted on by its own uptime. Where the log has stored
+        that as a later one, its clock was set forward, by no more than lies between this commit and the one before.
+
+        The first commit of a leader proves nothing, which may have begun long after the log's last one; nor does one
+        without an epoch, whose author's time is another clock's. One that was stored late looks like a step: then what had
+        begun has so much more time.
+        """
+        commit = stored.commit
+        if self.log_time and commit.epoch and commit.events:
+            ahead = stored.at - max(commit.at, self.log_time)
+            if ahead > seconds(CLOCK_STEP_SECONDS):
+                self.machine.deadlines.step(stored.at, ahead)
 
     def _follow_clock_back(self, monotonic: float) -> None:
         """Where the log's clock was set back, so is `now`: else all that has yet to begin would be over at once.
@@ -421,7 +425,6 @@ class LoopCore(Generic[InputT, EffectT]):
         reached = self._reached(monotonic)
         if is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
             self._now = reached
-            self._clock = (self.log_time, self._log_time_read_at)
             self._inputs = deque(each for each in self._inputs if each.stream is not None)
             self._newest.clear()
             self._read = None
@@ -446,6 +449,7 @@ class LoopCore(Generic[InputT, EffectT]):
             writer_hash=self._writer_hash,
             epoch=self.epoch,
             cursors=dict(self.cursors),
+            steps=self.machine.deadlines.steps,
         )
 
     def restore(self, saved: SavedLoop, monotonic: float) -> None:
@@ -460,3 +464,4 @@ class LoopCore(Generic[InputT, EffectT]):
         self._writer_hash = saved.writer_hash
         self.epoch = saved.epoch
         self.cursors = dict(saved.cursors)
+        self.machine.deadlines.steps = saved.steps

@@ -45,7 +45,7 @@ class Machine(Protocol[InputT, EffectT]):
     writer: str
     snapshot_version: int
     deadlines: Deadlines
-    """Kept by the loop; for a machine that judges by it."""
+    """Kept by the loop, also in its snapshots; for a machine that judges by it."""
 
     def apply(self, event: Any, at: Instant, position: Position) -> None:
         """Fold one event of any writer, stored at log time `at`. Never fails."""

@@ -3,16 +3,19 @@
 import asyncio
 
 import msgspec
+import structlog
 
 from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.events import StreamMark
 from taskyard.contracts.readable import UNREADABLE
-from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS, REPORTS
+from taskyard.contracts.subjects import COMMANDS, HEARTBEAT_SUBJECTS, REPORTS
 from taskyard.dispatcher.decide import HeartbeatHeard, Input
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
 from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.requests import Requests
+from taskyard.eventlog.errors import LogUnavailable
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.ears import Ear
@@ -40,6 +43,7 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 
         ear = Ear(links, HEARTBEAT_SUBJECTS, hear)
         reports = JetStreamInput(links.fleet_client, REPORTS)
+        commands = JetStreamInput(links.control_client, COMMANDS)
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
 
@@ -47,12 +51,22 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             agent = message.subject.rpartition(".")[2]  # the subject says whose they are
             found = read_reports(agent, message.data)
             counts.unreadable += found.unreadable
-            return found
+            return msgspec.structs.replace(found, commands=await read_mark(commands)) if found.shows_plan else found
 
         observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
         return Wiring(sources=[Source(reports, read)], perform=requests.send, observers=observers, ears=[ear])
 
     await run_machine(machine, settings, stop, wire)
+
+
+async def read_mark(commands: JetStreamInput) -> StreamMark:
+    """How far the stream of commands has come; nobody knows where it gives no answer for long: then a plan must be named."""
+    try:
+        stream, sequence = await commands.mark()
+    except LogUnavailable:
+        structlog.get_logger(service=Dispatcher.writer).warning("a plan needs answers that name it: commands are away")
+        return StreamMark()
+    return StreamMark(stream=stream, sequence=sequence)
 
 
 def read_heartbeat(agent: str, data: bytes) -> HeartbeatHeard | None:

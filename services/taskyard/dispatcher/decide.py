@@ -28,6 +28,7 @@ from taskyard.contracts.events import (
     Event,
     NotDelivered,
     SlotCleared,
+    StreamMark,
     TaskDispatched,
     TaskError,
     TaskPlanned,
@@ -119,7 +120,7 @@ class _Attempts:
         match each:
             case ReportsRead():
                 for report in each.batch.reports if each.batch is not None else ():
-                    self._report(each.agent, report)
+                    self._report(each.agent, report, each.commands)
             case Answered():
                 self._answers(each)
             case HeartbeatHeard():
@@ -141,7 +142,7 @@ class _Attempts:
 
     # -- reports -------------------------------------------------------------------------------------------------------
 
-    def _report(self, agent: str, report: AnyReport) -> None:
+    def _report(self, agent: str, report: AnyReport, commands: StreamMark | None) -> None:
         record = self._state.tasks.live.get(report.task)
         if record is None:  # ended: what comes later or again says nothing new
             self._clear(agent, report)
@@ -166,7 +167,12 @@ class _Attempts:
                     self._say(record, record.attempt, event)
             case Planned():
                 if not record.confirmed:
-                    event = TaskPlanned(task=record.id, attempt=record.attempt, changes=report.changes)
+                    event = TaskPlanned(
+                        task=record.id,
+                        attempt=record.attempt,
+                        changes=report.changes,
+                        commands_before=commands,
+                    )
                     self._end(record, event)
             case Succeeded() | Failed() | Lost():
                 self._end(record, _end_event(report))

@@ -18,7 +18,7 @@ from taskyard.contracts.agent_protocol import (
     Started,
     Succeeded,
 )
-from taskyard.contracts.events import Changes, TaskError
+from taskyard.contracts.events import Changes, StreamMark, TaskError
 from taskyard.contracts.readable import UNREADABLE, is_readable, mended, plain_text
 from taskyard.contracts.values import Instant
 
@@ -43,13 +43,20 @@ _decode_one = msgspec.json.Decoder(AnyReport).decode
 class ReportsRead(Struct, frozen=True, kw_only=True):
     """A stored batch of an agent's reports, `size` bytes long. None: it could not be read.
 
-    `unreadable` counts what was passed over: reports, or the whole batch; results that were left out too.
+    `unreadable` counts what was passed over: reports, or the whole batch; results that were left out too. Of a batch that
+    shows a plan, `commands` marks what was commanded before it was read.
     """
 
     agent: str
     batch: ReportBatch | None
     size: int
     unreadable: int = 0
+    commands: StreamMark | None = None
+
+    @property
+    def shows_plan(self) -> bool:
+        """Whether a plan is among them."""
+        return self.batch is not None and any(isinstance(report, Planned) for report in self.batch.reports)
 
 
 def read_reports(agent: str, data: bytes) -> ReportsRead:

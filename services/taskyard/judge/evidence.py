@@ -44,7 +44,7 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One stored command; `at` is the stream's timestamp, where it is known.
+    """One stored command.
 
     `stream` is the name of the cursor of its stream; None: there was only one. `is_gone` says that the stream was
     deleted, so that nobody need have decided it.
@@ -53,7 +53,6 @@ class Asked:
     sequence: int
     verb: str
     data: bytes
-    at: int | None = None
     stream: str | None = None
     is_gone: bool = False
 

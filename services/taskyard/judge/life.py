@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from taskyard.contracts.events import TaskSubmitted
+from taskyard.contracts.events import StreamMark, TaskSubmitted
 from taskyard.contracts.values import Incarnation, Instant, Position
 
 NEVER = Instant(0)
@@ -62,6 +62,7 @@ class Life:
     assigned_at: Instant | None = None
     started_at: Instant | None = None
     planned_at: Instant | None = None
+    commands_before: StreamMark | None = None
     ended_at: Instant | None = None
 
     @property

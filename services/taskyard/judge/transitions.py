@@ -108,6 +108,7 @@ def _plan(life: Life, event: TaskPlanned, at: Instant) -> bool:
         _plan_again(life)
     else:
         life.stage, life.plan, life.planned_at = Stage.PLANNED, event.attempt, at
+        life.commands_before = event.commands_before
     return True
 
 

@@ -15,7 +15,7 @@ from taskyard.contracts.events import (
     TaskStopRequested,
     UnknownEvent,
 )
-from taskyard.contracts.values import Instant, Position, format_position
+from taskyard.contracts.values import Position, format_position
 from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import Life, Stage
@@ -39,7 +39,7 @@ class Verdicts:
 
     def __init__(self, faults: Faults, asked: Sequence[Asked]) -> None:
         self._faults = faults
-        self._unnamed_at = _unnamed(asked)
+        self._unnamed = _unnamed(asked)
         self._granted: dict[int, bool] = {}
         self._confirmed: dict[str, int] = {}
         self._discarded: set[str] = set()
@@ -57,9 +57,8 @@ class Verdicts:
             self._discarded.add(life.id)
             self._confirmed.pop(life.id, None)
         if isinstance(event, ApplyConfirmed | ApplyDiscarded) and event.command is not None:
-            asked_at, planned_at = self._unnamed_at.get(event.command), life.planned_at or Instant(0)
             text = f"{where}: the plan of {life.id} is younger than the answer to it"
-            self._faults.require(asked_at is None or planned_at <= asked_at, Rule.CONFIRMATION, text, task=life.id)
+            self._faults.require(self._may_answer(event.command, life), Rule.CONFIRMATION, text, task=life.id)
 
     def check(self, told: Iterable[Told]) -> None:
         """Whether doors were told so."""
@@ -70,6 +69,13 @@ class Verdicts:
                 where = format_position(Position(each.position or 0))
                 text = f"{each.command} was answered with {each.code}, and {was} by the log at {where}"
                 self._faults.add(Rule.ANSWERS, text, task=each.task)
+
+    def _may_answer(self, command: str, life: Life) -> bool:
+        """Whether a command that names no attempt was stored behind the commands that came before the plan."""
+        copies, before = self._unnamed.get(command), life.commands_before
+        if copies is None or before is None:
+            return True
+        return any(before.is_before(each.stream or before.stream, each.sequence) for each in copies)
 
     def _holds_already(self, event: AnyEvent, life: Life) -> bool:
         """Whether a command without effect asked for what is so."""
@@ -89,15 +95,15 @@ class Verdicts:
                 return False
 
 
-def _unnamed(asked: Sequence[Asked]) -> dict[str, Instant]:
-    """When each command that has an id and names no attempt was stored first."""
-    first: dict[str, Instant] = {}
+def _unnamed(asked: Sequence[Asked]) -> dict[str, list[Asked]]:
+    """The commands that have an id and name no attempt, as often as each was stored."""
+    found: dict[str, list[Asked]] = {}
     for each in asked:
-        if each.verb in {"confirm", "discard"} and each.at is not None:
+        if each.verb in {"confirm", "discard"}:
             try:
                 answer = _decode(each.data)
             except msgspec.DecodeError:
                 continue
             if answer.id is not None and answer.attempt is None:
-                first.setdefault(answer.id, Instant(each.at))
-    return first
+                found.setdefault(answer.id, []).append(each)
+    return found

@@ -32,13 +32,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     machine = Scheduler({principal.name: principal.role for principal in settings.principals})
 
     def wire(links: Links, _: Loop) -> Wiring[CommandMessage, AnswerDoor]:
-        reader = CommandReader(machine, links)
+        commands = JetStreamInput(links.control_client, COMMANDS)
+        reader = CommandReader(machine, links, commands)
 
         async def answer(effect: AnswerDoor) -> None:
             for data in packed(effect.batch):
                 await links.control_client.publish(answer_subject(effect.door), data)
 
-        commands = JetStreamInput(links.control_client, COMMANDS)
         counts = TaskCounts(lambda: machine.state, RejectionLines(machine.writer))
         show_tasks(links.metrics, counts, lambda: machine.state)
         observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
@@ -50,8 +50,9 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
 class CommandReader:
     """Makes an input of a stored command. For a `retry` it fetches the submission of the old task from the log."""
 
-    def __init__(self, machine: Scheduler, links: Links) -> None:
+    def __init__(self, machine: Scheduler, links: Links, commands: JetStreamInput) -> None:
         self._machine = machine
+        self._commands = commands
         self._originals = Originals(links.log, time.monotonic)
 
     async def read(self, message: StreamMessage) -> CommandMessage:
@@ -66,6 +67,7 @@ class CommandReader:
             except Unavailable:
                 is_away = True
         return CommandMessage(
+            stream=self._commands.cursor,
             sequence=message.sequence,
             at=message.at,
             principal=principal,

@@ -26,10 +26,13 @@ UNAVAILABLE = "unavailable"
 class CommandMessage(Struct, frozen=True, kw_only=True):
     """A stored command as it was read: who asks for what, when it was stored, and which door waits for the outcome.
 
+    `stream` is the name of its stream's cursor, and `sequence` its place in it.
+
     `original` is the submission of the task that a `retry` names, where the log still has it; `original_is_away` says that
     it may be there and cannot be read now.
     """
 
+    stream: str = ""
     sequence: int
     at: Instant
     principal: str

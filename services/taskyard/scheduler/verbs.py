@@ -109,7 +109,8 @@ class View:
         return TaskId(task)
 
     def plan_seen(self, message: CommandMessage, body: ApprovalCommand) -> int:
-        """The attempt whose plan the answer is for. One that names none counts for the plan of its own time.
+        """The attempt whose plan the answer is for. One that names none counts for the plan that was there when it was
+        stored: places in the stream of commands tell that, and no clock.
 
         Raises:
             Refused: there is a newer plan.
@@ -120,8 +121,9 @@ class View:
         if record is None:
             known = self.state.known.tasks.get(TaskId(body.task))
             return (known.plan_confirmed if known is not None else None) or 0
-        if record.planned_at is not None and record.planned_at > message.at:
-            raise Refused(409, "plan_changed", "there is another plan now; look at it first")
+        before = record.commands_before
+        if before is not None and not before.is_before(message.stream, message.sequence):
+            raise Refused(409, "plan_changed", "there is another plan now: look at it, and name its attempt")
         return record.plan_attempt or 0
 
 

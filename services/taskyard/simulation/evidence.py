@@ -26,7 +26,6 @@ def gather(yard: Yard, log: list[Logged], tables: Tables | None) -> Evidence:
             sequence=each.message.sequence,
             verb=last_token(each.message),
             data=each.message.data,
-            at=each.message.at,
             stream=each.stream,
             is_gone=each.is_gone,
         )

@@ -7,7 +7,7 @@ import msgspec
 
 from taskyard.contracts.agent_protocol import AssignReply, AssignRequest, CancelRequest, Heartbeat
 from taskyard.contracts.commands import AnswerBatch, TaskCommand
-from taskyard.contracts.events import AnyEvent, TaskSubmitted, decode_event
+from taskyard.contracts.events import AnyEvent, StreamMark, TaskSubmitted, decode_event
 from taskyard.contracts.subjects import HEADER_ANSWER
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import Role, TaskId, commit_sequence
@@ -23,7 +23,7 @@ from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.simulation.instance import Instance
 from taskyard.simulation.network import Network
-from taskyard.simulation.streams import Servers
+from taskyard.simulation.streams import Servers, cursor_name
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened
 from taskyard.slot_allocator.machine import SlotAllocator
 
@@ -77,6 +77,7 @@ class SchedulerService:
         machine: Any = instance.core.machine
         is_there = verb == "retry" and not self._servers.is_archive_away
         return CommandMessage(
+            stream=cursor_name(self._servers.commands),
             sequence=message.sequence,
             at=message.at,
             principal=principal,
@@ -158,6 +159,7 @@ class DispatcherService:
 
     def __init__(self, servers: Servers, network: Network) -> None:
         self._network = network
+        self._commands = servers.commands
         self.sources = {servers.reports.name: servers.reports}
 
     def started(self, instance: Instance) -> None:
@@ -169,7 +171,11 @@ class DispatcherService:
 
     def read(self, instance: Instance, message: StreamMessage) -> ReportsRead:
         """The reports of a stored message."""
-        return read_reports(message.subject.rpartition(".")[2], message.data)
+        found = read_reports(message.subject.rpartition(".")[2], message.data)
+        if not found.shows_plan:
+            return found
+        mark = StreamMark(stream=cursor_name(self._commands), sequence=self._commands.head)
+        return msgspec.structs.replace(found, commands=mark)
 
     def perform(self, instance: Instance, effect: SendAssignments | SendCancels) -> None:
         """Send one request; an answer that comes too late is nobody's."""

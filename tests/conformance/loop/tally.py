@@ -103,11 +103,22 @@ class Yard:
         """What a server does with an append; AppendRejected where the fence has moved."""
         return self.stream.store(f"log.{writer}", append.data, expected=append.expected)
 
-    def foreign(self, *numbers: int, writer: str = "other") -> int:
-        """A commit of another writer."""
+    def foreign(
+        self,
+        *numbers: int,
+        writer: str = "other",
+        decided_at: Instant | None = None,
+        stored_at: Instant | None = None,
+    ) -> int:
+        """A commit of another writer, decided and stored just now, or when it is told."""
         commit = Commit(
-            writer=writer, instance="x", epoch=1, at=self.now, events=tuple(Foreign(number) for number in numbers)
+            writer=writer,
+            instance="x",
+            epoch=1,
+            at=self.now if decided_at is None else decided_at,
+            events=tuple(Foreign(number) for number in numbers),
         )
+        self.now = self.now if stored_at is None else stored_at
         return self.stream.store(f"log.{writer}", CODEC.encode(commit))
 
     def commits(self) -> list[StoredCommit[Any]]:

@@ -568,39 +568,69 @@ def test_what_was_stored_before_a_deadline_was_read_once_it_was_decided_on_and_f
     assert not tally(core).deadlines.waits and tally(core).deadlines.is_read(START)
 
 
-def test_a_new_leader_has_read_nothing_and_knows_no_step() -> None:
+def test_a_new_leader_has_read_nothing_and_knows_what_the_clock_did() -> None:
     deadlines = Deadlines()
     deadlines.read(START)
     deadlines.step(START, seconds(60))
 
-    deadlines.forget()
+    deadlines.look_anew()
 
     assert not deadlines.is_read(START)
-    assert deadlines.after(Instant(0), 1.0) == seconds(1)
+    assert deadlines.after(Instant(0), 1.0) == seconds(61)
 
 
 @pytest.mark.parametrize("ahead", [CLOCK_STEP_SECONDS, CLOCK_STEP_SECONDS + 1])
-def test_a_leader_takes_a_log_that_runs_ahead_of_its_own_time_for_one_whose_clock_was_set(ahead: float) -> None:
+def test_a_commit_that_is_stored_long_after_its_authors_time_tells_that_the_clock_was_set_forward(ahead: float) -> None:
     yard = Yard()
     core = yard.leader()
 
-    yard.now = Instant(START + seconds(100 + ahead))
+    yard.now = Instant(START + seconds(100))
     yard.foreign(1)
+    stepped_to = Instant(yard.now + seconds(5 + ahead))
+    yard.foreign(2, decided_at=Instant(yard.now + seconds(5)), stored_at=stepped_to)
     yard.fold(core, monotonic=100.0)
 
     steps = ahead if ahead > CLOCK_STEP_SECONDS else 0.0
     assert tally(core).deadlines.after(START, 1.0) == START + seconds(1 + steps)
-    assert tally(core).deadlines.after(yard.now, 1.0) == yard.now + seconds(1)
+    assert tally(core).deadlines.after(stepped_to, 1.0) == stepped_to + seconds(1)
 
 
-def test_commits_that_a_leader_reads_late_are_no_step_of_the_clock() -> None:
+def test_a_new_leader_knows_what_the_clock_did_before_it_led_and_so_does_one_that_begins_with_a_snapshot() -> None:
+    yard = Yard()
+    core = yard.leader("one")
+    yard.foreign(1, stored_at=Instant(START + seconds(3600)))
+    yard.fold(core)
+
+    folded, restored = yard.leader("two"), yard.core("three")
+    restored.restore(core.saved(), 0.0)
+    yard.fold(restored)
+    restored.appended(yard.store(restored.take_over(0.0)))
+    yard.fold(restored)
+
+    for each in (core, folded, restored):
+        assert tally(each).deadlines.after(START, 1.0) == START + seconds(3601)
+
+
+def test_time_that_passes_while_nobody_is_there_is_no_step_of_the_clock() -> None:
+    yard = Yard()
+    yard.foreign(1)
+    yard.now = Instant(START + seconds(3600))
+    core = yard.leader()
+
+    yard.foreign(2)
+    yard.fold(core)
+
+    assert tally(core).deadlines.after(START, 1.0) == START + seconds(1)
+
+
+def test_a_leader_that_reads_the_log_late_makes_no_step_of_the_clock_with_each_of_its_commits() -> None:
     yard = Yard()
     core = yard.leader()
 
-    for second, monotonic in ((1, 40.0), (40, 40.0), (41, 41.0)):
+    for second in range(1, 50):
         yard.now = Instant(START + seconds(second))
-        yard.foreign(second)
-        yard.fold(core, monotonic=monotonic)
+        yard.foreign(second, decided_at=Instant(yard.now - seconds(10)))
+        yard.fold(core, monotonic=60.0)
 
     assert tally(core).deadlines.after(START, 1.0) == START + seconds(1)
 

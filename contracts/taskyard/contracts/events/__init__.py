@@ -27,7 +27,7 @@ from taskyard.contracts.events.dispatcher import (
     TaskProgressed,
     TaskStarted,
 )
-from taskyard.contracts.events.event import Changes, Event, FieldError, TaskError
+from taskyard.contracts.events.event import Changes, Event, FieldError, StreamMark, TaskError
 from taskyard.contracts.events.log_keeper import LOG_KEEPER, LOG_VERSION, LogVersionActivated
 from taskyard.contracts.events.scheduler import (
     SCHEDULER,
@@ -93,6 +93,7 @@ __all__ = [
     "RefusedTasks",
     "SlotAssigned",
     "SlotCleared",
+    "StreamMark",
     "TaskDispatched",
     "TaskError",
     "TaskPlanned",

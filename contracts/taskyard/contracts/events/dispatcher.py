@@ -5,7 +5,7 @@ It also appends `TaskStopRequested` of the scheduler's events, with the cause `t
 
 from msgspec import Raw
 
-from taskyard.contracts.events.event import Changes, Event, TaskError
+from taskyard.contracts.events.event import Changes, Event, StreamMark, TaskError
 from taskyard.contracts.events.scheduler import TaskStopRequested
 from taskyard.contracts.values import Instant, TaskId
 
@@ -40,11 +40,16 @@ class TaskProgressed(Event):
 
 
 class TaskPlanned(Event):
-    """The plan of a `plan_and_apply` is there and waits for an answer."""
+    """The plan of a `plan_and_apply` is there and waits for an answer.
+
+    `commands_before` marks the commands that were stored before anybody could see it: of these, one that answers a plan
+    without naming its attempt is not for this one. Logs of the first version have no mark.
+    """
 
     task: TaskId
     attempt: int
     changes: Changes
+    commands_before: StreamMark | None = None
 
 
 class AttemptSucceeded(Event):

@@ -22,6 +22,20 @@ class TaskError(Struct, frozen=True, kw_only=True, omit_defaults=False, gc=False
     retryable: bool = False
 
 
+class StreamMark(Struct, frozen=True, kw_only=True, gc=False):
+    """How far a stream of inputs had come: its cursor's name, and the sequence of its last message.
+
+    Without a name, nobody knew.
+    """
+
+    stream: str = ""
+    sequence: int = 0
+
+    def is_before(self, stream: str, sequence: int) -> bool:
+        """Whether a message of that stream certainly came later."""
+        return self.stream != "" and (stream != self.stream or sequence > self.sequence)
+
+
 class Changes(Struct, frozen=True, kw_only=True, gc=False):
     """What a Terraform plan would do: numbers of resources."""
 

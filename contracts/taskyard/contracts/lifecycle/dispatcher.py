@@ -66,6 +66,7 @@ def planned(record: TaskRecord, event: TaskPlanned, at: Instant) -> Verdict:
     record.phase = Phase.APPLY_PENDING
     record.plan_attempt = event.attempt
     record.planned_at = at
+    record.commands_before = event.commands_before
     record.changes = event.changes
     return Verdict.EFFECTIVE
 

@@ -34,7 +34,7 @@ def plan_again(record: TaskRecord) -> Verdict:
     record.tries = 0
     record.due = NO_INSTANT
     record.confirmed = False
-    record.plan_attempt = record.planned_at = record.changes = None
+    record.plan_attempt = record.planned_at = record.changes = record.commands_before = None
     leave_worker(record)
     return Verdict.EFFECTIVE
 

@@ -2,7 +2,7 @@
 
 from msgspec import Raw, Struct
 
-from taskyard.contracts.events import Changes, TaskError, TaskSubmitted
+from taskyard.contracts.events import Changes, StreamMark, TaskError, TaskSubmitted
 from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle.phases import ENDED, HOLDS_SLOT, STATUS_OF, Phase
 from taskyard.contracts.values import Incarnation, Instant, Position, Status, TaskId
@@ -19,8 +19,9 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     spend one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of
     the current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is the one that answers for it now);
     `accepted` tells that the worker has taken the current attempt;
-    `plan_attempt` is the attempt whose plan is shown; `confirmed` says that plan is to be applied; `stop` is the
-    phase that a stopping task ends in. `worker`, `slot`, `started_at` are the last attempt's.
+    `plan_attempt` is the attempt whose plan is shown, `commands_before` marks the commands that came before it;
+    `confirmed` says that plan is to be applied; `stop` is the phase that a stopping task ends in.
+    `worker`, `slot`, `started_at` are the last attempt's.
     """
 
     id: TaskId
@@ -56,6 +57,7 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     accepted: bool = False
     plan_attempt: int | None = None
     planned_at: Instant | None = None
+    commands_before: StreamMark | None = None
     changes: Changes | None = None
     confirmed: bool = False
     stop: Phase | None = None

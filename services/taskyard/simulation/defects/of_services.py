@@ -146,9 +146,9 @@ def _believes_anybody(replace: Replace) -> None:
     """The dispatcher does not look which agent reports."""
     report = _Attempts._report
 
-    def trusting(self: Any, agent: str, said: Any) -> None:
+    def trusting(self: Any, agent: str, said: Any, *more: Any) -> None:
         record = self._state.tasks.live.get(said.task)
-        report(self, agent if record is None else record.worker, said)
+        report(self, agent if record is None else record.worker, said, *more)
 
     replace(_Attempts, "_report", trusting)
 
