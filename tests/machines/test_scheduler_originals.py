@@ -1,7 +1,7 @@
 """A `retry` brings the submission of the old task from the log, whose older part may lie in an archive that is away."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Any
 
 import pytest
@@ -25,7 +25,7 @@ class Log:
         self.hangs = False
         self.asked: list[int] = []
 
-    async def read(self, first: int, last: int) -> AsyncIterator[StoredCommit[Any]]:
+    async def read(self, first: int, last: int) -> AsyncGenerator[StoredCommit[Any], None]:
         self.asked.append(first)
         if first < 5 and self.hangs:
             await asyncio.Event().wait()

@@ -39,17 +39,21 @@ HEARTBEAT_SECONDS = 0.5
 SILENCE_SECONDS_MAX = 1.5
 """Nothing heard for this long, three heartbeats: the consumer is made again."""
 WATCH_SECONDS = 0.25
-INACTIVE_SECONDS = 30.0
+INACTIVE_SECONDS = 5.0
 """After this long without a reader the server drops the consumer by itself."""
 UNAVAILABLE_SECONDS_MAX = 600.0
 """How long the stream may be out of reach before following fails: restarts and elections must pass unnoticed."""
 CLOSE_RETRY_SECONDS = 1.0
+CLOSE_SECONDS_MAX = 5.0
+"""How long it may take to give back what the server holds for a follower: then the server drops it by itself."""
 BEHIND_SECONDS_MAX = 10.0
 """How long a stream may end before what was read: a leader just elected may still be applying what it has."""
 MISSING_SECONDS_MAX = 10.0
 """How long a stream may be unknown to the servers: one that is made anew soon is found, and told apart."""
 
 _log = logging.getLogger(__name__)
+_closing: set[asyncio.Task[None]] = set()
+"""Followers that give back what the server holds for them; asyncio itself does not keep its tasks."""
 
 
 class StreamFollower:
@@ -97,6 +101,7 @@ class StreamFollower:
         self._reconnects = 0
         self._time = asyncio.get_running_loop().time
         self._keeper: asyncio.Task[None] | None = None
+        self._giving_back: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         self._keeper = asyncio.create_task(self._keep(), name=f"follow {self._stream}")
@@ -135,8 +140,27 @@ class StreamFollower:
         return batch
 
     async def close(self) -> None:
-        """Stop following; the consumer on the server is removed if the connection allows."""
+        """Stop following; the consumer on the server is removed if the connection allows.
+
+        Whoever closes may be cancelled, even at each of their awaits, as a request is whose client has hung up. A task of
+        its own does the work, so that nothing stays on the server for ever.
+        """
         self._fail(LogUnavailable("the follower was closed"))
+        if self._giving_back is None:
+            self._giving_back = asyncio.create_task(self._give_back(), name=f"stop to follow {self._stream}")
+            _closing.add(self._giving_back)
+            self._giving_back.add_done_callback(_closing.discard)
+        await asyncio.shield(self._giving_back)
+
+    async def _give_back(self) -> None:
+        try:
+            async with asyncio.timeout(CLOSE_SECONDS_MAX):
+                await self._stop_keeper()
+                await self._drop_consumer()
+        except TimeoutError:
+            _log.warning("consumer is left to the server", extra={"stream": self._stream, "consumer": self._consumer})
+
+    async def _stop_keeper(self) -> None:
         keeper = self._keeper
         if keeper is not None:
             while not keeper.done():
@@ -147,7 +171,6 @@ class StreamFollower:
         # which may be megabytes, until the garbage collector comes by.
         self._keeper = None
         self._backlog.clear()
-        await self._drop_consumer()
 
     async def _keep(self) -> None:
         try:

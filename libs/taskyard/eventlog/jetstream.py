@@ -1,6 +1,6 @@
 """The event log and the input streams on JetStream."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Generic, TypeVar
 
@@ -106,7 +106,7 @@ class JetStreamLog(Generic[E]):
         messages = TieredFollower(self._nc, self._stream, after=after, floor=floor, archive=self._archive)
         return CommitFollower(messages, self._codec)
 
-    async def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncIterator[StoredCommit[E]]:
+    async def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncGenerator[StoredCommit[E], None]:
         """The commits from `first` to `last`: see `EventLog.read`."""
         last = min(last, await self.head())
         if first > last:

@@ -1,6 +1,6 @@
 """The ports of this package: the event log, and the input streams that services read beside it."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
@@ -111,8 +111,11 @@ class EventLog(Protocol[E]):
         """
         ...
 
-    def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncIterator[StoredCommit[E]]:
-        """The commits from `first` to `last`, both included; ends early where the log ends now."""
+    def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncGenerator[StoredCommit[E], None]:
+        """The commits from `first` to `last`, both included; ends early where the log ends now.
+
+        Close it where it is left early: it follows the log.
+        """
         ...
 
 

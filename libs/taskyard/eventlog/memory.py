@@ -5,7 +5,7 @@ synchronous; the handles give it the shape of the ports. Nothing here waits but 
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from types import TracebackType
 from typing import Generic, Self, TypeVar
@@ -204,7 +204,7 @@ class MemoryLog(Generic[E]):
         messages = MemoryFollower(self._stream, after=after, floor=floor, contiguous=True)
         return CommitFollower(messages, self._codec)
 
-    async def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncIterator[StoredCommit[E]]:
+    async def read(self, first: int, last: int, *, floor: Instant = START) -> AsyncGenerator[StoredCommit[E], None]:
         """The commits from `first` to `last`: see `EventLog.read`."""
         last = min(last, self._stream.head)
         if first > last:

@@ -31,6 +31,8 @@ LINGER_SECONDS = 2.0
 LINGER_BYTES_MAX = 16 << 20
 """So long, and with so much that it still sends, a refused client may read why: a reset would take the answer from it."""
 
+_BREAK_OFF = "taskyard_break_off"
+
 
 class _Problem(Struct, frozen=True, kw_only=True):
     type: str = "about:blank"
@@ -124,6 +126,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin to count a head."""
         super().on_message_begin()
+        self.scope.setdefault("state", {})[_BREAK_OFF] = self.transport.close
         self._head_bytes = 0
         self._await_head()
 
@@ -238,6 +241,11 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._deadline = self.loop.call_later(LINGER_SECONDS, self.drop)
+
+
+def break_off(state: Mapping[str, Any]) -> None:
+    """End the connection in the middle of an answer, which the client can tell from its end. `state` is the request's."""
+    state[_BREAK_OFF]()
 
 
 def _disconnect(cycle: RequestResponseCycle) -> None:

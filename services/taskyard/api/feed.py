@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 from typing import Any
 
@@ -88,7 +88,7 @@ class EventFeed:
             raise invalid(FieldError(path=said_by, message="the log ends before this position"))
         return Position(resume_after + 1)
 
-    async def stream(self, first: Position, wanted: EventFilter) -> AsyncIterator[bytes]:
+    async def stream(self, first: Position, wanted: EventFilter) -> AsyncGenerator[bytes, None]:
         """Events from position `first` on, as the text of server-sent events."""
         self.streams += 1
         try:

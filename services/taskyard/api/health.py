@@ -1,6 +1,7 @@
 """Whether the service can do its work: NATS, PostgreSQL, and a read model that keeps up."""
 
 import asyncio
+from contextlib import aclosing
 
 from msgspec import Struct
 from nats.aio.client import Client
@@ -159,8 +160,9 @@ class Health:
             return False
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                async for stored in self._log.read(folded.sequence, folded.sequence):
-                    return stored.hash != folded.hash
+                async with aclosing(self._log.read(folded.sequence, folded.sequence)) as commits:
+                    async for stored in commits:
+                        return stored.hash != folded.hash
         except (EventLogError, TimeoutError):
             return False
         return True
@@ -169,8 +171,9 @@ class Health:
         """How long ago the commit was stored, in seconds."""
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                async for stored in self._log.read(sequence, sequence):
-                    return max(now() - stored.at, 0) / SECOND
+                async with aclosing(self._log.read(sequence, sequence)) as commits:
+                    async for stored in commits:
+                        return max(now() - stored.at, 0) / SECOND
         except (EventLogError, TimeoutError):
             return None
         return None

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class TaskOutput:
         last = await last_message(self._fleet, OUTPUT, output_subject("*", task))
         return 0 if last is None else last.sequence
 
-    async def read(self, wanted: OutputRequest, head: int) -> AsyncIterator[bytes]:
+    async def read(self, wanted: OutputRequest, head: int) -> AsyncGenerator[bytes, None]:
         """What is stored up to the sequence `head`."""
         if head == 0:
             return
@@ -89,7 +89,9 @@ class TaskOutput:
                 sequence = batch[-1].sequence
                 yield pieces.of(message for message in batch if message.sequence <= head)
 
-    async def follow(self, wanted: OutputRequest, has_ended: Callable[[], Awaitable[bool]]) -> AsyncIterator[bytes]:
+    async def follow(
+        self, wanted: OutputRequest, has_ended: Callable[[], Awaitable[bool]]
+    ) -> AsyncGenerator[bytes, None]:
         """What is stored and what comes, until the task has ended and everything has been sent."""
         pieces = _Pieces(wanted, await self._workers_of(wanted.task))
         sequence = 0

@@ -1,6 +1,6 @@
 """Live reading over HTTP: the event feed, a range of the log, and the output of tasks."""
 
-from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -8,11 +8,11 @@ from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, HeaderParameter, QueryParameter
-from litestar.response import Stream
 from msgspec import Struct
 
 from taskyard.api.feed import EventFilter, LogEvent
 from taskyard.api.http_shared import HttpRequest, await_after, parts_of, position_in, reflect, task_id_in
+from taskyard.api.live import Live
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.output import OutputRequest
 from taskyard.api.principals import Caller
@@ -28,7 +28,6 @@ from taskyard.eventlog.commit import StoredCommit
 LOG_ITEMS_MAX = 500
 LOG_BYTES_MAX = 4 << 20
 """A range of the log ends with the commit that reaches this."""
-NO_BUFFERING = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 SKIP_BYTES_MAX = 1 << 50
 
 PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*\Z", max_length=256)]
@@ -64,7 +63,7 @@ async def events(
     type_: Annotated[list[str] | None, QueryParameter(name="type", max_items=64)] = None,
     from_: Annotated[str | None, QueryParameter(name="from", description="start after this position")] = None,
     last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID", description="resume after it")] = None,
-) -> Stream:
+) -> Live:
     """Every event of the log from now on, or after `Last-Event-ID` or `from`. `id:` is the position, `event:` the type.
 
     `type` may be repeated or hold several names with commas between them.
@@ -80,7 +79,7 @@ async def events(
     )
     first = await feed.start_of(resume_after, said_by=said_by)
     reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))
-    return Stream(feed.stream(first, wanted), media_type="text/event-stream", headers=NO_BUFFERING)
+    return Live(feed.stream(first, wanted), media_type="text/event-stream")
 
 
 @get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)
@@ -98,11 +97,12 @@ async def log(
     first = max(wanted, 1)
     items: list[LogItem] = []
     size = 0
-    async for stored in event_log.read(first, first + limit - 1):
-        items.append(_item(stored))
-        size += len(msgspec.json.encode(items[-1]))
-        if size > LOG_BYTES_MAX:
-            break
+    async with aclosing(event_log.read(first, first + limit - 1)) as commits:
+        async for stored in commits:
+            items.append(_item(stored))
+            size += len(msgspec.json.encode(items[-1]))
+            if size > LOG_BYTES_MAX:
+                break
     following = items[-1].sequence + 1 if items else first
     return Response(LogPage(items=items, next=following))
 
@@ -117,7 +117,7 @@ async def output(
     from_: Annotated[int, QueryParameter(name="from", ge=0, le=SKIP_BYTES_MAX, description="first byte")] = 0,
     follow: Annotated[int, QueryParameter(ge=0, le=1, description="1 streams until the task has ended")] = 0,
     after: PlainText = None,
-) -> Stream:
+) -> Live:
     """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""
     parts = parts_of(request)
     parts.output.require_room()
@@ -131,8 +131,8 @@ async def output(
         skip_bytes=from_,
     )
     if follow:
-        return _text(parts.output.follow(wanted, lambda: _has_ended(request, task_id)))
-    return _text(parts.output.read(wanted, await parts.output.head(task_id)))
+        return Live(parts.output.follow(wanted, lambda: _has_ended(request, task_id)), media_type="text/plain")
+    return Live(parts.output.read(wanted, await parts.output.head(task_id)), media_type="text/plain")
 
 
 STREAM_ROUTES: list[HTTPRouteHandler] = [events, log, output]
@@ -140,10 +140,6 @@ STREAM_ROUTES: list[HTTPRouteHandler] = [events, log, output]
 
 async def _has_ended(request: HttpRequest, task: str) -> bool:
     return (await parts_of(request).read_model.task(task, sees_only=None)).status in ENDED
-
-
-def _text(chunks: AsyncIterator[bytes]) -> Stream:
-    return Stream(chunks, media_type="text/plain", headers=NO_BUFFERING)
 
 
 def _item(stored: StoredCommit[LogEvent]) -> LogItem:

@@ -1,9 +1,9 @@
 """Where a replay reads from: a stretch of a live log with the state before it, or the file of a slice."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -40,8 +40,7 @@ async def read_stretch(
     head = await log.head()
     before = (await checkpoints.before(_just_before(first)) if first is not None else None) or PastState()
     commits: Commits = []
-    reading = cast("AsyncGenerator[StoredCommit[Any], None]", log.read(before.sequence + 1, head, floor=before.at))
-    async with aclosing(reading):
+    async with aclosing(log.read(before.sequence + 1, head, floor=before.at)) as reading:
         async for stored in reading:
             told(stored.sequence, head)
             if last is not None and _is_behind(stored, last):
@@ -68,10 +67,7 @@ async def snapshot_before(log: EventLog[Any], checkpoints: Checkpoints, first: i
     before = Moment(position=end_of(first - 1))
     state = await checkpoints.before(before) or PastState()
     try:
-        reading = cast(
-            "AsyncGenerator[StoredCommit[Any], None]", log.read(state.sequence + 1, first - 1, floor=state.at)
-        )
-        async with aclosing(reading):
+        async with aclosing(log.read(state.sequence + 1, first - 1, floor=state.at)) as reading:
             async for stored in reading:
                 state.fold(stored, end_of(stored.sequence))
     except LogBegins:

@@ -1,15 +1,14 @@
 """Fetches the submission of an old task from the log, for its `retry`. What cannot be fetched now is an answer, and soon."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
 from taskyard.contracts.events import TaskSubmitted
 from taskyard.contracts.values import Position, TaskId, commit_sequence
-from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import EventLog
 
@@ -55,8 +54,7 @@ class Originals:
             raise Unavailable from error
 
     async def _read(self, task: TaskId, sequence: int) -> TaskSubmitted | None:
-        commits = cast("AsyncGenerator[StoredCommit[Any], None]", self._log.read(sequence, sequence))
-        async with aclosing(commits):
+        async with aclosing(self._log.read(sequence, sequence)) as commits:
             async for stored in commits:
                 for event in stored.commit.events:
                     if isinstance(event, TaskSubmitted) and event.task == task:

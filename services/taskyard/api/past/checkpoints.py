@@ -7,9 +7,9 @@ another log (which was there before this one was restored, or made anew) is pass
 """
 
 import logging
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import Iterable
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +17,6 @@ from msgspec import Struct
 from taskyard.api.past.moments import Moment
 from taskyard.api.past.state import FORMAT, PastState
 from taskyard.contracts.values import Instant, Position
-from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.errors import ArchiveDamaged, ArchiveUnreachable, LogBegins
 from taskyard.eventlog.log import EventLog
 from taskyard.eventlog.snapshots import SnapshotStore
@@ -60,9 +59,8 @@ async def is_of_log(log: EventLog[Any], sequence: int, expected: str) -> bool:
     """
     if not sequence:
         return True
-    commits = cast("AsyncGenerator[StoredCommit[Any], None]", log.read(sequence, sequence))
     try:
-        async with aclosing(commits):
+        async with aclosing(log.read(sequence, sequence)) as commits:
             async for stored in commits:
                 return stored.hash == expected
     except (LogBegins, ArchiveUnreachable, ArchiveDamaged):

@@ -3,13 +3,13 @@
 import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 from taskyard.api.errors import unavailable
 from taskyard.api.past.moments import Moment
 from taskyard.api.past.state import LogEvent, PastState, end_of
 from taskyard.api.past.waits import Watcher
-from taskyard.contracts.values import Instant, Position, commit_sequence, make_position
+from taskyard.contracts.values import Position, commit_sequence, make_position
 from taskyard.eventlog.commit import StoredCommit
 from taskyard.eventlog.log import EventLog
 
@@ -35,7 +35,7 @@ async def chunks_behind(state: PastState, log: EventLog[LogEvent]) -> AsyncGener
     first = commit_sequence(Position(state.reached + 1))
     chunk: list[StoredCommit[Any]] = []
     events = 0
-    async with aclosing(read_commits(log, max(first, 1), head, state.at)) as commits:
+    async with aclosing(log.read(max(first, 1), head, floor=state.at)) as commits:
         while True:
             try:
                 async with asyncio.timeout(READ_SECONDS_MAX):
@@ -59,14 +59,6 @@ async def head_of(log: EventLog[LogEvent]) -> int:
             return await log.head()
     except TimeoutError:
         raise unavailable("the log gives no answer; try again") from None
-
-
-def read_commits(
-    log: EventLog[LogEvent], first: int, last: int, floor: Instant
-) -> AsyncGenerator[StoredCommit[LogEvent], None]:
-    """Commits of the log: close it where it is left early."""
-    # Every log reads by an asynchronous generator.
-    return cast("AsyncGenerator[StoredCommit[LogEvent], None]", log.read(first, last, floor=floor))
 
 
 def fold_chunk(state: PastState, chunk: Chunk, moment: Moment) -> bool:

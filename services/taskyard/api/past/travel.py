@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from taskyard.api.errors import Refusal, invalid, unavailable
 from taskyard.api.past.checkpoints import Checkpoints, is_of_log
-from taskyard.api.past.folding import Chunk, chunks_behind, fold_chunk, head_of, is_behind, read_commits, watch_chunk
+from taskyard.api.past.folding import Chunk, chunks_behind, fold_chunk, head_of, is_behind, watch_chunk
 from taskyard.api.past.moments import Moment, parse_moment, with_its_millisecond
 from taskyard.api.past.state import LogEvent, PastState, end_of
 from taskyard.api.past.waits import Watcher
@@ -170,7 +170,7 @@ class TimeTravel:
             raise no_moment("is before the beginning of the log at position 1.0")
 
     async def _first(self) -> Instant:
-        async with aclosing(read_commits(self._log, 1, 1, START)) as commits:
+        async with aclosing(self._log.read(1, 1)) as commits:
             async for stored in commits:
                 return stored.at
         return START
