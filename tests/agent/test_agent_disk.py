@@ -24,7 +24,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("mounting a small disk needs root on Linux")
     folder = tmp_path / "agent"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=48m", "taskyard-test", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=48m,mode=700", "taskyard-test", str(folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting is not permitted here")
     try:

@@ -339,7 +339,7 @@ def test_it_tells_what_it_does_and_where_to_go(dev: Dev) -> None:
 def test_a_full_disk_lets_go_of_nothing_that_runs(dev: Dev) -> None:
     """What is killed meanwhile comes back when there is room again, and a stop is as clean as any."""
     dev.folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256m", "taskyard-test", str(dev.folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=256m,mode=700", "taskyard-test", str(dev.folder)]
     if subprocess.run(mount, check=False, capture_output=True).returncode != 0:
         pytest.skip("mounting is not permitted here")
     try:

@@ -3,7 +3,6 @@
 import os
 import signal
 import socket
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -114,13 +113,3 @@ def test_a_free_port_is_free_and_outside_the_range_of_outgoing_connections() -> 
 def test_a_port_that_someone_listens_on_is_not_free() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         assert not processes.is_port_free(server.getsockname()[1])
-
-
-def test_a_private_file_is_replaced_as_a_whole(tmp_path: Path) -> None:
-    path = tmp_path / "secret"
-    path.write_text("old")
-    path.chmod(0o644)
-    processes.write_private(path, b"new")
-    assert path.read_bytes() == b"new"
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert [entry.name for entry in tmp_path.iterdir()] == ["secret"]

@@ -56,11 +56,13 @@ class System:
         workers: int = 1,
         arguments: tuple[str, ...] = ("--separate",),
         environment: Mapping[str, str] | None = None,
+        umask: int = -1,
     ) -> None:
         self.folder = folder
         self.data = folder / "data"
         self.gates: list[Gate] = []
         self.workers = workers
+        self._umask = umask
         self._environment = {**os.environ, **(environment or {})}
         self._arguments = ("--data", str(self.data), "--workers", str(workers), *arguments)
         self._child: subprocess.Popen[str] | None = None
@@ -79,6 +81,7 @@ class System:
             stderr=sys.stderr,
             text=True,
             env=self._environment,
+            umask=self._umask,
         )
         assert self._child.stdout is not None
         line = self._child.stdout.readline()

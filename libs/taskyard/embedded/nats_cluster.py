@@ -9,6 +9,7 @@ from pathlib import Path
 from taskyard.embedded import processes
 from taskyard.embedded.nats_configuration import ClusterMember
 from taskyard.embedded.nats_server import NatsServer
+from taskyard.private_files import own_folder
 
 SERVERS = 3
 
@@ -27,8 +28,7 @@ class NatsCluster:
         viewers: Iterable[str] = (),
         agents: Iterable[str] = (),
     ) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        own_folder(directory)
         clients, viewers, agents = list(clients), list(viewers), list(agents)
         ports = _free_ports(2 * SERVERS)
         routes = self.route_ports = tuple(ports[SERVERS:])

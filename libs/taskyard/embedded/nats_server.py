@@ -31,6 +31,7 @@ from taskyard.embedded.nats_configuration import (
     make_configuration,
 )
 from taskyard.embedded.processes import Program
+from taskyard.private_files import own_folder, write_private
 
 START_SECONDS_MAX = 30.0
 STOP_SECONDS_MAX = 5.0
@@ -75,8 +76,7 @@ class NatsServer:
         while self._monitor_port == self._port:  # nothing listens on it yet, so it counts as free
             self._monitor_port = processes.free_port()
         self._process: subprocess.Popen[bytes] | None = None
-        directory.mkdir(parents=True, exist_ok=True)
-        directory.chmod(0o700)
+        own_folder(directory)
         self._passwords = self._load_passwords()
         self._write()
 
@@ -208,10 +208,10 @@ class NatsServer:
             raise ValueError(message)
         for user in users:
             self._passwords.setdefault(user, secrets.token_urlsafe(PASSWORD_BYTES))
-        processes.write_private(self._passwords_file, msgspec.json.encode(self._passwords))
+        write_private(self._passwords_file, msgspec.json.encode(self._passwords))
         place = Place(directory=self._directory, port=self._port, monitor_port=self._monitor_port, member=self._member)
         configuration = make_configuration(place, found, self._passwords)
-        processes.write_private(self._configuration_file, msgspec.json.format(msgspec.json.encode(configuration)))
+        write_private(self._configuration_file, msgspec.json.format(msgspec.json.encode(configuration)))
 
     @property
     def _passwords_file(self) -> Path:

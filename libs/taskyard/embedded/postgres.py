@@ -24,6 +24,7 @@ from urllib.parse import quote
 from taskyard.embedded import processes
 from taskyard.embedded.errors import NotOurs, ProgramMissing, StartFailed
 from taskyard.embedded.processes import Program
+from taskyard.private_files import make_folder
 
 SYSTEM_USER = "pgserver"
 DATABASE_USER = "postgres"
@@ -83,7 +84,7 @@ class Postgres:
 
         Raises `StartFailed` or `NotOurs`.
         """
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_folder(self._directory)
         if self._user is not None:
             _ensure_user(self._user)
             self._let_through()
@@ -156,7 +157,7 @@ class Postgres:
         directory = self._socket_directory
         if directory == self._data:
             return
-        directory.mkdir(mode=0o700, exist_ok=True)
+        make_folder(directory)
         found = directory.lstat()
         owner = pwd.getpwnam(self._user).pw_uid if self._user else os.geteuid()
         if not stat.S_ISDIR(found.st_mode) or found.st_uid not in (os.geteuid(), owner) or found.st_mode & 0o077:
@@ -168,7 +169,7 @@ class Postgres:
         """Make the cluster in a folder that gets its name only when it is complete: half a cluster never starts."""
         unfinished = self._directory / "data.new"
         shutil.rmtree(unfinished, ignore_errors=True)
-        unfinished.mkdir(mode=0o700)
+        make_folder(unfinished)
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(unfinished, entry.pw_uid, entry.pw_gid)

@@ -19,6 +19,8 @@ from pathlib import Path
 
 import msgspec
 
+from taskyard.private_files import make_folder, open_to_append
+
 POLL_SECONDS = 0.02
 KILL_WAIT_SECONDS = 5.0
 FREE_PORT_TRIES_MAX = 200
@@ -139,9 +141,9 @@ def stop_child(child: subprocess.Popen[bytes], grace_seconds: float, stop_signal
 
 def spawn(program: Program) -> subprocess.Popen[bytes]:
     """Start the program in a session of its own, so that Ctrl-C in a terminal reaches only who supervises it."""
-    program.log_file.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(program.log_file.parent)
     account = pwd.getpwnam(program.user) if program.user else None
-    with program.log_file.open("ab") as log:
+    with open_to_append(program.log_file) as log:
         return subprocess.Popen(
             program.argv,
             stdin=subprocess.DEVNULL,
@@ -197,23 +199,6 @@ def listener_of(port: int) -> str | None:
                     f"{(process / 'comm').read_text(encoding='utf-8', errors='replace').strip()} (pid {process.name})"
                 )
     return None
-
-
-def write_private(path: Path, content: bytes) -> None:
-    """Replace the file by one with `content` that only its owner can read; a reader sees the old or the new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        error.filename = error.filename or str(path)  # of a full disk the kernel does not say for which file
-        raise
 
 
 @lru_cache

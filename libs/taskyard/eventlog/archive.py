@@ -35,6 +35,7 @@ from taskyard.eventlog.log import StreamMessage
 
 ARCHIVE_FORMAT = 1
 MANIFEST = "manifest.json"
+SEGMENT_SUFFIX = ".jsonl.gz"
 SEGMENT_COMMITS_MAX = 10_000
 SEGMENT_BYTES_MAX = 32 << 20
 """A segment ends with the commit that reaches one of these (before compression): it is held in memory as a whole."""
@@ -188,7 +189,7 @@ class Archive:
 
 def segment_name(first: int, last: int) -> str:
     """The name of a segment: names sort as their commits do."""
-    return f"{first:020d}-{last:020d}.jsonl.gz"
+    return f"{first:020d}-{last:020d}{SEGMENT_SUFFIX}"
 
 
 def encode_segment(commits: Sequence[StreamMessage]) -> bytes:

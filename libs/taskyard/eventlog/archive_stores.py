@@ -11,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-from taskyard.eventlog.archive import ArchiveStore
+from taskyard.eventlog.archive import SEGMENT_SUFFIX, ArchiveStore
 from taskyard.eventlog.errors import ArchiveUnreachable
+from taskyard.private_files import NotPrivate, close_files, own_folder, refuse_writable, write_private
 
 S3_SCHEME = "s3://"
 S3_SECONDS_MAX = 60.0
@@ -37,9 +38,11 @@ class FolderStore:
     async def read(self, name: str) -> bytes | None:
         """The content of a file: see `ArchiveStore`."""
         try:
-            return await asyncio.to_thread((self._folder / name).read_bytes)
+            return await asyncio.to_thread(self._read, name)
         except FileNotFoundError:
             return None
+        except NotPrivate as error:
+            raise ArchiveUnreachable(f"the folder of the archive, {self._folder}, {error.strerror}") from error
         except OSError as error:
             raise ArchiveUnreachable(f"{self._folder / name} cannot be read: {error.strerror}") from error
 
@@ -47,24 +50,21 @@ class FolderStore:
         """Put a file there: see `ArchiveStore`."""
         try:
             await asyncio.to_thread(self._write, name, data)
+        except NotPrivate as error:
+            raise ArchiveUnreachable(f"the folder of the archive, {self._folder}, {error.strerror}") from error
         except OSError as error:
             raise ArchiveUnreachable(f"{self._folder / name} cannot be written: {error.strerror}") from error
 
+    def _read(self, name: str) -> bytes:
+        refuse_writable(self._folder)
+        return (self._folder / name).read_bytes()
+
     def _write(self, name: str, data: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True)
+        own_folder(self._folder)
         for left_over in self._folder.glob("*.partial"):
             left_over.unlink(missing_ok=True)  # of a run that was killed
-        partial = self._folder / f"{name}.partial"
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._folder / name)
-        folder = os.open(self._folder, os.O_RDONLY)
-        try:
-            os.fsync(folder)  # the name is on disk as well
-        finally:
-            os.close(folder)
+        close_files(self._folder.glob(f"*{SEGMENT_SUFFIX}"))
+        write_private(self._folder / name, data)
 
 
 class S3Store:

@@ -5,6 +5,8 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from taskyard.private_files import open_private, own_folder
+
 RESERVE_BYTES = 4 << 20
 """Kept as a file and given back when the journal finds the disk full: ends of what runs must be written."""
 LOW_BYTES = 8 << 20
@@ -22,7 +24,7 @@ class Disk:
         self._is_reserved = False
         self.is_full = False
         with suppress(OSError):  # a folder that cannot be used is told of by the journal
-            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            own_folder(directory)
             self._is_reserved = self._reserve.exists() and self._reserve.stat().st_blocks * 512 >= RESERVE_BYTES
             if self.free_bytes() < RESERVE_BYTES:
                 self.release()  # the journal is opened next, which writes
@@ -50,7 +52,7 @@ class Disk:
 
     def _make_reserve(self) -> bool:
         try:
-            descriptor = os.open(self._reserve, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            descriptor = open_private(self._reserve, os.O_WRONLY)
         except OSError:
             return False
         try:

@@ -25,6 +25,7 @@ from taskyard.agent.mark import Mark
 from taskyard.agent.slots import Live, MemoryChanges, Remembered
 from taskyard.contracts.agent_protocol import LINEAGE_MAX
 from taskyard.contracts.values import Incarnation
+from taskyard.private_files import close_files, make_file, open_to_append, own_folder
 
 FORMAT = 2
 FULL_RETRY_SECONDS = 0.5
@@ -172,6 +173,8 @@ class Journal:
         self._lock_file.close()
 
     def _open(self) -> Left:
+        make_file(self._file)
+        close_files(self._file.parent.glob(f"{self._file.name}-*"))
         self._database = sqlite3.connect(self._file, isolation_level=None, check_same_thread=False)
         self._database.execute("PRAGMA journal_mode = WAL")
         self._database.execute("PRAGMA synchronous = FULL")
@@ -284,8 +287,8 @@ def _is_full(error: Exception) -> bool:
 
 def _lock(directory: Path) -> Any:
     try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = (directory / "lock").open("a")
+        own_folder(directory)
+        file = open_to_append(directory / "lock")
     except OSError as error:
         raise JournalError(f"{directory} cannot be used: {error.strerror}") from error
     try:
@@ -294,6 +297,5 @@ def _lock(directory: Path) -> Any:
         file.close()
         raise DirectoryInUseError(f"{directory} is used by another agent process") from error
     file.truncate(0)
-    file.write(str(os.getpid()))  # for who wants it to hand over
-    file.flush()
+    file.write(str(os.getpid()).encode())  # for who wants it to hand over
     return file

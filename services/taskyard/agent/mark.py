@@ -8,6 +8,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from taskyard.private_files import open_private
+
 _WIDTH = 20
 
 
@@ -15,7 +17,7 @@ class Mark:
     """The mark in `file`."""
 
     def __init__(self, file: Path) -> None:
-        self._descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._descriptor = open_private(file, os.O_RDWR)
 
     def confirms(self, commits: int) -> bool:
         """Whether a journal with so many commits may be the one that was marked last. A new one always may."""

@@ -39,6 +39,7 @@ from taskyard.agent.supervisor.protocol import (
     socket_address,
 )
 from taskyard.contracts.values import Position
+from taskyard.private_files import make_folder
 
 FOLDER = "supervisor"
 START_SECONDS_MAX = 20.0
@@ -272,7 +273,7 @@ class Supervised:
     def _start_supervisor(self) -> int:
         """In a session of its own, without what only the agent is to know, and without any of its files."""
         env = {name: value for name, value in os.environ.items() if not name.startswith("TASKYARD_")}
-        self._folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(self._folder)
         to_log = os.O_WRONLY | os.O_CREAT | os.O_APPEND
         return os.posix_spawn(
             sys.executable,

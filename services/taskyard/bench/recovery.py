@@ -23,11 +23,12 @@ from taskyard.contracts.subjects import SNAPSHOTS_BUCKET
 from taskyard.dev.last_words import last_words
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
-from taskyard.embedded.processes import Program, free_port, spawn, stop_child, write_private
+from taskyard.embedded.processes import Program, free_port, spawn, stop_child
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.machine.core import LoopCore
 from taskyard.machine.snapshots import SNAPSHOT_EVENTS, SnapshotKeeper
+from taskyard.private_files import write_private
 from taskyard.scheduler.machine import Scheduler
 from taskyard.service import Links, LogEvent, linked
 from taskyard.settings import Settings

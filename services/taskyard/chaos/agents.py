@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from taskyard.chaos.errors import NotBroken
+from taskyard.private_files import make_folder, open_to_append, write_private
 from taskyard.settings import AgentSettings, load
 
 JOURNAL = "journal.sqlite"
@@ -28,13 +29,13 @@ class Twin:
     """A second agent with the settings of another, its name too, and a `folder` of its own."""
 
     def __init__(self, configuration: Path, folder: Path) -> None:
-        folder.mkdir(parents=True, mode=0o700)
+        make_folder(folder)
         settings = msgspec.structs.replace(load(AgentSettings, configuration, {}), directory=str(folder))
         file = folder.with_suffix(".json")
-        file.write_bytes(msgspec.json.encode(settings))
+        write_private(file, msgspec.json.encode(settings))
         self._folder = folder
         self._log = folder.with_suffix(".log")
-        with self._log.open("ab") as log:
+        with open_to_append(self._log) as log:
             self._process = subprocess.Popen(
                 (sys.executable, "-m", "taskyard.agent", "--config", str(file)), stdout=log, stderr=log
             )
@@ -89,7 +90,7 @@ def _all_of(folder: Path) -> list[int]:
 
 def copy_journal(directory: Path, copy: Path, pid: int) -> None:
     """Copy the journal of an agent as it is on disk now: the agent stands still meanwhile."""
-    copy.mkdir(parents=True)
+    make_folder(copy)
     with _standing_still(pid):
         for file in directory.glob(f"{JOURNAL}*"):
             shutil.copy2(file, copy)

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from taskyard.chaos.errors import NotBroken
+from taskyard.private_files import make_folder, write_private
 
 RESIZE_TRIES_MAX = 10
 ROOM_BYTES = 128 << 10
@@ -33,7 +34,7 @@ class OwnDisk:
 
     def mount(self) -> str | None:
         """Make it; why that is not possible, if it is not."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(self._folder)
         return _mount("-t", "tmpfs", "-o", f"size={DISK_BYTES},mode=700", "taskyard-chaos", str(self._folder))
 
     def unmount(self, *, is_kept: bool) -> None:
@@ -67,7 +68,7 @@ class OwnDisk:
     def _has_room(self) -> bool:
         probe = self._folder / "probe"
         try:
-            probe.write_bytes(bytes(PROBE_BYTES))
+            write_private(probe, bytes(PROBE_BYTES))
         except OSError:
             return False
         finally:

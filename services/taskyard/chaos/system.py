@@ -20,6 +20,7 @@ from taskyard.chaos.errors import NotHealed, SystemNotStarted
 from taskyard.dev.app import run_to_end
 from taskyard.dev.layout import Layout
 from taskyard.dev.options import Options
+from taskyard.private_files import make_folder, open_to_append
 from taskyard.settings import Settings, load
 
 INSTANCES = 2
@@ -62,8 +63,8 @@ class System:
     def start(self) -> None:
         """Start, and return once a task could run. Raises `SystemNotStarted`."""
         argv = (sys.executable, "-m", "taskyard.chaos.system", str(self.layout.directory))
-        self.layout.directory.mkdir(parents=True, exist_ok=True)
-        with (self.layout.directory / "dev.log").open("ab") as log:
+        make_folder(self.layout.directory)
+        with open_to_append(self.layout.directory / "dev.log") as log:
             self._child = subprocess.Popen(
                 argv,
                 stdout=subprocess.PIPE,
@@ -162,7 +163,7 @@ class System:
         folders = {NATS: self.layout.nats / "store", WORKER_WITH_DISK: workers / WORKER_WITH_DISK}
         if (reason := why_no_disks()) is not None:
             return reason
-        workers.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_folder(workers)
         for name, folder in folders.items():
             disk = OwnDisk(folder)
             if (reason := disk.mount()) is not None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from taskyard.judge.evidence import Ran
+from taskyard.private_files import make_file, make_folder, write_private
 
 BEGIN, END = "begin", "end"
 
@@ -18,7 +19,7 @@ class Witnesses:
 
     def __init__(self, folder: Path, worker_directories: dict[str, Path]) -> None:
         self._file = folder / "witnesses"
-        self._file.touch()
+        make_file(self._file)
         self._folders = [(str(directory) + "/", name) for name, directory in worker_directories.items()]
 
     def script(self, work: str) -> str:
@@ -31,16 +32,18 @@ class Witnesses:
 
         An apply that does `work` tells its end too.
         """
-        folder.mkdir(parents=True)
+        make_folder(folder)
         begin, end = (self._line(what, "plan_and_apply", "TF_DATA_DIR") for what in (BEGIN, END))
         command = json.dumps(f"{begin}; {work}; {end}" if work else begin)
-        (folder / "main.tf").write_text(
-            'variable "run" {}\n'
-            'resource "terraform_data" "it" {\n'
-            "  triggers_replace = var.run\n"
-            f'  provisioner "local-exec" {{ command = {command} }}\n'
-            "}\n",
-            encoding="utf-8",
+        write_private(
+            folder / "main.tf",
+            (
+                'variable "run" {}\n'
+                'resource "terraform_data" "it" {\n'
+                "  triggers_replace = var.run\n"
+                f'  provisioner "local-exec" {{ command = {command} }}\n'
+                "}\n"
+            ).encode(),
         )
         return folder
 

@@ -1,7 +1,6 @@
 """`taskyard log export`: a slice of the log as a file, for a test, the simulator, a replay, or somebody who helps."""
 
 import asyncio
-import os
 import secrets
 import sys
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
 from taskyard.contracts.subjects import log_stream
 from taskyard.contracts.values import commit_sequence, parse_position
+from taskyard.private_files import writing
 from taskyard.settings import Settings
 
 if TYPE_CHECKING:
@@ -166,13 +166,8 @@ def _written(file: str) -> Iterator[BinaryIO]:
         yield sys.stdout.buffer
         sys.stdout.flush()
         return
-    path = Path(file)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     try:
-        with partial.open("wb") as out:
+        with writing(Path(file)) as out:
             yield out
-        partial.replace(path)
     except OSError as error:
         raise WrongUsage(f"{file} cannot be written: {error.strerror}") from error
-    finally:
-        partial.unlink(missing_ok=True)

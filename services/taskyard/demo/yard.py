@@ -15,6 +15,7 @@ from typing import Any
 import httpx
 
 from taskyard.bench.command_line import uninterrupted
+from taskyard.private_files import make_folder, write_private
 
 START_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 40.0
@@ -87,8 +88,8 @@ class Yard:
     def configuration(self, name: str, text: str) -> str:
         """A Terraform configuration in a folder of its own."""
         folder = self._folder / "terraform" / name
-        folder.mkdir(parents=True)
-        (folder / "main.tf").write_text(text, encoding="utf-8")
+        make_folder(folder)
+        write_private(folder / "main.tf", text.encode())
         return str(folder)
 
 

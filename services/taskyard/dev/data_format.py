@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from taskyard.dev.errors import FolderDamaged, FormatTooNew
-from taskyard.embedded.processes import write_private
+from taskyard.private_files import write_private
 
 DATA_FORMAT = 1
 """Raised when a folder that this program has opened can no longer be opened by the version before: with its migration."""

@@ -1,7 +1,7 @@
 """Where things are in the folder of `taskyard dev`, and how they are kept there.
 
-PostgreSQL runs as another user when we are root and must be able to walk through the folder itself. So whatever is
-secret lies in a folder of mode 700 or in a file of mode 600.
+PostgreSQL runs as another user when we are root and must be able to walk through the folder itself (not to list it). So
+whatever is secret lies in a folder of mode 700 or in a file of mode 600.
 """
 
 import fcntl
@@ -15,7 +15,8 @@ import msgspec
 
 from taskyard.dev.data_format import open_format
 from taskyard.dev.errors import DirectoryInUse, FolderDamaged
-from taskyard.embedded.processes import ProcessIdentity, write_private
+from taskyard.embedded.processes import ProcessIdentity
+from taskyard.private_files import make_folder, open_to_append, own_folder, write_private
 
 TOKEN_BYTES = 32
 LOG_BYTES_MAX = 8 << 20
@@ -66,10 +67,11 @@ class Layout:
 
         Raises:
             DirectoryInUse: another run holds it.
+            NotPrivate: it belongs to others, or they may write there.
             FormatTooNew, FolderDamaged: see `open_format`; nothing was touched.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
-        with (self.directory / "lock").open("a+b") as lock:
+        own_folder(self.directory)
+        with open_to_append(self.directory / "lock") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -77,7 +79,7 @@ class Layout:
                 raise DirectoryInUse(message) from error
             open_format(self.directory)
             for folder in (self._logs, self.configuration, self._workers):
-                folder.mkdir(mode=0o700, exist_ok=True)
+                own_folder(folder)
             yield
 
     def log_file(self, name: str) -> Path:
@@ -93,7 +95,7 @@ class Layout:
     def worker_directory(self, name: str) -> Path:
         """The data of the worker `name`."""
         directory = self._workers / name
-        directory.mkdir(mode=0o700, exist_ok=True)
+        make_folder(directory)
         return directory
 
     def configuration_file(self, name: str) -> Path:

@@ -16,6 +16,7 @@ from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import CommandInput, decode_input
 from taskyard.contracts.values import Position, TaskId
+from taskyard.private_files import make_folder
 
 KIND = "command"
 INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
@@ -31,7 +32,7 @@ class Command:
 
     def __init__(self, directory: Path, live: Collection[Position] = ()) -> None:
         self._directory = directory
-        directory.mkdir(parents=True, mode=0o700, exist_ok=True)
+        make_folder(directory)
         kept = {str(position) for position in live}
         for left in directory.iterdir():
             if left.name not in kept:
@@ -52,7 +53,7 @@ class Command:
                 tail.add(data)
 
         work = self._directory / str(assignment.position)
-        work.mkdir(mode=0o700, exist_ok=True)
+        make_folder(work)
         try:
             outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
         except ProgramNotFoundError as error:

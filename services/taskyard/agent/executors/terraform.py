@@ -35,6 +35,7 @@ from taskyard.contracts.events import Changes, TaskError
 from taskyard.contracts.kinds import TerraformInput, decode_input
 from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import TaskId, is_uuid7
+from taskyard.private_files import make_folder, write_private
 
 PLAN = "plan"
 PLAN_AND_APPLY = "plan_and_apply"
@@ -86,7 +87,7 @@ class Terraform:
     def __init__(self, program: Sequence[str], directory: Path) -> None:
         self._program = list(program)
         self._directory = directory
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        make_folder(directory)
         self._sweep(time.time() - KEPT_DAYS_MAX * 86_400)
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
@@ -118,7 +119,7 @@ class Terraform:
     async def _plan(self, job: _Job, assignment: Assignment, variables: dict[str, Any]) -> Outcome:
         if not job.context.is_resumed:
             self.forget(assignment.task)  # of an earlier attempt
-        job.folder.mkdir(mode=0o700, exist_ok=True)
+        make_folder(job.folder)
         if not job.configuration.is_dir():
             raise ProgramNotFoundError(f"there is no directory {job.configuration} on this worker")
         async with _only_one_init(job.configuration, job.context):
@@ -132,7 +133,7 @@ class Terraform:
         changes = count_changes(shown)
         if assignment.kind == PLAN:
             return Completed(result=_result(changes, {}))
-        job.changes_file(assignment.attempt).write_bytes(msgspec.json.encode(changes))
+        write_private(job.changes_file(assignment.attempt), msgspec.json.encode(changes))
         return PlanKept(changes=changes)
 
     async def _apply(self, job: _Job, assignment: Assignment) -> Outcome:
@@ -246,10 +247,8 @@ def _variables_file(folder: Path, variables: dict[str, Any]) -> Iterator[list[st
         yield []
         return
     path = folder / "variables.tfvars.json"
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.encode(variables))
+        write_private(path, msgspec.json.encode(variables))
         yield [f"-var-file={path}"]
     finally:
         path.unlink(missing_ok=True)

@@ -11,18 +11,19 @@ from pathlib import Path
 from taskyard.agent.supervisor import keeper
 from taskyard.agent.supervisor.app import Supervisor
 from taskyard.agent.supervisor.protocol import socket_address
+from taskyard.private_files import make_folder, open_private
 
 
 def serve(folder: Path) -> int:
     """Serve the agent folder whose supervisor's folder this is, unless another supervisor does."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    make_folder(folder)
+    lock = open_private(folder / "lock", os.O_RDWR)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return 0
     spool = folder / "spool"
-    spool.mkdir(mode=0o700, exist_ok=True)
+    make_folder(spool)
     for left in spool.iterdir():  # of a supervisor that was killed
         left.unlink()
     keeper.become_subreaper()

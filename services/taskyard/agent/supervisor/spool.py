@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 from taskyard.agent.supervisor.protocol import Kept, Room
+from taskyard.private_files import open_private
 
 LAST_BYTES = 4096
 
@@ -70,7 +71,7 @@ class Spool:
     def _write(self, data: memoryview) -> None:
         self._missing = len(data)
         if self._file is None:
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._file = open_private(self._path, os.O_RDWR | os.O_TRUNC)
         while data:
             at, room = _place(self._total, self._room)
             if room == 0:
