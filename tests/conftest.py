@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 from guarding import guard_what_is_started
 from sharing_out import pytest_collection_modifyitems, pytest_xdist_make_scheduler
+from signals import pass_on_no_ignored_signals
 
 __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 
@@ -18,6 +19,7 @@ __all__ = ["pytest_collection_modifyitems", "pytest_xdist_make_scheduler"]
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
+pass_on_no_ignored_signals()
 _guard = guard_what_is_started()
 
 

@@ -278,7 +278,8 @@ class AgentProcess:
         config = folder / "agent.json"
         config.write_bytes(msgspec.json.encode(settings))
         self.log = folder / "agent.log"
-        path = os.pathsep.join(str(ROOT / one) for one in ("services", "libs", "contracts"))
+        ours = (str(ROOT / one) for one in ("services", "libs", "contracts"))
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *ours)))
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "taskyard.agent", "--config", str(config)],
@@ -348,7 +349,8 @@ class Harness:
 
     def hand_over(self) -> "subprocess.CompletedProcess[str]":
         """Ask the agent that runs as a process to hand over."""
-        path = os.pathsep.join(str(ROOT / one) for one in ("services", "libs", "contracts"))
+        ours = (str(ROOT / one) for one in ("services", "libs", "contracts"))
+        path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *ours)))
         return subprocess.run(
             [sys.executable, "-m", "taskyard.agent", "--hand-over", "--config", str(self.folder / "agent.json")],
             env=os.environ | {"PYTHONPATH": path},

@@ -1,5 +1,6 @@
 """Plans and applies with a real Terraform, on configurations that need no download."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,35 @@ def test_without_terraform_its_kinds_are_not_offered(harness: Any, monkeypatch: 
         assert (await d.assign(d.assignment("plan", {"directory": "/x"})))[0].outcome == "declined"
 
     harness.run_with_agent(scenario)
+
+
+def test_a_clean_stop_waits_longer_for_an_apply_than_for_anything_else(harness: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "slow"
+    folder.mkdir()
+    wait = f"touch {tmp_path}/applies; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+    provisioner = f'provisioner "local-exec" {{ command = "{wait}" }}'
+    (folder / "main.tf").write_text(f'resource "terraform_data" "it" {{\n  {provisioner}\n}}\n')
+
+    async def scenario(d: Any) -> None:
+        async with harness.agent(d) as agent:
+            plan = d.assignment("plan_and_apply", {"directory": str(folder)})
+            await d.assign(plan)
+            await d.report(plan.task, Planned)
+            apply = msgspec.structs.replace(
+                d.assignment("plan_and_apply"), task=plan.task, attempt=2, input=plan.input, apply=True, plan_attempt=1
+            )
+            command = d.assignment("command", {"script": "sleep 300"}, slot=1)
+            await d.assign(apply, command)
+            await d.report(command.task, Started)
+
+            async def applies() -> bool:
+                return (tmp_path / "applies").exists()
+
+            await harness.until(applies)
+            stopping = asyncio.create_task(agent.stop())
+            assert (await d.report(command.task, Failed)).error.code == "worker_stopped"
+            (tmp_path / "go").touch()
+            await d.report(apply.task, Succeeded)
+            await stopping
+
+    harness.run(scenario)
