@@ -12,9 +12,10 @@ import secrets
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import nats.errors
 import structlog
@@ -47,6 +48,7 @@ from taskyard.eventlog.versions import read_version
 from taskyard.http_server.connections import ConnectionLimits
 from taskyard.http_server.open_files import allow_open_files, fitting_connections
 from taskyard.http_server.server import HttpServer, listen
+from taskyard.http_server.tokens import bearer_of, token_in
 from taskyard.settings import Settings, from_arguments
 from taskyard.telemetry.logs import name_service, set_up_logs
 from taskyard.telemetry.metrics import CONTENT_TYPE, MetricsScope
@@ -65,6 +67,7 @@ COLLECT_OBJECTS = 10_000
 """So many objects more than were freed begin a collection of the young ones; one of all follows after a hundred."""
 
 LogEvent = AnyEvent | UnknownEvent
+Scope = MutableMapping[str, Any]
 
 _logger = structlog.get_logger()
 
@@ -164,15 +167,17 @@ async def serving(links: Links, settings: Settings, is_ready: Callable[[], bool]
         return AsgiResponse(b"ok", 200)
 
     @get
-    async def readyz(_: object) -> AsgiResponse:
+    async def readyz(scope: Scope) -> AsgiResponse:
         reasons = [] if is_ready() else ["it is starting or stopping"]
         reasons += [] if links.control_client.is_connected else ["no connection to NATS, account of the log"]
         reasons += [] if links.fleet_client.is_connected else ["no connection to NATS, account of the agents"]
-        text = f"not ready: {'; '.join(reasons)}" if reasons else "ready"
-        return AsgiResponse(text.encode(), 503 if reasons else 200)
+        told = f": {'; '.join(reasons)}" if reasons and _may_see_details(scope, settings) else ""
+        return AsgiResponse((f"not ready{told}" if reasons else "ready").encode(), 503 if reasons else 200)
 
     @get
-    async def metrics(_: object) -> AsgiResponse:
+    async def metrics(scope: Scope) -> AsgiResponse:
+        if not _may_see_details(scope, settings):
+            return AsgiResponse(b"a bearer token is needed", 401, {"WWW-Authenticate": 'Bearer realm="taskyard"'})
         return AsgiResponse(await links.metrics.metrics.scrape(), 200, {"Content-Type": CONTENT_TYPE})
 
     routes = [("/healthz", healthz), ("/readyz", readyz), ("/metrics", metrics)]
@@ -184,6 +189,13 @@ async def serving(links: Links, settings: Settings, is_ready: Callable[[], bool]
             yield
     finally:
         _logger.info("stopped")
+
+
+def _may_see_details(scope: Scope, settings: Settings) -> bool:
+    if settings.shows_details_to_anyone:
+        return True
+    token = token_in(dict(scope["headers"]).get(b"authorization", b"").decode("latin-1"))
+    return token is not None and bearer_of(settings.principals, token) is not None
 
 
 @asynccontextmanager

@@ -16,6 +16,7 @@ from taskyard.contracts.values import Role
 
 ENVIRONMENT_PREFIX = "TASKYARD_"
 DEFAULT_SLOTS = (("any",), ("plan",), ("plan",))
+LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 REPLICAS = 3
 """How often streams are kept where there are servers enough: any one of three may be gone."""
 
@@ -44,6 +45,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     Every stream is kept `replicas` times: by default three times where there are three servers, else once.
     The HTTP port takes `http_connections_max` connections, of one address (other than loopback)
     `http_connections_per_address_max`: behind a proxy, whose address all have, that must be as many as of all.
+    `details` says who is shown metrics and what readiness found: `anyone`, who bears a `token` of a principal, or
+    `by-host` anyone where `http_host` is loopback and else who bears a token. Whether a service is ready is told to all.
     `health_port` serves health and metrics over HTTP, `None` for nowhere. A service that is told to stop says at once
     that it is not ready and goes on for `drain_seconds`, so that who sends it requests can turn elsewhere.
     `telemetry` sends traces to the OTLP collector at `otlp_endpoint` (a base address, `http://host:4318`), `None` for
@@ -67,6 +70,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     production: bool = False
     http_connections_max: int = 1_000
     http_connections_per_address_max: int = 250
+    details: Literal["by-host", "anyone", "token"] = "by-host"
     health_port: int | None = None
     drain_seconds: float = 0.0
     lease_seconds: float = 3.0
@@ -80,6 +84,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def stream_replicas(self) -> int:
         """How often every stream is kept."""
         return self.replicas or (REPLICAS if len(self.nats_urls) >= REPLICAS else 1)
+
+    @property
+    def shows_details_to_anyone(self) -> bool:
+        """Whether metrics and what readiness found are shown without a token."""
+        return self.details == "anyone" or (self.details == "by-host" and self.http_host in LOOPBACK)
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -85,6 +85,7 @@ async def serve(
         checkpoints=checkpoints,
         closing=closing,
         leaders=Leaders(settings.lease_seconds, time.monotonic()),
+        shows_details_to_anyone=settings.shows_details_to_anyone,
     )
     metrics.watch("taskyard_commands_waiting", "Commands that wait for their verdict.", lambda: len(outcomes))
     metrics.watch("taskyard_event_streams", "Open event streams.", lambda: parts.feed.streams)
@@ -126,6 +127,7 @@ def _parts(
     checkpoints: Checkpoints,
     closing: asyncio.Event,
     leaders: Leaders,
+    shows_details_to_anyone: bool,
 ) -> Parts:
     health = Health(links.control_client, links.log, read_model, metrics, space)
     links.metrics.refresh(health.measure)
@@ -151,6 +153,7 @@ def _parts(
         leaders=leaders,
         metrics=metrics,
         closing=closing,
+        shows_details_to_anyone=shows_details_to_anyone,
     )
 
 

@@ -63,6 +63,7 @@ class Health:
         self._check_seconds_max = check_seconds_max
         self._lag_seconds_max = lag_seconds_max
         self._space = space
+        self._looking: asyncio.Task[Readiness] | None = None
         self.is_leaving = False
 
     def leave(self) -> None:
@@ -70,7 +71,14 @@ class Health:
         self.is_leaving = True
 
     async def look(self) -> Readiness:
-        """Look at everything once; bounded in time."""
+        """Look at everything once; bounded in time. Whoever asks meanwhile is told the same: nobody without a token can have
+        NATS and PostgreSQL asked more often than that.
+        """
+        if self._looking is None or self._looking.done():
+            self._looking = asyncio.create_task(self._look(), name="api looks at its health")
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> Readiness:
         reasons: dict[str, str] = {"service": "it stops"} if self.is_leaving else {}
         lag, leaders, warnings = await asyncio.gather(self._lag(reasons), self._leaders(), self._warnings())
         if lag is not None and await self._is_of_another_log(lag.folded):

@@ -81,6 +81,7 @@ class Parts:
     leaders: Leaders
     metrics: Metrics
     closing: asyncio.Event
+    shows_details_to_anyone: bool
     after_seconds_max: float = AFTER_SECONDS_MAX
 
 

@@ -1,4 +1,6 @@
-"""Routes for whoever runs the service: liveness, readiness, health, metrics. They ask for no token and tell nothing of tasks."""
+"""Routes for whoever runs the service: liveness, readiness, health, metrics. They tell nothing of tasks; whether they ask for a
+token before they tell details is a setting.
+"""
 
 import time
 from typing import Any
@@ -9,6 +11,7 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
 from msgspec import Struct
 
+from taskyard.api.errors import Refusal, unauthorized
 from taskyard.api.health import Readiness
 from taskyard.api.http_shared import parts_of
 from taskyard.api.leaders import WritersHealth
@@ -29,11 +32,21 @@ async def healthz() -> Alive:
     return Alive()
 
 
+class Ready(Struct, frozen=True, kw_only=True):
+    """Whether the service can do its work, for those who are not told more."""
+
+    ready: bool
+
+
 @get("/readyz", tags=["system"], summary="Readiness", security=[])
-async def readyz(request: Request[Any, Any, State]) -> Response[Readiness]:
-    """200 when everything that the service needs is well, otherwise 503 with the reasons."""
-    readiness = await parts_of(request).health.look()
-    return Response(readiness, status_code=200 if readiness.ready else 503)
+async def readyz(request: Request[Any, Any, State]) -> Response[Readiness | Ready]:
+    """200 when everything that the service needs is well, otherwise 503 with the reasons.
+
+    Where the setting `details` asks for a token, who bears none is told `ready` alone.
+    """
+    found = await parts_of(request).health.look()
+    told = found if _may_see_details(request) else Ready(ready=found.ready)
+    return Response(told, status_code=200 if found.ready else 503)
 
 
 @get(
@@ -59,8 +72,21 @@ async def health(request: Request[Any, Any, State]) -> Response[WritersHealth]:
 
 @get("/metrics", tags=["system"], summary="Metrics for Prometheus", security=[], include_in_schema=False)
 async def metrics(request: Request[Any, Any, State]) -> Response[bytes]:
-    """Counters, gauges and histograms of this process."""
+    """Counters, gauges and histograms of this process; where the setting `details` says so, for who bears a token."""
+    if not _may_see_details(request):
+        raise unauthorized("a bearer token is needed")
     return Response(await parts_of(request).metrics.text(), media_type=METRICS_MEDIA_TYPE)
 
 
 SYSTEM_ROUTES: list[HTTPRouteHandler] = [healthz, readyz, health, metrics]
+
+
+def _may_see_details(request: Request[Any, Any, State]) -> bool:
+    parts = parts_of(request)
+    if parts.shows_details_to_anyone:
+        return True
+    try:
+        parts.principals.bearing(request.headers.get("authorization"))
+    except Refusal:
+        return False
+    return True

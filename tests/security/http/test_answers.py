@@ -12,7 +12,9 @@ from real_servers import nats_running
 from running_api import TOKENS, USERS, World, running
 
 from taskyard.api.clock import make_id
+from taskyard.api.health import Health
 from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.processes import free_port
 from taskyard.http_server.headers import HEADERS
 from taskyard.settings import Settings
 
@@ -103,6 +105,61 @@ async def test_more_connections_than_there_are_places_are_503_until_one_is_free(
             assert "taskyard_http_connections_refused_total" in (await other.get("/metrics")).text
         for stream in streams[1:]:
             await stream.__aexit__(None, None, None)
+
+
+async def test_metrics_and_what_readiness_found_are_told_to_who_bears_a_token(nats_server, monkeypatch):
+    health_port = free_port()
+    asked = lambda settings: msgspec.structs.replace(settings, details="token", health_port=health_port)  # noqa: E731
+    monkeypatch.setattr("running_api.settings_for", _changed(asked))
+    async with running(nats_server) as world, world.http("") as nobody, world.http("vera") as vera:
+        told = await nobody.get("/readyz")
+        assert (told.status_code, told.json()) == (200, {"ready": True})
+        assert (await nobody.get("/metrics")).status_code == 401
+        assert {"leaders", "reasons", "projection_lag_commits"} <= (await vera.get("/readyz")).json().keys()
+        assert "taskyard_http_requests_total" in (await vera.get("/metrics")).text
+        forged = {"Authorization": "Bearer forged"}
+        assert (await nobody.get("/metrics", headers=forged)).status_code == 401
+        world.read_model.is_away = True
+        away = await nobody.get("/readyz")
+        assert (away.status_code, away.json()) == (503, {"ready": False})
+        assert "postgres" in (await vera.get("/readyz")).json()["reasons"]
+        for path, of_nobody, of_vera in (("metrics", 401, 200), ("readyz", 200, 200), ("healthz", 200, 200)):
+            url = f"http://127.0.0.1:{health_port}/{path}"
+            answers = [await nobody.get(url), await vera.get(url)]
+            assert [answer.status_code for answer in answers] == [of_nobody, of_vera], path
+            assert all(answer.headers["x-content-type-options"] == "nosniff" for answer in answers)
+
+
+def test_details_are_told_to_anyone_on_loopback_and_elsewhere_where_the_setting_says_so():
+    settings = Settings(
+        nats_urls=[], control_user="", control_password="", fleet_user="", fleet_password="", postgres_dsn=""
+    )
+    shown = {
+        (host, details): msgspec.structs.replace(settings, http_host=host, details=details).shows_details_to_anyone
+        for host in ("127.0.0.1", "::1", "0.0.0.0", "192.0.2.1", "::")
+        for details in ("by-host", "anyone", "token")
+    }
+    assert {key for key, is_shown in shown.items() if is_shown} == {
+        ("127.0.0.1", "by-host"),
+        ("::1", "by-host"),
+        *((host, "anyone") for host, details in shown if details == "anyone"),
+    }
+
+
+async def test_however_many_ask_at_once_readiness_looks_once(world, monkeypatch):
+    looks = 0
+    look = Health._look
+
+    async def counted(self):
+        nonlocal looks
+        looks += 1
+        return await look(self)
+
+    monkeypatch.setattr(Health, "_look", counted)
+    async with world.http("") as http:
+        answers = await asyncio.gather(*(http.get("/readyz") for _ in range(50)))
+    assert {answer.status_code for answer in answers} == {200}
+    assert looks < 25
 
 
 def _changed(change):
