@@ -41,6 +41,7 @@ class World:
         self.read_model = FakeReadModel(links.log)
         self.stored: list[tuple[str, dict]] = []
         self.silent = False
+        self.stop = asyncio.Event()
         self.decide = accept
         self.codec = CommitCodec(AnyEvent, decode_event)
 
@@ -99,13 +100,14 @@ async def running(server: NatsServer, *, answer_seconds: float = 5.0) -> AsyncIt
         world = World(server, control, links, f"http://127.0.0.1:{settings.http_port}")
         await control.subscribe(COMMAND_SUBJECTS, cb=world.on_command)
         await control.flush()
-        stop = asyncio.Event()
-        serving = asyncio.create_task(serve(settings, links, world.read_model, stop, answer_seconds=answer_seconds))
+        serving = asyncio.create_task(
+            serve(settings, links, world.read_model, world.stop, answer_seconds=answer_seconds)
+        )
         try:
             await until_ready(world, serving)
             yield world
         finally:
-            stop.set()
+            world.stop.set()
             await serving
             await control.close()
 

@@ -3,16 +3,28 @@
 import asyncio
 import json
 import socket
+from contextlib import suppress
 
+import httpx
 import msgspec
 import pytest
 from fake_read_model import FakeTask
 from running_api import TOKENS, running
 
 from taskyard.api.clock import make_id
+from taskyard.api.output import TaskOutput
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
-from taskyard.contracts.events import QueueLocked, TaskScheduled, TaskStarted, TaskSubmitted, WorkerSuspected
+from taskyard.contracts.events import (
+    CommandRejected,
+    QueueLocked,
+    RefusedTasks,
+    TaskScheduled,
+    TaskStarted,
+    TaskSubmitted,
+    WorkerSuspected,
+)
 from taskyard.contracts.subjects import output_subject
+from taskyard.contracts.values import make_position
 
 pytestmark = pytest.mark.anyio
 
@@ -39,6 +51,14 @@ class Stream:
     def __init__(self, response) -> None:
         self._lines = response.aiter_lines()
         self.comments = 0
+
+    async def stands_at(self) -> str:
+        """The position that is told before any event."""
+        async with asyncio.timeout(SECONDS_MAX):
+            async for line in self._lines:
+                if line.startswith("id: "):
+                    return line.removeprefix("id: ")
+        raise EOFError
 
     async def next(self) -> dict:
         async with asyncio.timeout(SECONDS_MAX):
@@ -263,3 +283,126 @@ async def test_a_body_that_does_not_come_is_not_waited_for(world, monkeypatch):
     assert world.stored == []
     writer.close()
     await writer.wait_closed()
+
+
+async def test_a_reader_that_has_got_no_event_yet_resumes_from_where_it_began(world):
+    await world.append(submitted(make_id()))
+    async with world.http() as http:
+        async with http.stream("GET", "/api/v1/events") as response:
+            began = await Stream(response).stands_at()
+        sequence = await world.append(submitted(make_id()))
+        async with http.stream("GET", "/api/v1/events", headers={"Last-Event-ID": began}) as response:
+            stream = Stream(response)
+            assert await stream.stands_at() == began
+            assert (await stream.next())["id"] == f"{sequence}.0"
+
+
+async def test_a_reader_learns_where_it_stands_while_nothing_is_for_it(world):
+    async with world.http() as http, http.stream("GET", f"/api/v1/events?task={make_id()}") as response:
+        lines = response.aiter_lines()
+        await world.append(submitted(make_id()))
+        sequence = await world.append(submitted(make_id()))
+        async with asyncio.timeout(SECONDS_MAX):
+            seen = [line async for line in until_line(lines, f"id: {sequence}.999")]
+    assert not any(line.startswith(("event:", "data:")) for line in seen)
+
+
+async def until_line(lines, last: str):
+    async for line in lines:
+        yield line
+        if line == last:
+            return
+
+
+async def test_a_stream_ends_where_the_read_model_lags_and_resumes_without_a_hole(world):
+    late = make_id()
+    begun = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")
+    world.read_model.move_to(make_position(begun, 0))
+    started = await world.append(TaskStarted(task=late, attempt=1), writer="dispatcher")
+    for user, query in (("admin", "queue=far"), ("oscar", "")):
+        async with world.http(user) as http, http.stream("GET", f"/api/v1/events?from={begun}&{query}") as response:
+            stream = Stream(response)
+            with pytest.raises(EOFError):
+                await stream.next()
+    world.read_model.put(FakeTask(id=late, queue="far", submitted_by="oscar"))
+    world.read_model.move_to(make_position(started, 0))
+    for user, query in (("admin", "queue=far"), ("oscar", "")):
+        async with world.http(user) as http, http.stream("GET", f"/api/v1/events?from={begun}&{query}") as response:
+            assert (await Stream(response).next())["id"] == f"{started}.0"
+
+
+async def test_a_reader_of_a_task_hears_of_refused_commands_about_it_and_of_its_own_refusal(world):
+    start = await world.append(WorkerSuspected(worker="w", incarnation=1), writer="slot_allocator")
+    about, alone, packed = make_id(), make_id(), make_id()
+    batch = RefusedTasks(status=422, code="invalid", message="no", tasks=(packed,))
+    sequence = await world.append(
+        refused(make_id()),
+        refused(make_id(), task=about, verb="confirm"),
+        refused(alone),
+        refused(make_id(), refused=(batch,)),
+    )
+    async with world.http() as http:
+        for index, task in enumerate((about, alone, packed), 1):
+            async with http.stream("GET", f"/api/v1/events?from={start}&task={task}") as response:
+                assert (await Stream(response).next())["id"] == f"{sequence}.{index}"
+
+
+def refused(command: str, *, verb: str = "submit", **fields) -> CommandRejected:
+    """A refusal."""
+    told = {"status": 422, "code": "invalid", "message": "no", **fields}
+    return CommandRejected(command=command, verb=verb, by="admin", pool="default", **told)
+
+
+async def test_output_that_cannot_go_on_is_broken_off_and_does_not_look_like_an_end(nats_server, monkeypatch):
+    monkeypatch.setattr("taskyard.api.output.READ_SECONDS_MAX", 0.2)
+    async with running(nats_server) as world, world.http() as http:
+        task = world.read_model.put(FakeTask(id=make_id()))
+        await write(world, task.id, b"a", offset=0)
+
+        async def read(query: str, then=lambda: None) -> bytes:
+            received = b""
+            async with http.stream("GET", f"/api/v1/tasks/{task.id}/output?{query}") as response:
+                with suppress(httpx.RemoteProtocolError):
+                    async with asyncio.timeout(SECONDS_MAX):
+                        async for piece in response.aiter_bytes():
+                            received += piece
+                            then()
+                    pytest.fail("it looks like an end")
+            return received
+
+        def go_away() -> None:
+            world.read_model.is_away = True
+
+        assert await read("follow=1", go_away) == b"a"
+        world.read_model.is_away = False
+        head = TaskOutput.head
+
+        async def before_the_last_chunk_expired(output: TaskOutput, task: str) -> int:
+            return await head(output, task) + 1
+
+        monkeypatch.setattr(TaskOutput, "head", before_the_last_chunk_expired)
+        assert await read("") == b"a"
+        monkeypatch.setattr(TaskOutput, "head", head)
+        assert await read("follow=1", world.stop.set) == b"a"
+
+
+async def test_output_that_is_not_kept_any_more_is_marked_also_behind_an_offset(world):
+    task = world.read_model.put(FakeTask(id=make_id(), status="completed")).id
+    await write(world, task, b"beginning", offset=100)
+    await write(world, task, b"end", offset=1_000)
+    await write(world, task, b"end of it", offset=1_000)
+    mark = "\n[taskyard: {} bytes of output are missing here: they are not kept any more]\n".format
+    async with world.http() as http:
+        for first, expected in (
+            (0, mark(100) + "beginning" + mark(891) + "end of it"),
+            (40, mark(60) + "beginning" + mark(891) + "end of it"),
+            (100, "beginning" + mark(891) + "end of it"),
+            (105, "ning" + mark(891) + "end of it"),
+            (109, mark(891) + "end of it"),
+            (999, mark(1) + "end of it"),
+            (1_000, "end of it"),
+            (1_004, "of it"),
+            (1_009, ""),
+        ):
+            answer = await http.get(f"/api/v1/tasks/{task}/output?stream=stdout&from={first}")
+            assert (answer.status_code, answer.text) == (200, expected)

@@ -30,6 +30,10 @@ def a_problem(status: int, error: str, detail: str, errors: list[dict[str, str]]
     return status, body | ({"errors": errors} if errors else {})
 
 
+class BrokenOff(bytes):
+    """Text in an answer that is broken off behind it."""
+
+
 @dataclass
 class Request:
     """What the command line asked."""
@@ -103,7 +107,8 @@ class Handler(BaseHTTPRequestHandler):
         data = body if is_text else json.dumps(body, ensure_ascii=False).encode()
         self.send_response(status)
         self.send_header("Content-Type", "text/plain" if is_text else "application/json")
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(data) + isinstance(body, BrokenOff)))
+        self.close_connection = isinstance(body, BrokenOff)
         self.send_header("Taskyard-Position", "1842.0")
         self.end_headers()
         self.wfile.write(data)

@@ -3,7 +3,9 @@
 from typing import Any
 
 import pytest
-from cli_server import FIRST, SECOND, FakeServer, Request, Run, a_problem, a_task
+from cli_server import FIRST, SECOND, Answer, BrokenOff, FakeServer, Request, Run, a_problem, a_task
+
+from taskyard.contracts.output_marks import missing_mark
 
 
 def an_event(type: str, task: str = SECOND, position: str = "9.0", **data: Any) -> dict[str, Any]:
@@ -90,9 +92,30 @@ def test_a_task_that_the_read_model_lacks_yet_is_waited_for(server: FakeServer, 
 
 def test_a_task_that_is_refused_later_ends_with_3(server: FakeServer, run: Run) -> None:
     server.on("POST", "/tasks", {"id": SECOND, "position": None}, 202)
-    server.events = [[an_event("CommandRejected", status=409, code="id_taken", message="the id is another task's")]]
+    told = {"verb": "submit", "command": SECOND, "status": 409, "code": "id_taken"}
+    server.events = [[an_event("CommandRejected", message="the id is another task's", **told)]]
     ran = run("submit", "noop", "--wait")
     assert ran.status == 3 and "the id is another task's" in ran.err
+
+
+def test_a_command_about_a_task_that_is_refused_does_not_end_the_waiting(server: FakeServer, run: Run) -> None:
+    accepting(server, a_task(status="running"), a_task(status="completed"))
+    server.events = [[an_event("CommandRejected", verb="confirm", command=FIRST, status=409, code="status")]]
+    assert run("submit", "noop", "--wait").status == 0
+
+
+def test_following_output_goes_on_behind_what_is_not_kept_any_more(server: FakeServer, run: Run) -> None:
+    server.on("GET", f"/tasks/{SECOND}", a_task(attempt=1))
+    first = missing_mark(1_000) + b"one" + missing_mark(50) + b"two"
+
+    def broken_first(request: Request) -> Answer:
+        if len(server.asked("GET", f"/tasks/{SECOND}/output")) == 1:
+            return 200, BrokenOff(first)
+        return 200, b"rest"
+
+    server.on("GET", f"/tasks/{SECOND}/output", broken_first)
+    assert run("logs", "-f", SECOND).out == (first + b"rest").decode()
+    assert [asked.parameters["from"] for asked in server.asked("GET", f"/tasks/{SECOND}/output")] == [["0"], ["1056"]]
 
 
 def test_a_lost_worker_lets_all_tasks_be_looked_at(server: FakeServer, run: Run) -> None:

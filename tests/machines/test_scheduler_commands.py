@@ -151,6 +151,13 @@ def test_the_same_command_twice_in_one_decision_is_one_event() -> None:
     assert story.codes() == [202, 202]
 
 
+def test_a_refusal_names_the_task_that_the_command_was_about() -> None:
+    story = running()
+    story.when(story.said("release", {"task": A}, "root")).then(Like(CommandRejected, task=A, status=422))
+    story.when(story.said("cancel", {"task": STRANGER})).then(Like(CommandRejected, task=STRANGER, status=404))
+    story.when(story.said("cancel", {"task": "no id"})).then(Like(CommandRejected, task=None))
+
+
 def test_a_refusal_is_remembered_too() -> None:
     story = Commands()
     cancel = {"id": story.command_id(1), "task": A}

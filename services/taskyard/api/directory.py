@@ -44,7 +44,11 @@ class TaskDirectory:
             self._places.popitem(last=False)
 
     async def find(self, task: str) -> Place | None:
-        """The place of a task that the log has; `None` when nobody knows it. Raises `ReadModelUnavailable`."""
+        """The place of a task that the log has; `None` for one that it has not.
+
+        Raises:
+            ReadModelUnavailable: that cannot be told, since PostgreSQL is away, or behind the log (`ReadModelBehind`).
+        """
         self._forget_other_rows()
         place = self._places.get(task) or await self._read(task)
         if place is None:
@@ -53,7 +57,7 @@ class TaskDirectory:
         return place
 
     async def find_if_possible(self, task: str) -> Place | None:
-        """As `find`, but without the read model nothing more is known: commands are taken all the same."""
+        """As `find`, but where the read model cannot tell nothing is known: commands are taken all the same."""
         try:
             return await self.find(task)
         except ReadModelUnavailable:

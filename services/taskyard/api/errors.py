@@ -47,6 +47,10 @@ class ReadModelUnavailable(Exception):
     """PostgreSQL gives no answer. Remedy: wait; commands are still taken."""
 
 
+class ReadModelBehind(ReadModelUnavailable):
+    """PostgreSQL answers, and lacks what the log has. Remedy: wait until the projector has written it."""
+
+
 RETRY_AFTER_SECONDS = 2
 
 

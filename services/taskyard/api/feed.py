@@ -23,9 +23,11 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     event_name,
+    refused_ids,
     shown_event,
 )
 from taskyard.contracts.values import (
+    EVENTS_PER_COMMIT_MAX,
     Position,
     commit_sequence,
     format_instant,
@@ -89,21 +91,28 @@ class EventFeed:
         return Position(resume_after + 1)
 
     async def stream(self, first: Position, wanted: EventFilter) -> AsyncGenerator[bytes, None]:
-        """Events from position `first` on, as the text of server-sent events."""
+        """Events from position `first` on, as the text of server-sent events.
+
+        The reader is told where it stands also while there is nothing for it: by an `id:` without an event, from which it
+        resumes without a hole, and without reading again what was not for it.
+        """
         self.streams += 1
         try:
-            yield b"retry: %d\n\n" % RECONNECT_MILLISECONDS
+            yield b"retry: %d\n%s" % (RECONNECT_MILLISECONDS, _standing_at(_just_before(first)))
             after = max(commit_sequence(first) - 1, 0)
             async with self._log.follow(after) as batches, aclosing(self._batches(batches)) as live:
                 async for commits in live:
                     text = await self._format(commits, first, wanted)
-                    yield text or b": alive\n\n"
+                    if text or not commits:
+                        yield text or b": alive\n\n"
+                    else:
+                        yield _standing_at(_end_of(commits[-1].sequence))
         except EventLogError:
             # The reader connects again and resumes by the last id that it has.
             _log.exception("event feed ended early")
-        except ReadModelUnavailable:
+        except ReadModelUnavailable as error:
             # Whether an event is the reader's cannot be told now: an end, after which it resumes, instead of a hole.
-            _log.warning("event feed ended early: the read model is away")
+            _log.warning("event feed ended early", extra={"cause": str(error)})
         finally:
             self.streams -= 1
 
@@ -143,7 +152,7 @@ class EventFeed:
             self._directory.remember(event.task, place)
         if wanted.types and event_name(event) not in wanted.types:
             return False
-        if wanted.task is not None and task != wanted.task:
+        if wanted.task is not None and task != wanted.task and not _refuses(event, wanted.task):
             return False
         if wanted.sees_only is not None and not await self._may_see(event, task, wanted.sees_only):
             return False
@@ -173,6 +182,29 @@ class FeedEvent(Struct, frozen=True, kw_only=True):
     at: str
     type: str
     data: Any
+
+
+def _refuses(event: LogEvent, task: str) -> bool:
+    """Whether the event refuses the submission of the task: a command that bears its id, or a batch that it was in."""
+    return isinstance(event, CommandRejected) and (
+        event.command == task or any(refused == task for refused, _ in refused_ids(event))
+    )
+
+
+def _end_of(sequence: int) -> Position:
+    return make_position(sequence, EVENTS_PER_COMMIT_MAX - 1)
+
+
+def _just_before(position: Position) -> Position:
+    """The position after which a reader begins that begins with this one."""
+    sequence = commit_sequence(position)
+    is_first = position == make_position(sequence, 0)
+    return _end_of(max(sequence - 1, 0)) if is_first else Position(position - 1)
+
+
+def _standing_at(position: Position) -> bytes:
+    """Tells the reader where it stands: there is no event in it."""
+    return b"id: %s\n\n" % format_position(position).encode()
 
 
 def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent) -> bytes:

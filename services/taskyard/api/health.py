@@ -7,7 +7,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from taskyard.api.clock import now
-from taskyard.api.errors import ReadModelUnavailable
+from taskyard.api.errors import ReadModelBehind, ReadModelUnavailable
 from taskyard.api.feed import LogEvent
 from taskyard.api.metrics import Metrics
 from taskyard.api.read_model import FoldedTo, ReadModel
@@ -120,14 +120,18 @@ class Health:
             return None
 
     async def catch_up(self) -> None:
-        """Wait for a moment until the read model has everything that is stored now; do without where that fails.
+        """Wait for a moment until the read model has everything that is stored now.
 
         Raises:
             ReadModelUnavailable: PostgreSQL is away.
+            ReadModelBehind: it does not get it in time, or what is stored cannot be learnt.
         """
-        head = await self._head({})
-        if head:
-            await self._read_model.wait_for(make_position(head, 0), self._check_seconds_max)
+        reasons: dict[str, str] = {}
+        head = await self._head(reasons)
+        if head is None:
+            raise ReadModelBehind(f"how far the log is cannot be learnt: {reasons['nats']}")
+        if head and not await self._read_model.wait_for(make_position(head, 0), self._check_seconds_max):
+            raise ReadModelBehind(f"the read model does not get to commit {head} in time")
 
     async def _head(self, reasons: dict[str, str]) -> int | None:
         if not self._control.is_connected:

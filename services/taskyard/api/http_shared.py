@@ -20,6 +20,7 @@ from taskyard.api.directory import TaskDirectory
 from taskyard.api.doors import Door
 from taskyard.api.errors import (
     ClientGone,
+    ReadModelBehind,
     ReadModelUnavailable,
     Refusal,
     invalid,
@@ -236,7 +237,8 @@ def on_away(request: HttpRequest, error: Exception) -> Response[Any]:
     """Answer that a part which the request needs is away."""
     what = "PostgreSQL" if isinstance(error, ReadModelUnavailable) else "NATS"
     _log.warning("request was not served", extra={"away": what, "cause": str(error)[:300]})
-    return on_refusal(request, unavailable(f"{what} is away; try again"))
+    is_behind = isinstance(error, ReadModelBehind)
+    return on_refusal(request, unavailable(f"{error if is_behind else f'{what} is away'}; try again"))
 
 
 def on_failure(request: HttpRequest, error: Exception) -> Response[Any]:

@@ -1,16 +1,23 @@
-"""The output of a task: its stored chunks, read to the end or followed until the task has ended."""
+"""The output of a task: its stored chunks, read to the end or followed until the task has ended.
+
+An answer ends where the output does. Where it cannot go on before that, it is broken off (`BrokenOff`): the reader learns that
+this was not all, and may go on from where it is.
+"""
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterable, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import NamedTuple
 
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.errors import Error as NatsError
 
-from taskyard.api.errors import unavailable
+from taskyard.api.errors import ReadModelUnavailable, Refusal, unavailable
+from taskyard.api.live import BrokenOff
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
+from taskyard.contracts.output_marks import missing_mark
 from taskyard.contracts.subjects import OUTPUT, output_subject
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.follower import StreamFollower
@@ -34,7 +41,7 @@ WorkersOf = Callable[[str], Awaitable[Mapping[int, str]]]
 class OutputRequest(Struct, frozen=True, kw_only=True):
     """What of a task's output is wanted. `attempt` is the first one shown, and the only one unless `later` too are.
 
-    `stream` is `stdout`, `stderr`, or `None` for both as they came; `skip_bytes` are left out of what is answered.
+    `stream` is `stdout`, `stderr`, or `None` for both as they came; `skip_bytes` are left out at the beginning.
     """
 
     task: str
@@ -75,43 +82,47 @@ class TaskOutput:
         """What is stored up to the sequence `head`."""
         if head == 0:
             return
-        pieces = _Pieces(wanted, await self._workers_of(wanted.task))
-        async with self._following(wanted.task) as follower:
-            sequence = 0
-            while sequence < head:
-                try:
+        sequence = 0
+        with _breaking_off(wanted):
+            pieces = _Pieces(wanted, await self._workers_of(wanted.task))
+            async with self._following(wanted.task) as follower:
+                while sequence < head:
+                    # The last chunks may have expired meanwhile: then this takes too long.
                     async with asyncio.timeout(READ_SECONDS_MAX):
                         batch = await follower.next_batch()
-                except (TimeoutError, EventLogError):
-                    # The last chunks may have expired meanwhile; the status line has been sent long ago.
-                    _log.warning("output ended early", extra={"task": wanted.task})
-                    return
-                sequence = batch[-1].sequence
-                yield pieces.of(message for message in batch if message.sequence <= head)
+                    sequence = batch[-1].sequence
+                    yield pieces.of(message for message in batch if message.sequence <= head)
 
     async def follow(
         self, wanted: OutputRequest, has_ended: Callable[[], Awaitable[bool]]
     ) -> AsyncGenerator[bytes, None]:
         """What is stored and what comes, until the task has ended and everything has been sent."""
-        pieces = _Pieces(wanted, await self._workers_of(wanted.task))
         sequence = 0
         ended_before = False
-        async with self._following(wanted.task) as follower:
-            while not self._closing.is_set():
-                try:
-                    async with asyncio.timeout(self._end_check_seconds):
-                        batch = await follower.next_batch()
-                except TimeoutError:
-                    # Ended at the check before too: what the agent sent before its last report has come in since.
-                    if ended_before and sequence >= await self.head(wanted.task):
-                        return
-                    ended_before = await has_ended()
-                    continue
-                sequence = batch[-1].sequence
-                if pieces.has_news(batch):
-                    pieces.workers = await self._workers_of(wanted.task)
-                if text := pieces.of(batch):
-                    yield text
+        with _breaking_off(wanted):
+            pieces = _Pieces(wanted, await self._workers_of(wanted.task))
+            async with self._following(wanted.task) as follower:
+                while not self._closing.is_set():
+                    batch = await self._next_batch(follower)
+                    if not batch:
+                        # Ended at the check before too: what the agent sent before its last report has come in since.
+                        if ended_before and sequence >= await self.head(wanted.task):
+                            return
+                        ended_before = await has_ended()
+                        continue
+                    sequence = batch[-1].sequence
+                    if pieces.has_news(batch):
+                        pieces.workers = await self._workers_of(wanted.task)
+                    if text := pieces.of(batch):
+                        yield text
+        raise BrokenOff("the service stops")
+
+    async def _next_batch(self, follower: StreamFollower) -> list[StreamMessage]:
+        """What comes next; nothing where it is time to ask whether the task has ended."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._end_check_seconds):
+                return await follower.next_batch()
+        return []
 
     @asynccontextmanager
     async def _following(self, task: str) -> AsyncGenerator[StreamFollower, None]:
@@ -124,8 +135,23 @@ class TaskOutput:
             self._readers -= 1
 
 
+@contextmanager
+def _breaking_off(wanted: OutputRequest) -> Generator[None, None, None]:
+    """Whatever keeps the rest of the output from the reader breaks the answer off."""
+    try:
+        yield
+    except (TimeoutError, EventLogError, NatsError, ReadModelUnavailable, Refusal) as error:
+        # A refusal: the task is gone, as after a rebuild from another log.
+        cause = str(error) or type(error).__name__
+        _log.warning("output was broken off", extra={"task": wanted.task, "cause": cause})
+        raise BrokenOff(cause) from error
+
+
 class _Pieces:
     """Puts chunks together: of the wanted attempts and streams, each byte once, from the wanted byte on.
+
+    What the stream lacks between two chunks, or before the first, is marked. The wanted byte is counted in the output as it
+    was written, what is missing included and these marks not: so a byte has the same place whatever expires meanwhile.
 
     Only the worker that had the attempt is believed: the subject says which agent a chunk is from, and an agent may
     write any task behind its own name.
@@ -134,7 +160,7 @@ class _Pieces:
     def __init__(self, wanted: OutputRequest, workers: Mapping[int, str]) -> None:
         self.workers = workers
         self._wanted = wanted
-        self._skip_bytes = wanted.skip_bytes
+        self._place = 0
         self._reached: dict[tuple[int, str], int] = {}
 
     def has_news(self, messages: Iterable[StreamMessage]) -> bool:
@@ -145,10 +171,7 @@ class _Pieces:
 
     def of(self, messages: Iterable[StreamMessage]) -> bytes:
         """The text of some chunks."""
-        text = b"".join(self._new_bytes(message) for message in messages)
-        skipped = min(self._skip_bytes, len(text))
-        self._skip_bytes -= skipped
-        return text[skipped:]
+        return b"".join(self._new_bytes(message) for message in messages)
 
     def _new_bytes(self, message: StreamMessage) -> bytes:
         chunk = _chunk(message)
@@ -165,7 +188,15 @@ class _Pieces:
         if end <= reached:
             return b""
         self._reached[chunk.attempt, chunk.stream] = end
-        return message.data[max(reached - chunk.offset, 0) :]
+        missing = self._pass(max(chunk.offset - reached, 0))
+        data = message.data[max(reached - chunk.offset, 0) :]
+        wanted_of_it = self._pass(len(data))
+        return (missing_mark(missing) if missing else b"") + data[len(data) - wanted_of_it :]
+
+    def _pass(self, count: int) -> int:
+        """Go on by so many bytes; how many of them are wanted."""
+        self._place += count
+        return min(count, max(self._place - self._wanted.skip_bytes, 0))
 
 
 class _Chunk(NamedTuple):

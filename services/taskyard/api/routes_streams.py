@@ -29,6 +29,9 @@ LOG_ITEMS_MAX = 500
 LOG_BYTES_MAX = 4 << 20
 """A range of the log ends with the commit that reaches this."""
 SKIP_BYTES_MAX = 1 << 50
+FROM_TOLD = (
+    "first byte, in the output as it was written: what is not kept any more counts, the mark that tells of it does not"
+)
 
 PlainText = Annotated[str | None, QueryParameter(pattern=r"^[^\x00]*\Z", max_length=256)]
 
@@ -114,11 +117,14 @@ async def output(
     task_id: FromPath[str],
     attempt: Annotated[int | None, QueryParameter(ge=1, le=1_000_000)] = None,
     stream: Annotated[Literal["stdout", "stderr", "both"], QueryParameter()] = "both",
-    from_: Annotated[int, QueryParameter(name="from", ge=0, le=SKIP_BYTES_MAX, description="first byte")] = 0,
+    from_: Annotated[int, QueryParameter(name="from", ge=0, le=SKIP_BYTES_MAX, description=FROM_TOLD)] = 0,
     follow: Annotated[int, QueryParameter(ge=0, le=1, description="1 streams until the task has ended")] = 0,
     after: PlainText = None,
 ) -> Live:
-    """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it."""
+    """Text as the task wrote it. Without `attempt` the last one, and when following also those that come after it.
+
+    An answer that ends before the output does is broken off: its last chunk is missing, and `from` goes on.
+    """
     parts = parts_of(request)
     parts.output.require_room()
     await await_after(request, after)

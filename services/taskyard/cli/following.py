@@ -97,7 +97,8 @@ class Follower:
             concerned = msgspec.json.decode(event.data, type=EventOfTask)
         except msgspec.DecodeError:
             return EventOfTask()
-        if event.type == "CommandRejected" and concerned.task in self._open:
+        # A task that is submitted alone bears the id of its command. Other commands about it are refused without any effect.
+        if event.type == "CommandRejected" and concerned.verb == "submit" and concerned.command in self._open:
             raise Refused(concerned.status, concerned.code, concerned.message)
         return concerned
 

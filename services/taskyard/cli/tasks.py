@@ -28,6 +28,7 @@ from taskyard.cli.session import (
 from taskyard.cli.task_tables import as_of_line, history_table, task_card, task_table
 from taskyard.cli.views import AsOf, HistoryItem, Page, Task, Why
 from taskyard.cli.why import headlines, story
+from taskyard.contracts.output_marks import OutputPlace
 
 PAGE_MAX = 500
 
@@ -156,20 +157,20 @@ def logs(
 
 def _output(s: Session, id: str, attempt: int | None, stream: str, *, follow: bool) -> Iterator[bytes]:
     """The output; a stream that was silent for long, or broke, goes on where it was."""
-    received = 0
+    place = OutputPlace()
     shown_attempt = 0
     absence = Absence()
     while True:
         try:
             # Bytes are counted from the attempt that is shown first.
             latest = s.api.read(f"/tasks/{id}", Task).attempt if follow and attempt is None else 0
-            received = received if latest == shown_attempt else 0
+            place = place if latest == shown_attempt else OutputPlace()
             shown_attempt = latest
-            place: dict[str, Any] = {"attempt": attempt, "stream": stream, "from": received, "follow": int(follow)}
-            with s.api.stream(f"/tasks/{id}/output", **place) as pieces:
+            wanted: dict[str, Any] = {"attempt": attempt, "stream": stream, "from": place.place, "follow": int(follow)}
+            with s.api.stream(f"/tasks/{id}/output", **wanted) as pieces:
                 absence.over()
                 for piece in pieces:
-                    received += len(piece)
+                    place.take(piece)
                     yield piece
             return
         except Unreachable as error:

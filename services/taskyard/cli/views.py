@@ -229,9 +229,11 @@ class FeedEvent(View):
 
 
 class EventOfTask(View):
-    """The part of an event that tells whom it concerns, and of a rejection why."""
+    """The part of an event that tells whom it concerns, and of a rejection which command and why."""
 
     task: str | None = None
+    verb: str = ""
+    command: str = ""
     status: int = 0
     code: str = ""
     message: str = ""

@@ -10,7 +10,7 @@ from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import CommandRejected, FieldError, RefusedTasks, TaskSubmitted
 from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import UNREADABLE, InvalidCommand
-from taskyard.contracts.values import CommandId, Instant, Status, digest_bits, make_uuid7
+from taskyard.contracts.values import CommandId, Instant, Status, TaskId, digest_bits, is_uuid7, make_uuid7
 
 TEXT_CHARACTERS_MAX = 200
 FAULTS_MAX = 20
@@ -132,22 +132,34 @@ def rejection(
         code=refused.code,
         message=refused.message,
         errors=refused.errors,
+        task=_given_task(message),
         refused=tasks,
         asked=asked,
     )
 
 
-class _GivenId(Struct):
+class _Given(Struct):
     id: Any = None
+    task: Any = None
 
 
 def given_id(message: CommandMessage) -> CommandId:
     """The id that a refused command bears, as far as it can be read, so that who sent it finds the refusal."""
-    try:
-        given = msgspec.json.decode(message.data, type=_GivenId).id
-    except UNREADABLE:
-        given = None
+    given = _given(message).id
     return CommandId(given if isinstance(given, str) and len(given) <= 64 else derived_id(message, -1))
+
+
+def _given_task(message: CommandMessage) -> TaskId | None:
+    """The task that a refused command is about, so that who follows the task hears of it."""
+    given = _given(message).task
+    return TaskId(given) if isinstance(given, str) and is_uuid7(given) else None
+
+
+def _given(message: CommandMessage) -> _Given:
+    try:
+        return msgspec.json.decode(message.data, type=_Given)
+    except UNREADABLE:
+        return _Given()
 
 
 def derived_id(message: CommandMessage, index: int) -> str:

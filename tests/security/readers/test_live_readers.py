@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 HANG_UPS = 500
 AT_A_TIME = 50
-PROCESSES = int(os.environ.get("TASKYARD_TEST_READERS", "40"))
+PROCESSES = int(os.environ.get("TASKYARD_TEST_READERS", "100"))
 """Programs that are killed: each takes a while to start. 500 of each kind were tried once."""
 WATCHERS = 4
 STUCK = 40

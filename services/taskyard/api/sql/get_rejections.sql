@@ -1,7 +1,7 @@
--- Refusals of the command, or of the task: by a command of its own, or as one of a batch.
+-- Refusals of the command, which bears the id of the task that it alone submits, or of the task as one of a batch.
 SELECT position, at, by, verb, command, status, code, message, errors
 FROM taskyard.rejections
-WHERE command = $1 OR task = $1
+WHERE command = $1
 UNION ALL
 SELECT r.position, r.at, r.by, r.verb, r.command, t.status, t.code, t.message, '[]'
 FROM taskyard.refused_tasks t
