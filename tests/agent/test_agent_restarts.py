@@ -15,7 +15,7 @@ import pytest
 from host_processes import is_running
 
 from taskyard.agent import clock
-from taskyard.agent.app import SELF_FENCE_SECONDS
+from taskyard.agent.contact import SELF_FENCE_SECONDS
 from taskyard.agent.errors import REPLACED_STATUS, JournalError
 from taskyard.agent.journal import Journal
 from taskyard.contracts.agent_protocol import CancelRequest, Failed, Started, Succeeded
@@ -94,7 +94,7 @@ def test_unsent_reports_survive_the_agent(harness: Any, tmp_path: Path) -> None:
 
 
 def test_without_contact_a_command_stops(harness: Any, monkeypatch: Any, tmp_path: Path) -> None:
-    monkeypatch.setattr("taskyard.agent.app.SELF_FENCE_SECONDS", 1.0)
+    monkeypatch.setattr("taskyard.agent.contact.SELF_FENCE_SECONDS", 1.0)
 
     async def scenario(d: Any) -> None:
         one = d.assignment("command", {"script": f"echo $$ > {tmp_path}/pid; exec sleep 300"})

@@ -11,18 +11,19 @@ from nats.aio.msg import Msg
 from taskyard.agent import clock
 from taskyard.agent.attempt import Host
 from taskyard.agent.attempts import Attempts
+from taskyard.agent.contact import Contact
 from taskyard.agent.disk import REASON_FULL, Disk
+from taskyard.agent.earlier_run import EarlierRun
 from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
-from taskyard.agent.process import end_marked, place_of
+from taskyard.agent.process import place_of
 from taskyard.agent.slots import Decision, SlotMemory
 from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.agent.supervised import Supervised
-from taskyard.agent.supervisor.protocol import Room
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
@@ -37,12 +38,8 @@ from taskyard.contracts.subjects import assign_subject, cancel_subject, heartbea
 from taskyard.contracts.values import Position, TaskId
 from taskyard.settings import AgentSettings
 
-SELF_FENCE_SECONDS = 20.0
-"""Without contact for so long, what may be retried elsewhere stops: before the worker would be declared lost (30 s)."""
 APPLY_DRAIN_SECONDS = 10.0
 FLUSH_SECONDS = 3.0
-STRANGERS_GRACE_SECONDS = 10.0
-"""How long what the journal does not know may take to end in order, before the agent joins."""
 
 _encode = msgspec.json.Encoder().encode
 _decode_assign = msgspec.json.Decoder(AssignRequest).decode
@@ -65,8 +62,8 @@ async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.E
     try:
         await supervised.connect()
         async with asyncio.TaskGroup() as group:
-            agent = Agent(settings, journal, journal.left, supervised=supervised, disk=disk, group=group)
-            await agent.run(stop, hand_over or asyncio.Event())
+            agent = Agent(settings, journal, journal.left, supervised=supervised, disk=disk, group=group, stop=stop)
+            await agent.run(hand_over or asyncio.Event())
             agent.cancel_background()
         if agent.retired_for is not None:
             raise ReplacedError(agent.retired_for)
@@ -93,6 +90,7 @@ class Agent:
         supervised: Supervised,
         disk: Disk,
         group: asyncio.TaskGroup,
+        stop: asyncio.Event,
     ) -> None:
         self._settings = settings
         self._supervised = supervised
@@ -102,18 +100,13 @@ class Agent:
         self._group = group
         self._background: list[asyncio.Task[None]] = []
         self._leaving = False
-        self._stop = asyncio.Event()
+        self._stop = stop
         self.retired_for: str | None = None
         """Why this agent has to go for good, None if it has not."""
         self._place = place_of(Path(settings.directory))
         self._beat_now = asyncio.Event()
-        self._contact_at = clock.since_boot()
-        known = supervised.left
-        self._lost = [one for one in left.live if one.position not in known]
-        live = {one.position for one in left.live}
-        self._resumed = [one for position, one in known.items() if position in live]
-        self._strangers = [one for position, one in known.items() if position not in live]
-        self._executors = _make_executors(settings, live)
+        self._earlier = EarlierRun(Path(settings.directory), left.live, supervised)
+        self._executors = _make_executors(settings, {one.position for one in left.live})
         self._tracing = make_tracing(settings)
         self._link = Link(
             urls=settings.nats_urls,
@@ -125,6 +118,7 @@ class Agent:
             },
             on_up=self._come_up,
         )
+        self._contact = Contact(self._link.has_contact, lambda: self._attempts.stop_where(_is_repeatable, fenced))
         self._outbox = Outbox(
             agent=settings.name, incarnation=journal.incarnation, store=journal, sender=self._link, kept=left.batches
         )
@@ -151,20 +145,19 @@ class Agent:
         )
         self._attempts = Attempts(group=group, host=host)
 
-    async def run(self, stop: asyncio.Event, hand_over: asyncio.Event) -> None:
+    async def run(self, hand_over: asyncio.Event) -> None:
         """Go on with what an earlier run began, tell what is lost of it, work until `stop`, leave in order."""
         self._background = [self._group.create_task(self._supervised.run())]
-        self._stop = stop
-        await self._end_strangers()
-        await self._report_lost()
-        for left in self._resumed:
+        await self._earlier.end_strangers(is_journal_new=not self._journal.lineage)
+        await self._earlier.report_lost(self._memory, self._journal, self._outbox, self._forget)
+        for left in self._earlier.resumed:
             _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
-            self._attempts.resume(self._supervised.left.get(left.attempt, left))  # the newest that is known
+            self._attempts.resume(left)
         work = (
             self._link.run(),
             self._outbox.run(),
             self._beat(),
-            self._watch_contact(),
+            self._contact.watch(),
             self._watch_journal(),
             self._watch_disk(),
         )
@@ -173,36 +166,13 @@ class Agent:
             "the agent runs",
             extra=fields(agent=self._settings.name, incarnation=self._journal.incarnation, kinds=self._kinds),
         )
-        await stop.wait()
+        await self._stop.wait()
         await (self._hand_over() if hand_over.is_set() else self._leave())
 
     def cancel_background(self) -> None:
         """End the loops that would go on for ever."""
         for task in self._background:
             task.cancel()
-
-    async def _end_strangers(self) -> None:
-        """End what this journal does not know to live, before anybody hears of this agent: it is the journal that counts."""
-        for one in self._strangers:
-            _log.warning("ends what its journal does not know", extra=fields(position=one.attempt))
-            self._supervised.stop(Position(one.attempt), STRANGERS_GRACE_SECONDS, b"")
-            for state in one.programs:
-                program = self._supervised.program(Position(one.attempt), state.step, (Room(0, 0), Room(0, 0)))
-                while program is not None and not program.is_over:
-                    await program.next_change().wait()
-            self._supervised.forget(Position(one.attempt))
-        if not self._journal.lineage:  # who joins with a new journal says by that that nothing of its place lives
-            await end_marked(Path(self._settings.directory))
-
-    async def _report_lost(self) -> None:
-        """What the supervisor does not have does not live; what it left is ended before that is told."""
-        for live in self._lost:
-            await end_marked(Path(self._settings.directory), live.task)
-            _log.info("an attempt of an earlier run is lost", extra=fields(task=live.task, attempt=live.attempt))
-            self._forget(live.task)
-        self._outbox.add(self._memory.lose([live.position for live in self._lost], now=clock.now()))
-        self._journal.write_memory(self._memory.take_changes())
-        await self._journal.sync()
 
     async def _on_assign(self, message: Msg) -> None:
         request = _decode_assign(message.data)
@@ -220,7 +190,7 @@ class Agent:
             REASON_FULL: self._disk.is_full,
             "reports cannot be stored": self._outbox.full,
             # What waited here while we stood still may have been given to another meanwhile.
-            "the worker had no contact": self._is_cut_off,
+            "the worker had no contact": self._contact.is_cut_off,
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
@@ -274,32 +244,10 @@ class Agent:
             except TimeoutError:
                 continue
 
-    async def _watch_contact(self) -> None:
-        """Stop what may be retried elsewhere when the server has been silent for too long (self-fencing).
-
-        Also if it answers again by now: an agent that stood still, with its host or alone, finds out when it wakes.
-        """
-        while True:
-            has_contact = await self._link.has_contact()
-            self._stop_if_cut_off()
-            if has_contact:
-                self._contact_at = clock.since_boot()
-            await asyncio.sleep(HEARTBEAT_SECONDS)
-
     def _come_up(self) -> None:
         """There is a connection, and its server has answered."""
-        self._stop_if_cut_off()
-        self._contact_at = clock.since_boot()
+        self._contact.made()
         self._beat_now.set()
-
-    def _stop_if_cut_off(self) -> None:
-        if self._is_cut_off:
-            self._attempts.stop_where(lambda one: one.repeatable, fenced)
-
-    @property
-    def _is_cut_off(self) -> bool:
-        """Whether there was no contact for so long that what runs here may be run by another soon."""
-        return clock.since_boot() - self._contact_at > SELF_FENCE_SECONDS
 
     async def _watch_disk(self) -> None:
         """While the disk is full spools take as little as they can, and nothing new begins."""
@@ -369,6 +317,10 @@ class Agent:
     def _forget(self, task: TaskId) -> None:
         for executor in set(self._executors.values()):
             executor.forget(task)
+
+
+def _is_repeatable(assignment: Assignment) -> bool:
+    return assignment.repeatable
 
 
 def _make_executors(settings: AgentSettings, live: Collection[Position]) -> dict[str, Executor]:
