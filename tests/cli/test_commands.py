@@ -259,6 +259,14 @@ def test_logs_writes_the_output_as_it_is(server: FakeServer, run: Run) -> None:
     assert asked.parameters == {"attempt": ["2"], "stream": ["stderr"], "from": ["0"], "follow": ["0"]}
 
 
+def test_logs_on_a_terminal_shows_colours_and_obeys_nothing_else(
+    server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    server.on("GET", f"/tasks/{SECOND}/output", b"\x1b[32mgreen\x1b[0m \x1b]0;owned\x07\n")
+    assert run("logs", SECOND).out == "\x1b[32mgreen\x1b[0m \u241b]0;owned\u2407\n\x1b[0m"
+
+
 def test_logs_as_json_has_an_object_for_each_line(server: FakeServer, run: Run) -> None:
     server.on("GET", f"/tasks/{SECOND}/output", b"one\n\ntwo\xff")
     assert run("logs", SECOND, "--json").objects == [{"line": "one"}, {"line": ""}, {"line": "two\ufffd"}]

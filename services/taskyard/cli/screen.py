@@ -1,6 +1,7 @@
 """Standard output and standard error: tables for people, or JSON and nothing else."""
 
 import os
+import re
 import shutil
 import sys
 import time
@@ -13,9 +14,8 @@ from rich.text import Text
 
 PLAIN_WIDTH = 1 << 16
 """Wider than any line: what is not a terminal gets lines as they are."""
-
-
 PROGRESS_SECONDS = 0.2
+_OBEYED = re.compile(r"[\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
 class SequenceProgress:
@@ -67,7 +67,9 @@ class Screen:
     def json(self, value: Any) -> None:
         """Write one JSON value on a line of its own, at once. JSON that came as bytes keeps all its fields."""
         plain = msgspec.json.decode(value) if isinstance(value, bytes | msgspec.Raw) else value
-        sys.stdout.write(msgspec.json.encode(plain).decode() + "\n")
+        text = msgspec.json.encode(plain).decode()
+        # JSON leaves some characters as they are that a terminal obeys; written by their numbers they are the same value.
+        sys.stdout.write(_OBEYED.sub(lambda found: f"\\u{ord(found[0]):04x}", text) + "\n")
         sys.stdout.flush()
 
     def note(self, text: str) -> None:

@@ -26,6 +26,7 @@ from taskyard.cli.session import (
     task_id,
 )
 from taskyard.cli.task_tables import as_of_line, history_table, task_card, task_table
+from taskyard.cli.terminal import TerminalText
 from taskyard.cli.views import AsOf, HistoryItem, Page, Task, Why
 from taskyard.cli.why import headlines, story
 from taskyard.contracts.output_marks import OutputPlace
@@ -145,12 +146,17 @@ def logs(
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show the output of a task. With --json an object {"line": …} for each line."""
+    """Show the output of a task. With --json an object {"line": …} for each line.
+
+    A terminal gets its colours, and of all else that it would obey a picture; files and pipes get the bytes as they are.
+    """
     with session(connection, as_json=as_json) as s:
         pieces = _output(s, task_id(id), attempt, stream, follow=follow)
         if as_json:
             for line in _lines(pieces):
                 s.screen.json({"line": line})
+        elif s.screen.is_terminal:
+            _show(pieces)
         else:
             _write(pieces)
 
@@ -194,6 +200,17 @@ def _write(pieces: Iterator[bytes]) -> None:
     for piece in pieces:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
+
+
+def _show(pieces: Iterator[bytes]) -> None:
+    text = TerminalText()
+    try:
+        for piece in pieces:
+            sys.stdout.write(text.add(piece))
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write(text.end())
+        sys.stdout.flush()
 
 
 def _item(raw: Raw) -> HistoryItem:
