@@ -1,7 +1,8 @@
 """What a program of Taskyard is told from outside: a JSON file, and environment variables that go before it.
 
 `TASKYARD_<FIELD>` sets the field of that name: text as it stands, everything else as JSON (`TASKYARD_HTTP_PORT=8420`,
-`TASKYARD_NATS_URLS='["nats://127.0.0.1:4222"]'`). A wrong value is refused with the name of its field.
+`TASKYARD_NATS_URLS='["nats://127.0.0.1:4222"]'`). A wrong value is refused with the name of its field. A field that is
+text may be given as `<field>_file` (`TASKYARD_PASSWORD_FILE=/run/secrets/agent`): the file that holds it is read, once.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import msgspec
 from taskyard.contracts.values import Role
 
 ENVIRONMENT_PREFIX = "TASKYARD_"
+FILE_SUFFIX = "_file"
 DEFAULT_SLOTS = (("any",), ("plan",), ("plan",))
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 REPLICAS = 3
@@ -99,6 +101,11 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     An agent that is told to stop gives what runs `drain_seconds` to end (an apply ten more), then stops it in order. Of
     each stream of a program's output `output_bytes_max` bytes are kept: the first and the last half of them.
     `telemetry` and `otlp_endpoint` are as for services; they need the packages of OpenTelemetry on the agent's host.
+
+    Directories of plans must lie below `terraform_roots`, also by their links. Of the agent's environment programs see what
+    every program needs (`executors/environment.py`), and Terraform what `terraform_environment` names besides (`AWS_*`).
+    Where the agent is root, tasks run as the users `run_as`, by name or number: one for all slots or one for each. Kinds that
+    run what users write are not taken as root unless `allow_root`.
     """
 
     nats_urls: list[str]
@@ -111,6 +118,10 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     terraform: list[str] | None = None
     drain_seconds: float = 30.0
     output_bytes_max: int = 16 << 20
+    terraform_roots: list[str] = []
+    terraform_environment: list[str] = []
+    run_as: list[str] = []
+    allow_root: bool = False
     telemetry: bool = False
     otlp_endpoint: str | None = None
 
@@ -129,7 +140,7 @@ def from_arguments(kind: type[Kind], arguments: Sequence[str] | None = None) -> 
 def load(kind: type[Kind], path: Path | None, environment: Mapping[str, str] = os.environ) -> Kind:
     """Read the settings from the file, if there is one, and from the environment. Raises `SettingsError`."""
     values = _read(path) if path else {}
-    values |= _from_environment(kind, environment)
+    values = _with_files(kind, values) | _with_files(kind, _from_environment(kind, environment))
     try:
         return msgspec.convert(values, type=kind)
     except msgspec.ValidationError as error:
@@ -149,16 +160,37 @@ def _read(path: Path) -> dict[str, Any]:
         raise SettingsError(message) from error
 
 
+def _with_files(kind: type[msgspec.Struct], values: dict[str, Any]) -> dict[str, Any]:
+    """Take the text of a field from the file that is named in its place."""
+    found = dict(values)
+    for name, declared in get_type_hints(kind).items():
+        if _is_text(declared) and (file := found.pop(name + FILE_SUFFIX, None)) is not None:
+            if name in found:
+                message = f"{name} and {name}{FILE_SUFFIX} are both given"
+                raise SettingsError(message)
+            try:
+                found[name] = Path(str(file)).read_text(encoding="utf-8").removesuffix("\n")
+            except (OSError, UnicodeDecodeError) as error:
+                message = f"{name}{FILE_SUFFIX}: {file} cannot be read: {error}"
+                raise SettingsError(message) from error
+    return found
+
+
+def _is_text(declared: Any) -> bool:
+    return declared in (str, str | None)
+
+
 def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for name, declared in get_type_hints(kind).items():
         variable = ENVIRONMENT_PREFIX + name.upper()
+        if (file := f"{variable}_FILE") in environment and _is_text(declared):
+            values[name + FILE_SUFFIX] = environment[file]
         if variable not in environment:
             continue
         text = environment[variable]
         try:
-            is_text = declared in (str, str | None) or get_origin(declared) is Literal
-            value = text if is_text else msgspec.json.decode(text)
+            value = text if _is_text(declared) or get_origin(declared) is Literal else msgspec.json.decode(text)
             values[name] = msgspec.convert(value, type=declared)
         except msgspec.DecodeError as error:  # of which ValidationError is one
             message = f"{variable}: {error}"

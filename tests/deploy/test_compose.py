@@ -133,10 +133,13 @@ def test_an_image_holds_the_versions_that_were_tested() -> None:
 
 
 def test_an_agent_needs_only_what_its_image_has(tmp_path: Path) -> None:
-    package = tmp_path / "taskyard"
-    shutil.copytree(ROOT / "services/taskyard/agent", package / "agent")
-    shutil.copytree(ROOT / "contracts/taskyard/contracts", package / "contracts")
-    shutil.copy(ROOT / "libs/taskyard/settings.py", package)
+    text = (ROOT / "deploy/agent.Dockerfile").read_text(encoding="utf-8")
+    for sources, target in re.findall(r"^COPY (\S+(?: \S+)*) /srv/(\S+)$", text, re.MULTILINE):
+        for source in (ROOT / one for one in sources.split()):
+            if source.is_dir():
+                shutil.copytree(source, tmp_path / target, dirs_exist_ok=True)
+            else:
+                shutil.copy(source, tmp_path / target)
     # Without site-packages nothing else can be found; the two packages are linked beside it.
     installed = Path(sysconfig.get_path("purelib"))
     for name in ("nats", "msgspec"):

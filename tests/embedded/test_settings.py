@@ -99,3 +99,26 @@ def test_the_command_line_names_the_file(tmp_path: Path, capsys: pytest.CaptureF
     with pytest.raises(SystemExit, match="2"):
         from_arguments(AgentSettings, ["--config", str(tmp_path / "missing.json")])
     assert "missing.json cannot be read" in capsys.readouterr().err
+
+
+def test_a_text_may_come_from_a_file_which_the_environment_names_before_the_settings_do(tmp_path: Path) -> None:
+    (tmp_path / "first").write_text("one\n")
+    (tmp_path / "other").write_text("two")
+    without = {name: value for name, value in AGENT.items() if name != "password"}
+    settings = write(tmp_path, {**without, "password_file": str(tmp_path / "first")})
+    assert load(AgentSettings, settings, {}).password == "one"
+    assert load(AgentSettings, settings, {"TASKYARD_PASSWORD_FILE": str(tmp_path / "other")}).password == "two"
+    assert (
+        load(AgentSettings, write(tmp_path, AGENT), {"TASKYARD_PASSWORD_FILE": str(tmp_path / "other")}).password
+        == "two"
+    )
+
+
+def test_a_file_that_cannot_be_read_or_stands_beside_its_text_is_refused_with_its_name(tmp_path: Path) -> None:
+    missing = {"TASKYARD_PASSWORD_FILE": str(tmp_path / "missing")}
+    with pytest.raises(SettingsError, match=r"password_file: .*missing cannot be read"):
+        load(AgentSettings, write(tmp_path, AGENT), missing)
+    with pytest.raises(SettingsError, match="both given"):
+        load(AgentSettings, write(tmp_path, {**AGENT, "password_file": "x"}), {})
+    with pytest.raises(SettingsError, match="slots_file"):
+        load(AgentSettings, write(tmp_path, {**AGENT, "slots_file": "x"}), {})

@@ -183,6 +183,8 @@ class Installation:
             directory=str(self.folder / name),
             slots=[["any"], ["plan"], ["plan"], *[["any"]] * 6],  # the template of most, and room for more
             terraform=find_terraform(),
+            terraform_roots=["/"],
+            allow_root=True,
         )
         return Instance(name, self._program(name, "taskyard.agent", settings), "", "", None)
 

@@ -321,9 +321,9 @@ MUTANTS = (
     ),
     Mutant(
         name="output-can-be-read-by-others",
-        file=SPOOL,
-        old="os.O_TRUNC | os.O_CLOEXEC, 0o600)",
-        new="os.O_TRUNC | os.O_CLOEXEC, 0o644)",
+        file="libs/taskyard/private_files.py",
+        old="FILE_MODE = 0o600",
+        new="FILE_MODE = 0o644",
         killers=(f"{SUPERVISED}::test_of_much_output_the_beginning_and_the_end_are_kept_in_private_files",),
     ),
     Mutant(

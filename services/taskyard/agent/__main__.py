@@ -6,6 +6,7 @@ With `--hand-over` it stops the agent that runs with these settings and leaves w
 import asyncio
 import gc
 import logging
+import os
 import resource
 import signal
 import sys
@@ -14,9 +15,10 @@ from pathlib import Path
 
 from taskyard.agent import logs
 from taskyard.agent.app import run
-from taskyard.agent.errors import REPLACED_STATUS, DirectoryInUseError, JournalError, ReplacedError
+from taskyard.agent.errors import REPLACED_STATUS, DirectoryInUseError, JournalError, ReplacedError, TaskUserError
 from taskyard.agent.hand_over import HAND_OVER, HAND_OVER_SIGNAL, hand_over
-from taskyard.settings import AgentSettings, from_arguments
+from taskyard.agent.supervisor.keeper import become_unreadable
+from taskyard.settings import ENVIRONMENT_PREFIX, AgentSettings, from_arguments
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +44,14 @@ def _raise_file_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
+def _keep_to_itself() -> None:
+    """What tasks of our user must not read: our memory, the settings in our environment, the files that we make."""
+    become_unreadable()
+    os.umask(0o077)
+    for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
+        del os.environ[name]
+
+
 def main() -> int:
     """Run, and tell by the exit status how it ended."""
     arguments = sys.argv[1:]
@@ -50,10 +60,14 @@ def main() -> int:
     logs.setup()
     if is_hand_over:
         return hand_over(Path(settings.directory))
+    _keep_to_itself()
     _raise_file_limit()
     gc.freeze()  # what is imported lives to the end: no full collection need look through it while tasks run
     try:
         asyncio.run(_main(settings))
+    except TaskUserError as error:
+        _log.error("the settings cannot hold", extra=logs.fields(error=str(error)))
+        return 2
     except (DirectoryInUseError, JournalError) as error:
         _log.error("the agent cannot go on", extra=logs.fields(error=str(error)))
         return 1

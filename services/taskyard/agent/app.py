@@ -16,6 +16,7 @@ from taskyard.agent.disk import REASON_FULL, Disk
 from taskyard.agent.earlier_run import EarlierRun
 from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform
+from taskyard.agent.executors.directories import Roots
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
@@ -24,6 +25,7 @@ from taskyard.agent.process import place_of
 from taskyard.agent.slots import Decision, SlotMemory
 from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.agent.supervised import Supervised
+from taskyard.agent.task_users import WORD_ROOT, TaskUsers
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
@@ -53,16 +55,21 @@ async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.E
     Raises:
         DirectoryInUseError: another agent works in the same directory.
         JournalError: the journal cannot be read or written; what runs goes on for the next agent.
+        TaskUserError: tasks cannot run as whom the settings name.
         ReplacedError: another host has taken this agent's place; what ran was stopped.
     """
     directory = Path(settings.directory)
+    users = TaskUsers(settings.run_as, slots=len(settings.slots), allow_root=settings.allow_root)
     disk = Disk(directory)
     journal = Journal(directory, incarnation=clock.make_incarnation())
     supervised = Supervised(directory)
     try:
+        users.open_way(directory)
         await supervised.connect()
         async with asyncio.TaskGroup() as group:
-            agent = Agent(settings, journal, journal.left, supervised=supervised, disk=disk, group=group, stop=stop)
+            agent = Agent(
+                settings, journal, journal.left, supervised=supervised, disk=disk, users=users, group=group, stop=stop
+            )
             await agent.run(hand_over or asyncio.Event())
             agent.cancel_background()
         if agent.retired_for is not None:
@@ -89,6 +96,7 @@ class Agent:
         *,
         supervised: Supervised,
         disk: Disk,
+        users: TaskUsers,
         group: asyncio.TaskGroup,
         stop: asyncio.Event,
     ) -> None:
@@ -123,7 +131,9 @@ class Agent:
             agent=settings.name, incarnation=journal.incarnation, store=journal, sender=self._link, kept=left.batches
         )
         journal.before_commit(self._outbox.seal)
-        self._kinds = (*sorted(self._executors), noop.KIND)
+        self._kinds = (*sorted(self._executors if users.may_run_code else ()), noop.KIND)
+        if not users.may_run_code:
+            _log.error(WORD_ROOT)
         self._memory = SlotMemory(
             lineage=(journal.incarnation, *journal.lineage),
             slot_count=len(settings.slots),
@@ -141,6 +151,7 @@ class Agent:
             sender=self._link,
             supervised=supervised,
             executors=self._executors,
+            users=users,
             tracing=self._tracing,
         )
         self._attempts = Attempts(group=group, host=host)
@@ -329,6 +340,11 @@ def _make_executors(settings: AgentSettings, live: Collection[Position]) -> dict
     executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work", live)}
     program = settings.terraform or terraform.find_program()
     if program:
-        runner = terraform.Terraform(program, directory / "terraform")
+        runner = terraform.Terraform(
+            program,
+            directory / "terraform",
+            roots=Roots(settings.terraform_roots),
+            environment=settings.terraform_environment,
+        )
         executors |= dict.fromkeys(terraform.KINDS, runner)
     return executors

@@ -28,6 +28,7 @@ from taskyard.agent.slots import SlotMemory
 from taskyard.agent.stopping import TIMED_OUT, StopRequest
 from taskyard.agent.supervised import Supervised
 from taskyard.agent.supervisor.protocol import STREAMS, AttemptState, Room
+from taskyard.agent.task_users import TaskUsers
 from taskyard.agent.tracing import Tracing
 from taskyard.contracts.agent_protocol import (
     MESSAGE_CHARACTERS_MAX,
@@ -53,6 +54,7 @@ class Host:
     sender: Sender
     supervised: Supervised
     executors: Mapping[str, Executor]
+    users: TaskUsers
     tracing: Tracing | None
 
 
@@ -64,6 +66,7 @@ class Attempt:
         self.stop_request: StopRequest | None = None
         self.is_resumed = left is not None
         self.is_lost = False
+        self.user = host.users.of_slot(assignment.slot)
         self._host = host
         self._stopped = asyncio.Event()
         self._has_started = self.is_resumed and host.memory.has_begun(assignment.position)
@@ -112,7 +115,7 @@ class Attempt:
             self._raise_if_stopped()
             check_found(argv[0], cwd, env)
             program = await host.supervised.start(
-                position, step, argv, cwd=cwd, env={**env, **self._marks()}, rooms=rooms
+                position, step, argv, cwd=cwd, env={**env, **self._marks()}, rooms=rooms, user=self.user
             )
         if hidden_bytes_max is None:
             self.output.show(program)

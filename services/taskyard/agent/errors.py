@@ -20,6 +20,10 @@ class ReplacedError(Exception):
     """
 
 
+class TaskUserError(Exception):
+    """Tasks cannot run as the users that the settings name. Mend the settings, or what keeps those users out."""
+
+
 class NotStoredError(Exception):
     """JetStream did not acknowledge a message in time, or refused it. It may have been stored all the same."""
 

@@ -34,6 +34,7 @@ from taskyard.agent.supervisor.protocol import (
     Start,
     Stop,
     TimedOut,
+    User,
     decode_event,
     encode_frame,
     socket_address,
@@ -61,6 +62,7 @@ class Supervised:
         self._frames = Frames()
         self._child: int | None = None
         self._pid = 0
+        self._knows_users = False
         self._is_closing = False
         self._up = asyncio.Event()
         self._programs: dict[tuple[int, str], Program] = {}
@@ -131,11 +133,16 @@ class Supervised:
         cwd: Path,
         env: Mapping[str, str],
         rooms: tuple[Room, Room],
+        user: User | None = None,
     ) -> Program:
         """Make the process of a program; it waits until `go`."""
         await self._up.wait()
         if attempt not in self._open:
             raise SupervisorLostError
+        if user is not None and not self._knows_users:
+            raise OSError(
+                "the supervisor is an older agent's and cannot run tasks as another user: stop the agent in order"
+            )
         program = self._programs[attempt, step] = Program(attempt, step, rooms, self._folder)
         self._send(
             Start(
@@ -146,6 +153,7 @@ class Supervised:
                 env=dict(env),
                 stdout=rooms[0],
                 stderr=rooms[1],
+                user=user,
             )
         )
         return program
@@ -235,8 +243,8 @@ class Supervised:
 
     def _take(self, event: Event) -> None:
         match event:
-            case Hello(pid=pid, attempts=attempts):
-                self._pid = pid
+            case Hello(pid=pid, attempts=attempts, knows_users=knows_users):
+                self._pid, self._knows_users = pid, knows_users
                 self.left = {one.attempt: one for one in attempts}
                 for one in attempts:
                     for state in one.programs:

@@ -1,6 +1,7 @@
 """`taskyard dev`: start everything in order, say when a task could run, and stop everything in reverse order."""
 
 import asyncio
+import os
 import shutil
 import signal
 import sys
@@ -132,6 +133,8 @@ class _System:
         )
         for program in servers:
             supervisor.start(program)
+        if workers and os.geteuid() == 0:
+            _report("tasks run as root, as this does: whoever may submit a command is root on this machine")
         logs = ", ".join(str(program.log_file) for program in servers)
         if not await self._wait_until_nothing(self._servers_missing, supervisor, logs):
             return

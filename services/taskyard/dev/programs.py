@@ -70,6 +70,8 @@ class Programs:
             slots=[list(kinds) for kinds in self._options.slots],
             terraform=terraform,
             drain_seconds=WORKER_DRAIN_SECONDS,
+            terraform_roots=["/"],
+            allow_root=True,
         )
         file = self._layout.write_configuration(name, settings)
         return self._program(name, self._options.modules["worker"], file)

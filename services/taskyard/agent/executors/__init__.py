@@ -7,6 +7,7 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
+from taskyard.agent.task_users import TaskUser
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import Changes, TaskError
 from taskyard.contracts.values import TaskId
@@ -46,6 +47,8 @@ class Context(Protocol):
 
     is_resumed: bool
     """Whether an earlier run of the agent began the attempt: what it prepared is there."""
+    user: TaskUser | None
+    """Whom its programs run as, None for the agent's own user."""
 
     async def run(
         self,

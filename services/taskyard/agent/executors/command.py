@@ -12,15 +12,17 @@ import msgspec
 
 from taskyard.agent.errors import ProgramNotFoundError
 from taskyard.agent.executors import Completed, Context, Outcome, Tail, Unsuccessful, describe_exit
+from taskyard.agent.executors.directories import make_passable
+from taskyard.agent.executors.environment import inherited
+from taskyard.agent.task_users import TaskUser
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import CommandInput, decode_input
 from taskyard.contracts.values import Position, TaskId
-from taskyard.private_files import make_folder
+from taskyard.private_files import make_folder, open_private
 
 KIND = "command"
-INHERITED = ("PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "LC_CTYPE", "TZ", "TMPDIR")
-"""All that a command sees of the agent's environment."""
+SCRIPT_SUFFIX = "-script"
 STDERR_TAIL_BYTES = 1500
 STDERR_TAIL_LINES = 5
 
@@ -31,9 +33,9 @@ class Command:
     stop_signal = signal.SIGTERM
 
     def __init__(self, directory: Path, live: Collection[Position] = ()) -> None:
-        self._directory = directory
-        make_folder(directory)
-        kept = {str(position) for position in live}
+        self._directory = directory.resolve()
+        make_passable(directory)
+        kept = {f"{position}{suffix}" for position in live for suffix in ("", SCRIPT_SUFFIX)}
         for left in directory.iterdir():
             if left.name not in kept:
                 # What cannot be removed (a command may have mounted something there) is no reason not to work.
@@ -42,8 +44,7 @@ class Command:
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run the command; a failure can be tried again, a program that is not there cannot."""
         what: CommandInput = decode_input(KIND, assignment.input)
-        argv = what.argv or ["/bin/sh", "-c", what.script or ""]
-        env = {name: os.environ[name] for name in INHERITED if name in os.environ} | what.env
+        env = inherited(context.user) | what.env
         if assignment.traceparent:
             env["TRACEPARENT"] = assignment.traceparent
         tail = Tail(STDERR_TAIL_BYTES)
@@ -53,25 +54,47 @@ class Command:
                 tail.add(data)
 
         work = self._directory / str(assignment.position)
-        make_folder(work)
+        _make_private(work, context.user)
+        script = work.with_name(f"{work.name}{SCRIPT_SUFFIX}")
         try:
+            argv = what.argv or ["/bin/sh", str(_write_script(script, what.script or "", context))]
             outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
         except ProgramNotFoundError as error:
             outcome = Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
         except Exception:
-            await _remove(work)
+            await _remove(work, script)
             raise
         # Not in `finally`: an agent that goes leaves the command running.
-        await _remove(work)
+        await _remove(work, script)
         return outcome
 
     def forget(self, task: TaskId) -> None:
         """Nothing is kept for a command."""
 
 
-async def _remove(work: Path) -> None:
+def _make_private(folder: Path, user: TaskUser | None) -> None:
+    make_folder(folder)
+    if user is not None:
+        user.owns(folder)
+
+
+def _write_script(folder: Path, text: str, context: Context) -> Path:
+    """A file for the shell: everybody on the host could read the script as an argument."""
+    file = folder / "script"
+    if not (context.is_resumed and file.exists()):
+        make_folder(folder)
+        with os.fdopen(open_private(file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "w", encoding="utf-8") as out:
+            out.write(text)
+        if context.user is not None:  # the folder last: as long as it is ours nobody can put a link into it
+            context.user.owns(file, folder)
+    return file
+
+
+async def _remove(work: Path, script: Path) -> None:
     """A command may leave a million files: removing them must not keep the agent from telling that it lives."""
     await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
+    if script.exists():
+        shutil.rmtree(script, ignore_errors=True)
 
 
 def _judge(exit_code: int, tail: Tail) -> Outcome:

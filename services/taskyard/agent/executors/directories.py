@@ -1,7 +1,9 @@
-"""Where a task may work: below the folders that the agent's settings name, wherever links lead."""
+"""Folders of tasks: which of the host's they may work in, and the agent's own that theirs lie in."""
 
 from collections.abc import Sequence
 from pathlib import Path
+
+from taskyard.private_files import make_folder
 
 
 class Roots:
@@ -17,3 +19,9 @@ class Roots:
 
     def __str__(self) -> str:
         return ", ".join(map(str, self._roots)) or "none"
+
+
+def make_passable(folder: Path) -> None:
+    """Make a folder of ours that users of tasks may walk through to what is theirs, where they may through the one above."""
+    make_folder(folder)
+    folder.chmod(0o700 | folder.parent.stat().st_mode & 0o011)

@@ -29,6 +29,8 @@ from taskyard.agent.executors import (
     Unsuccessful,
     describe_exit,
 )
+from taskyard.agent.executors.directories import Roots, make_passable
+from taskyard.agent.executors.environment import TERRAFORM_INHERITED, inherited
 from taskyard.agent.executors.terraform_text import count_changes, count_done, first_error, read_outputs
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import Changes, TaskError
@@ -66,8 +68,13 @@ class _Job:
     folder: Path
     env: Mapping[str, str]
 
+    @property
+    def own(self) -> Path:
+        """What Terraform writes. Beside it lies what the agent writes, where no link of Terraform's can lead it astray."""
+        return self.folder / "own"
+
     def plan_file(self, attempt: int) -> Path:
-        return self.folder / f"{attempt}.tfplan"
+        return self.own / f"{attempt}.tfplan"
 
     def changes_file(self, attempt: int) -> Path:
         return self.folder / f"{attempt}.changes.json"
@@ -84,16 +91,22 @@ class Terraform:
 
     stop_signal = signal.SIGINT  # TERM would kill the providers beside Terraform in the middle of a call
 
-    def __init__(self, program: Sequence[str], directory: Path) -> None:
+    def __init__(self, program: Sequence[str], directory: Path, *, roots: Roots, environment: Sequence[str]) -> None:
+        """`environment` names what Terraform sees of the agent's besides what it always does."""
         self._program = list(program)
-        self._directory = directory
-        make_folder(directory)
+        self._directory = directory.resolve()
+        self._roots = roots
+        self._environment = (*TERRAFORM_INHERITED, *environment)
+        make_passable(directory)
         self._sweep(time.time() - KEPT_DAYS_MAX * 86_400)
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Plan, or apply the plan that was shown. Failures are final: the same configuration fails again."""
         what: TerraformInput = decode_input(assignment.kind, assignment.input)
-        job = self._job(assignment, what, context)
+        configuration = self._roots.find(what.directory)
+        if configuration is None:
+            return _not_allowed(what.directory, self._roots)
+        job = self._job(assignment, configuration, context)
         try:
             outcome = await (
                 self._apply(job, assignment) if assignment.apply else self._plan(job, assignment, what.variables)
@@ -119,14 +132,17 @@ class Terraform:
     async def _plan(self, job: _Job, assignment: Assignment, variables: dict[str, Any]) -> Outcome:
         if not job.context.is_resumed:
             self.forget(assignment.task)  # of an earlier attempt
-        make_folder(job.folder)
+        make_passable(job.folder)
+        make_folder(job.own)
+        if job.context.user is not None:
+            job.context.user.owns(job.own)
         if not job.configuration.is_dir():
             raise ProgramNotFoundError(f"there is no directory {job.configuration} on this worker")
         async with _only_one_init(job.configuration, job.context):
             await self._step(job, ["init", "-input=false"])
         job.context.progress(PROGRESS_INITIALISED, "initialised")
         plan_file = job.plan_file(assignment.attempt)
-        with _variables_file(job.folder, variables) as arguments:
+        with _variables_file(job, variables) as arguments:
             await self._step(job, ["plan", "-input=false", "-lock=false", f"-out={plan_file}", *arguments])
         job.context.progress(PROGRESS_PLANNED, "planned")
         shown = await self._read(job, ["show", "-json", str(plan_file)], PLAN_JSON_BYTES_MAX)
@@ -202,18 +218,17 @@ class Terraform:
             message += f": {details}"
         raise _StepFailedError(TaskError(code="exit_status", message=message, retryable=False), exit_code)
 
-    def _job(self, assignment: Assignment, what: TerraformInput, context: Context) -> _Job:
+    def _job(self, assignment: Assignment, configuration: Path, context: Context) -> _Job:
         folder = self._directory / assignment.task
-        env = {name: value for name, value in os.environ.items() if not name.startswith("TASKYARD_")}
-        env |= {
-            "TF_DATA_DIR": str(folder / "data"),
+        env = inherited(context.user, self._environment) | {
+            "TF_DATA_DIR": str(folder / "own" / "data"),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
             "CHECKPOINT_DISABLE": "1",
         }
         if assignment.traceparent:
             env["TRACEPARENT"] = assignment.traceparent
-        return _Job(context=context, configuration=Path(what.directory), folder=folder, env=env)
+        return _Job(context=context, configuration=configuration, folder=folder, env=env)
 
     def _sweep(self, before_unix_seconds: float) -> None:
         for folder in self._directory.iterdir():
@@ -238,17 +253,19 @@ async def _only_one_init(configuration: Path, context: Context) -> AsyncIterator
 
 
 @contextmanager
-def _variables_file(folder: Path, variables: dict[str, Any]) -> Iterator[list[str]]:
-    """A file with the variables, readable by this user only, and only while Terraform plans: values may be secrets.
+def _variables_file(job: _Job, variables: dict[str, Any]) -> Iterator[list[str]]:
+    """A file with the variables, readable by its user only, and only while Terraform plans: values may be secrets.
 
     Gives the arguments that name it.
     """
     if not variables:
         yield []
         return
-    path = folder / "variables.tfvars.json"
+    path = job.folder / "variables.tfvars.json"
     try:
         write_private(path, msgspec.json.encode(variables))
+        if job.context.user is not None:
+            job.context.user.owns(path)
         yield [f"-var-file={path}"]
     finally:
         path.unlink(missing_ok=True)
@@ -265,6 +282,11 @@ def _count_progress(context: Context, total: int) -> Callable[[str], None]:
             context.progress(min(99, 100 * done // total), f"{min(done, total)} of {total} done")
 
     return tap
+
+
+def _not_allowed(directory: str, roots: Roots) -> Unsuccessful:
+    message = f"{directory} does not lie below a root of this worker (terraform_roots: {roots})"
+    return Unsuccessful(error=TaskError(code="directory_not_allowed", message=message, retryable=False))
 
 
 def _result(changes: Changes, outputs: dict[str, Any]) -> msgspec.Raw:

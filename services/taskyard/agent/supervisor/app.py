@@ -123,7 +123,7 @@ class Supervisor:
     def _greet(self) -> Hello:
         now = _now()
         attempts = tuple(one.state(now) for one in self._attempts.values() if not one.is_forgotten)
-        return Hello(pid=os.getpid(), attempts=attempts)
+        return Hello(pid=os.getpid(), attempts=attempts, knows_users=True)
 
     def _note_need(self) -> None:
         self._last_needed_at = _now()
@@ -175,7 +175,7 @@ class Supervisor:
         ]
         stop_signal = attempt.asked.stop_signal
         program = Program(asked.attempt, asked.step, streams, gate, stop_signal)
-        job = keeper.Job(argv=asked.argv, cwd=asked.cwd, env=asked.env, stop_signal=stop_signal)
+        job = keeper.Job(argv=asked.argv, cwd=asked.cwd, env=asked.env, stop_signal=stop_signal, user=asked.user)
         try:
             program.keeper = self._keepers.run(
                 job,

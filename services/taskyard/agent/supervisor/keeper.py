@@ -18,6 +18,8 @@ from typing import NoReturn
 
 import msgspec
 
+from taskyard.agent.supervisor.protocol import User
+
 LEFTOVER_GRACE_SECONDS = 1.0
 """What a program leaves behind when it ends by itself gets this long between the first signal and KILL."""
 ORPHAN_GRACE_SECONDS = 10.0
@@ -28,6 +30,9 @@ NOT_BEGUN = 125
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses, as shells give them."""
 
+TASK_UMASK = 0o022
+
+_PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _LENGTH = struct.Struct("!I")
 _FDS = 5
@@ -41,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     cwd: str
     env: dict[str, str]
     stop_signal: int
+    user: User | None = None
 
 
 class Stopping(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,6 +85,12 @@ _encode = msgspec.msgpack.Encoder().encode
 def become_subreaper() -> None:
     """From now on whose parent dies becomes our child, if it stems from us."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl")
+
+
+def become_unreadable() -> None:
+    """From now on no other process of our user may look into our memory, environment and files, unless it is root's."""
+    if _libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
@@ -222,13 +234,27 @@ def _become(job: Job, descriptors: list[int]) -> NoReturn:
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.closerange(3, _open_files_max())
+        os.umask(TASK_UMASK)
+        if job.user is not None:
+            _become_user(job.user)
         os.chdir(job.cwd)
+        if os.getcwd() != job.cwd:  # noqa: PTH109 (what the kernel says)
+            raise OSError(errno.ELOOP, "a link has taken the place of its directory")
         _execute(job)
     except BaseException as error:  # noqa: BLE001 (nothing of the keeper may go on in this process)
         text = error.strerror if isinstance(error, OSError) else str(error)
         with suppress(OSError):
             os.write(2, f"taskyard: {job.argv[0]}: {text}\n".encode())
         os._exit(NOT_FOUND if isinstance(error, FileNotFoundError | NotADirectoryError) else NOT_EXECUTABLE)
+
+
+def _become_user(user: User) -> None:
+    """Nothing that a task says has had a part in this process until now, and from here on we are not root any more."""
+    for stream in (1, 2):
+        os.fchown(stream, user.uid, user.gid)  # or /dev/stderr could not be opened
+    os.setgroups(user.groups)
+    os.setresgid(user.gid, user.gid, user.gid)
+    os.setresuid(user.uid, user.uid, user.uid)
 
 
 def _execute(job: Job) -> NoReturn:

@@ -33,6 +33,14 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=Fal
     last: bytes = b""
 
 
+class User(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """Whom a program runs as."""
+
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+
 class Open(Message):
     """An attempt begins. `note` is for the agent that comes after, and nothing to the supervisor.
 
@@ -56,6 +64,7 @@ class Start(Message):
     env: dict[str, str]
     stdout: Room
     stderr: Room
+    user: User | None = None
 
 
 class Go(Message):
@@ -124,6 +133,8 @@ class Hello(Message):
 
     pid: int
     attempts: tuple[AttemptState, ...] = ()
+    knows_users: bool = False
+    """Whether it runs programs as other users: one that an older agent left would run them as itself."""
 
 
 class Changed(Message):

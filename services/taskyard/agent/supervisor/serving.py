@@ -27,6 +27,7 @@ def serve(folder: Path) -> int:
     for left in spool.iterdir():  # of a supervisor that was killed
         left.unlink()
     keeper.become_subreaper()
+    keeper.become_unreadable()
     (folder / "socket").unlink(missing_ok=True)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listener, socket_address(folder) as address:
         listener.bind(address)
