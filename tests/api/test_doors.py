@@ -2,19 +2,31 @@
 
 import asyncio
 import json
+from contextlib import suppress
 
 import msgspec
 import pytest
 from fakes import FakeStore, accept
 
+from taskyard.api import replies
 from taskyard.api.clock import make_id
 from taskyard.api.doors import Door
 from taskyard.api.errors import Refusal
 from taskyard.api.outcomes import Outcomes
 from taskyard.api.principals import Caller
 from taskyard.api.replies import with_code
-from taskyard.api.submission import HTTP_LIMITS, ITEM_BYTES_MAX, NATS_LIMITS
+from taskyard.api.submission import (
+    HTTP_BODY_BYTES_MAX,
+    HTTP_LIMITS,
+    ITEM_BYTES_MAX,
+    NATS_LIMITS,
+    POOLS_MAX,
+    REFUSALS_MAX,
+    TASKS_PER_TURN,
+    read_submission,
+)
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer, AnswerBatch, CommandAnswers
+from taskyard.contracts.validation import FAULT_BYTES_MAX
 from taskyard.contracts.values import Role, Status
 
 pytestmark = pytest.mark.anyio
@@ -295,6 +307,61 @@ async def test_a_bad_submission_is_refused_and_not_stored(name):
         await room.submit(data)
     assert refused.value.status == status
     assert room.store.stored == []
+
+
+@pytest.mark.parametrize("limits", [HTTP_LIMITS, NATS_LIMITS], ids=["http", "nats"])
+async def test_a_batch_is_refused_as_a_whole_behind_a_hundred_refusals_and_told_shortly(limits):
+    room = Room()
+    tasks = [noop()] + [{"kind": "k" * 100 + str(number), "input": 1} for number in range(400)]
+    with pytest.raises(Refusal) as refused:
+        await room.submit({"tasks": tasks}, limits=limits, pool="default")
+    assert (refused.value.status, room.store.stored) == (422, [])
+    told = with_code(replies.refused(refused.value))
+    assert len(told) < 2 * FAULT_BYTES_MAX
+    first, second, *_, last = json.loads(told)["errors"]
+    assert first["path"] == "tasks" and second["path"] == "tasks[1]" and last["message"].endswith("more")
+
+
+async def test_a_hundred_refusals_cost_the_other_tasks_of_a_batch_nothing():
+    room = Room()
+    answer = await room.submit({"tasks": [1] * 100 + [noop()] * 5})
+    assert [("error" in entry) for entry in answer["tasks"]] == [True] * 100 + [False] * 5
+    assert len(room.stored_tasks) == 5
+
+
+async def test_many_unknown_fields_of_a_batch_are_told_shortly():
+    room = Room()
+    fields = {f"{number}-" + "x" * 1_000: 1 for number in range(500)}
+    with pytest.raises(Refusal) as refused:
+        await room.submit({"tasks": [noop()], **fields})
+    assert len(with_code(replies.refused(refused.value))) < 2 * FAULT_BYTES_MAX
+
+
+async def test_a_batch_names_a_bounded_number_of_pools():
+    room = Room()
+    with pytest.raises(Refusal) as refused:
+        await room.submit({"tasks": [noop(pool=f"p{number}") for number in range(POOLS_MAX + 1)]})
+    assert (refused.value.status, room.store.stored) == (422, [])
+
+
+@pytest.mark.parametrize("task", [b"0", b'{"kind":"noop","input":1}'], ids=["faults", "tasks"])
+async def test_others_have_their_turn_while_a_large_batch_is_read(task):
+    count = (HTTP_BODY_BYTES_MAX - 64) // (len(task) + 1)
+    data = b'{"tasks":[' + b",".join([task] * count) + b"]}"
+    turns = 0
+
+    async def others():
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    other = asyncio.create_task(others())
+    with suppress(Refusal):
+        await read_submission(data, pool=None, limits=HTTP_LIMITS, make_id=make_id)
+    other.cancel()
+    read = REFUSALS_MAX if task == b"0" else count
+    assert turns >= read // TASKS_PER_TURN - 1
 
 
 async def test_the_path_of_a_fault_is_told():

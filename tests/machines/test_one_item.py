@@ -19,11 +19,11 @@ from taskyard.contracts.events import (
     TaskSubmitted,
 )
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.validation import FAULT_BYTES_MAX, FAULTS_MAX
 from taskyard.eventlog.errors import CommitTooLarge
 from taskyard.scheduler import decide, verbs
 from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
-from taskyard.scheduler.messages import FAULT_BYTES_MAX, FAULTS_MAX
 from taskyard.scheduler.submissions import Submissions
 
 

@@ -5,11 +5,14 @@ import pytest
 from machine_story import Story, assigned, joined, submitted, task_id
 from msgspec import Raw
 
-from taskyard.contracts.agent_protocol import AssignRequest
+from taskyard.contracts.agent_protocol import AssignRequest, Seen
 from taskyard.contracts.events import TaskScheduled, TaskStopRequested
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.lifecycle import TaskRecord
+from taskyard.dispatcher import delivery
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.machine.machine import Fault
 
 MESSAGE_BYTES_MAX = 1 << 20
 """What a server of NATS takes as it is set up by default."""
@@ -45,3 +48,25 @@ def test_so_it_is_with_what_is_stopped() -> None:
     sent = [one for one in story.effects() if isinstance(one, SendCancels)]
     assert sum(len(one.cancels) for one in sent) == 450
     assert all(len(msgspec.json.encode(one.cancels)) < MESSAGE_BYTES_MAX for one in sent)
+
+
+def test_one_task_of_which_no_message_can_be_made_stands_aside_and_all_others_are_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = assigned_at_once(5, 200)
+    make = delivery._seen  # pyright: ignore[reportPrivateUsage]
+
+    def touchy(record: TaskRecord) -> Seen:
+        if record.slot == 2:
+            raise ZeroDivisionError("a bug")
+        return make(record)
+
+    monkeypatch.setattr(delivery, "_seen", touchy)
+    sent = story.effects()
+
+    assert [each.slot for one in sent if isinstance(one, SendAssignments) for each in one.assignments] == [0, 1, 3, 4]
+    (fault,) = [one for one in sent if isinstance(one, Fault)]
+    assert fault.reference == f"assignment of task {task_id(3)}" and isinstance(fault.error, ZeroDivisionError)
+    monkeypatch.undo()
+    again = story.after(delivery.RESEND_STOP_SECONDS).effects()
+    assert {each.slot for one in again if isinstance(one, SendAssignments) for each in one.assignments} == set(range(5))

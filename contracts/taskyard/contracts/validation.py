@@ -4,6 +4,7 @@ Both doors and the scheduler read commands with these functions, so that all ref
 """
 
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
 
@@ -33,6 +34,12 @@ _FORMS = {
 }
 """What a pattern asks for, said for people."""
 _TOO_DEEP = "nested too deeply"
+
+TEXT_CHARACTERS_MAX = 200
+FAULTS_MAX = 20
+FAULT_BYTES_MAX = 2_048
+"""What is told and stored of a refusal: so many characters of a text, so many faults, and as many as take so many bytes. What
+came in is easily made to have a fault at every second character, and each is many times as long as that."""
 
 
 class InvalidCommand(Exception):
@@ -143,6 +150,22 @@ def asked_digest(verb: str, data: bytes, pool: str) -> str:
     except InvalidCommand:
         asked = data
     return blake2b(f"{verb}/{pool}/".encode() + asked, digest_size=8).hexdigest()
+
+
+def told_faults(errors: Sequence[FieldError]) -> tuple[FieldError, ...]:
+    """The first faults, as far as they fit, and how many more there are."""
+    told: list[FieldError] = []
+    room = FAULT_BYTES_MAX
+    for error in errors[:FAULTS_MAX]:
+        fault = FieldError(path=error.path[:TEXT_CHARACTERS_MAX], message=error.message[:TEXT_CHARACTERS_MAX])
+        room -= len(msgspec.json.encode(fault))
+        if told and room < 0:
+            break
+        told.append(fault)
+    more = len(errors) - len(told)
+    if more:
+        told.append(FieldError(path="", message=f"and {more} more"))
+    return tuple(told)
 
 
 def _check_size(data: bytes) -> None:

@@ -383,10 +383,12 @@ class LoopCore(Generic[InputT, EffectT]):
                 self._begin_to_lead(self._log_time_read_at)
 
     def effects(self, monotonic: float) -> Sequence[EffectT]:
-        """What the leader should do now."""
+        """What the leader should do now. What could not be made is among the faults."""
         if self.role is not Role.LEADER or self._in_flight or self._own_last > self.folded:
             return ()
-        return self.machine.effects(self.now(monotonic))
+        made = self.machine.effects(self.now(monotonic))
+        self._faults += [each for each in made if isinstance(each, Fault)]
+        return [each for each in made if not isinstance(each, Fault)]
 
     # -- time ----------------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         self.is_recovered = False
         self.commits_appended = 0
         self.inputs_failed = 0
+        self.effects_failed = 0
         self._log = log
         self._lease = lease
         self._lease_seconds = lease_seconds
@@ -275,7 +276,11 @@ class MachineLoop(Generic[InputT, EffectT]):
         if len(self._effects) >= EFFECTS_AT_ONCE_MAX:
             self._logger.warning("too many effects at once", limit=EFFECTS_AT_ONCE_MAX)
             return
-        for effect in self.core.effects(time.monotonic()):
+        effects = self.core.effects(time.monotonic())
+        for fault in self.core.take_faults():
+            self.effects_failed += 1
+            self._logger.error("an effect could not be made", reference=fault.reference, exc_info=fault.error)
+        for effect in effects:
             task = asyncio.create_task(self._run_effect(effect))
             self._effects.add(task)
             task.add_done_callback(self._effect_done)
@@ -289,6 +294,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         try:
             await self._perform(effect)
         except Exception:
+            self.effects_failed += 1
             self._logger.exception("an effect failed", effect=type(effect).__name__)
 
     # -- stopping ------------------------------------------------------------------------------------------------------

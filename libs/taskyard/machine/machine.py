@@ -74,8 +74,11 @@ class Machine(Protocol[InputT, EffectT]):
         """
         ...
 
-    def effects(self, now: Instant) -> Sequence[EffectT]:
-        """What should be done now, given only what is in the log. Idempotent at its receiver, repeated until the log shows it."""
+    def effects(self, now: Instant) -> Sequence[EffectT | Fault]:
+        """What should be done now, given only what is in the log. Idempotent at its receiver, repeated until the log shows it.
+
+        A fault stands for an effect that could not be made, and costs no other one.
+        """
         ...
 
     def next_deadline(self) -> Instant | None:

@@ -33,6 +33,11 @@ def show_loop(metrics: MetricsScope, loop: MachineLoop[Any, Any]) -> None:
         "Commands, reports and the like that could not be decided on for an error, and stood aside.",
         labelled(lambda: loop.inputs_failed),
     )
+    metrics.counter(
+        "taskyard_effects_failed",
+        "Messages to agents and doors that could not be made or sent for an error, and stood aside.",
+        labelled(lambda: loop.effects_failed),
+    )
     metrics.gauge("taskyard_inputs_waiting", "Inputs that wait for a decision.", labelled(lambda: core.inputs_waiting))
     metrics.gauge("taskyard_leader", "1 for the instance that decides.", labelled(lambda: core.role is Role.LEADER))
     metrics.gauge("taskyard_epoch", "The writer's epoch as folded here.", labelled(lambda: core.epoch))

@@ -63,7 +63,7 @@ class Door:
             Refusal: nothing was stored, or (503) storing was not acknowledged.
         """
         caller.require(SUBMIT)
-        submission = read_submission(data, pool=pool, limits=limits, make_id=self._make_id)
+        submission = await read_submission(data, pool=pool, limits=limits, make_id=self._make_id)
         try:
             answers = await self._submit_all(caller, submission, valid_traceparent(traceparent))
         except StoreUnavailable as error:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from taskyard.api.views import Rejection
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.validation import told_faults
 
 
 class Refusal(Exception):
@@ -84,9 +85,10 @@ def too_large(bytes_max: int) -> Refusal:
 
 
 def invalid(*errors: FieldError) -> Refusal:
-    """Something that was sent cannot be read or is not allowed."""
-    detail = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in errors[:3])
-    return Refusal(422, "invalid", detail, errors=errors)
+    """Something that was sent cannot be read or is not allowed. Of many faults the first are told."""
+    told = told_faults(errors)
+    detail = "; ".join(f"{error.path}: {error.message}" if error.path else error.message for error in told[:3])
+    return Refusal(422, "invalid", detail, errors=told)
 
 
 def unavailable(detail: str) -> Refusal:

@@ -1,5 +1,6 @@
 """Reading what is submitted: one task or many, each accepted or refused by itself, each with an id afterwards."""
 
+import asyncio
 from collections.abc import Callable
 from functools import partial
 
@@ -15,6 +16,12 @@ from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, derive_uu
 HTTP_BODY_BYTES_MAX = 1 << 20
 ENVELOPE_BYTES = 128
 """Room that `{"id":…,"tasks":[]}` takes around the tasks of a stored command."""
+REFUSALS_MAX = 100
+"""A batch of which more tasks are refused is refused as a whole: to read and answer each costs far more than to send it."""
+POOLS_MAX = 100
+"""So many pools one batch may name: each is a command of its own."""
+TASKS_PER_TURN = 50
+"""So many tasks are read before others have their turn."""
 ITEM_BYTES_MAX = COMMAND_BYTES_MAX - ENVELOPE_BYTES
 
 
@@ -72,7 +79,7 @@ _texts = msgspec.json.Decoder(str | None)
 _BATCH_FIELDS = frozenset(("id", "pool", "tasks"))
 
 
-def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: Callable[[], str]) -> Submission:
+async def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: Callable[[], str]) -> Submission:
     """Read a body. `pool` is what the way in has fixed, if it has; otherwise tasks name theirs.
 
     Raises:
@@ -85,7 +92,7 @@ def read_submission(data: bytes, *, pool: str | None, limits: Limits, make_id: C
     except UNREADABLE:
         fields = {}
     if "tasks" in fields:
-        return _read_batch(fields, pool=pool, limits=limits, make_id=make_id)
+        return await _read_batch(fields, pool=pool, limits=limits, make_id=make_id)
     entry = _read_task(data, pool=pool, make_id=make_id)
     if entry.refusal is not None:
         raise entry.refusal
@@ -97,7 +104,9 @@ def envelope(command: str, items: list[Item]) -> bytes:
     return b'{"id":"%s","tasks":[%s]}' % (command.encode(), b",".join(item.data for item in items))
 
 
-def _read_batch(fields: dict[str, Raw], *, pool: str | None, limits: Limits, make_id: Callable[[], str]) -> Submission:
+async def _read_batch(
+    fields: dict[str, Raw], *, pool: str | None, limits: Limits, make_id: Callable[[], str]
+) -> Submission:
     faults = [FieldError(path=name, message="unknown field") for name in fields if name not in _BATCH_FIELDS]
     command = _text(fields, "id")
     if command is not None and not is_uuid7(command):
@@ -114,11 +123,22 @@ def _read_batch(fields: dict[str, Raw], *, pool: str | None, limits: Limits, mak
         faults.append(FieldError(path="tasks", message=f"at most {limits.tasks_max} tasks fit one message"))
     if faults:
         raise invalid(*faults)
-    entries = tuple(
-        _read_task(raw, pool=pool or named, make_id=partial(derive_uuid7, command, str(index)) if command else make_id)
-        for index, raw in enumerate(raws)
-    )
-    return Submission(entries=entries, is_batch=True, command=None if command is None else CommandId(command))
+    entries: list[Entry] = []
+    refused: list[FieldError] = []
+    for index, raw in enumerate(raws):
+        if index % TASKS_PER_TURN == TASKS_PER_TURN - 1:
+            await asyncio.sleep(0)
+        id_of_task = partial(derive_uuid7, command, str(index)) if command else make_id
+        entry = _read_task(raw, pool=pool or named, make_id=id_of_task)
+        if entry.refusal is not None:
+            refused.append(FieldError(path=f"tasks[{index}]", message=entry.refusal.detail))
+            if len(refused) > REFUSALS_MAX:
+                message = f"more than {REFUSALS_MAX} tasks were refused, so none was accepted"
+                raise invalid(FieldError(path="tasks", message=message), *refused)
+        entries.append(entry)
+    if len({entry.item.pool for entry in entries if entry.item is not None}) > POOLS_MAX:
+        raise invalid(FieldError(path="pool", message=f"at most {POOLS_MAX} pools fit one batch"))
+    return Submission(entries=tuple(entries), is_batch=True, command=None if command is None else CommandId(command))
 
 
 def _read_task(data: bytes | Raw, *, pool: str | None, make_id: Callable[[], str]) -> Entry:

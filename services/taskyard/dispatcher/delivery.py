@@ -22,6 +22,7 @@ from taskyard.contracts.agent_protocol import (
 from taskyard.contracts.kinds import OnLost
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
 from taskyard.contracts.values import Incarnation, Instant, Position, TaskId, seconds
+from taskyard.machine.machine import Fault
 
 RESEND_SECONDS = 2.0
 """An assignment or a stop without an answer is sent again after this."""
@@ -143,13 +144,19 @@ class Deliveries:
         if owed is not None and owed.is_stop:
             self._send_after(_RESEND_STOP, now, task, owed)
 
-    def due(self, find: Callable[[TaskId], TaskRecord | None], now: Instant) -> list[SendAssignments | SendCancels]:
-        """What to send now, together per agent; it counts as sent. `find` gives the record of a task."""
+    def due(
+        self, find: Callable[[TaskId], TaskRecord | None], now: Instant
+    ) -> list[SendAssignments | SendCancels | Fault]:
+        """What to send now, together per agent; it counts as sent. `find` gives the record of a task.
+
+        One of which nothing can be made is a fault, and is tried again later.
+        """
         assigns: dict[tuple[str, Incarnation], list[Assignment]] = {}
         cancels: dict[tuple[str, Incarnation], list[Cancel]] = {}
         for agent, incarnation, cancel in self._strays:
             cancels.setdefault((agent, incarnation), []).append(cancel)
         self._strays.clear()
+        sends: list[SendAssignments | SendCancels | Fault] = []
         for task, owed in self._take_turns(now):
             record = find(task)
             # Nobody to send to: a held task's worker has to join first, which owes it anew.
@@ -158,11 +165,15 @@ class Deliveries:
             owed.copies += 1
             # Of what was ended by force nobody waits for the answer but a slot.
             self._send_after(_RESEND_STOP if record.has_ended else _RESEND, now, task, owed)
-            if owed.is_stop:
-                cancels.setdefault((record.worker, record.incarnation), []).append(_cancel(record))
-            else:
-                assigns.setdefault((record.worker, record.incarnation), []).append(_assignment(record))
-        sends: list[SendAssignments | SendCancels] = []
+            receiver = (record.worker, record.incarnation)
+            try:
+                if owed.is_stop:
+                    cancels.setdefault(receiver, []).append(_cancel(record))
+                else:
+                    assigns.setdefault(receiver, []).append(_assignment(record))
+            except Exception as error:  # noqa: BLE001 - whatever is wrong with one task, the others are sent
+                self._send_after(_RESEND_STOP, now, task, owed)
+                sends.append(Fault(f"{'stop' if owed.is_stop else 'assignment'} of task {task}", error))
         for (agent, incarnation), each in assigns.items():
             sends += (SendAssignments(agent=agent, incarnation=incarnation, assignments=part) for part in _parts(each))
         for (agent, incarnation), stops in cancels.items():

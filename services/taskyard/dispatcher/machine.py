@@ -49,7 +49,7 @@ class Dispatcher:
         who = culprit.agent if isinstance(culprit, ReportsRead | HeartbeatHeard) else culprit.request.agent
         return Decision(events=[], taken=1, faults=(Fault(f"{type(culprit).__name__} of {who}", error),))
 
-    def effects(self, now: Instant) -> Sequence[SendAssignments | SendCancels]:
+    def effects(self, now: Instant) -> Sequence[SendAssignments | SendCancels | Fault]:
         """What agents have to be sent."""
         return self.state.deliveries.due(self.state.record, now)
 

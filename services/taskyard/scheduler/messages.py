@@ -1,6 +1,5 @@
 """A command on its way to a decision: as it was read, and how it is refused."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -9,14 +8,9 @@ from msgspec import Struct
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import CommandRejected, FieldError, RefusedTasks, TaskSubmitted
 from taskyard.contracts.queues import INTERNAL_ERROR
-from taskyard.contracts.validation import UNREADABLE, InvalidCommand
+from taskyard.contracts.validation import TEXT_CHARACTERS_MAX, UNREADABLE, InvalidCommand, told_faults
 from taskyard.contracts.values import CommandId, Instant, Status, TaskId, digest_bits, is_uuid7, make_uuid7
 
-TEXT_CHARACTERS_MAX = 200
-FAULTS_MAX = 20
-FAULT_BYTES_MAX = 2_048
-"""What is stored of a refusal: so many characters of a text, so many faults, and as many as take so many bytes. What came
-in is easily made to have a fault at every second character, and each is many times as long as that."""
 ID_CONFLICT = "id_conflict"
 """The code of what bears an id that something else has."""
 UNAVAILABLE = "unavailable"
@@ -54,7 +48,7 @@ class Refused(Exception):
         super().__init__(message)
         self.task_status = task_status
         self.status, self.code, self.message = status, code, message[:TEXT_CHARACTERS_MAX]
-        self.errors = _told(errors)
+        self.errors = told_faults(errors)
 
     def answer(self) -> Answer:
         """What the door is told."""
@@ -66,22 +60,6 @@ class Refused(Exception):
         """The faults as they are told below `path` of a batch."""
         errors = self.errors or (FieldError(path="", message=self.message),)
         return [FieldError(path=f"{path}.{e.path}" if e.path else path, message=e.message) for e in errors]
-
-
-def _told(errors: Sequence[FieldError]) -> tuple[FieldError, ...]:
-    """The first faults, as far as they fit, and how many more there are."""
-    told: list[FieldError] = []
-    room = FAULT_BYTES_MAX
-    for error in errors[:FAULTS_MAX]:
-        fault = FieldError(path=error.path[:TEXT_CHARACTERS_MAX], message=error.message[:TEXT_CHARACTERS_MAX])
-        room -= len(msgspec.json.encode(fault))
-        if told and room < 0:
-            break
-        told.append(fault)
-    more = len(errors) - len(told)
-    if more:
-        told.append(FieldError(path="", message=f"and {more} more"))
-    return tuple(told)
 
 
 def failed(reference: str) -> Refused:

@@ -19,7 +19,7 @@ from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
 from taskyard.eventlog.snapshots import MemorySnapshots
 from taskyard.machine.core import LoopCore, Role
 from taskyard.machine.loop import MachineLoop, Source
-from taskyard.machine.machine import Decision
+from taskyard.machine.machine import Decision, Fault
 
 pytestmark = pytest.mark.anyio
 
@@ -225,6 +225,30 @@ async def test_an_input_on_which_deciding_raises_ends_no_service_and_is_counted(
 
     await until(lambda: place.noted() == [1, -13, 2])
     assert (one.machine.refused, one.loop.inputs_failed, one.leads) == ([13], 1, True)
+
+
+async def test_an_effect_that_cannot_be_made_or_carried_out_ends_no_service_and_is_counted(place: Place) -> None:
+    one = await place.leader("one")
+    make = one.machine.effects
+
+    def touchy(now: Instant) -> Sequence[int | Fault]:
+        made = [Fault("number 2", ValueError(2)) if number == 2 else number for number in make(now)]
+        return [-1 if number == 4 else number for number in made]
+
+    async def perform(number: int) -> None:
+        if number < 0:
+            raise ValueError(number)
+        one.acted.append(number)
+
+    one.machine.effects = touchy  # type: ignore[method-assign]
+    one.loop._perform = perform  # pyright: ignore[reportPrivateUsage]
+    for number in range(1, 6):
+        place.tell(number)
+        await until(lambda: len(place.noted()) == number)  # noqa: B023 - it is waited for within this turn
+
+    await until(lambda: 5 in one.acted)
+    assert 2 not in one.acted and 4 not in one.acted
+    assert one.loop.effects_failed >= 2 and one.leads
 
 
 async def test_what_others_write_is_folded(place: Place) -> None:
