@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from taskyard.api.directory import Place, TaskDirectory
 from taskyard.api.errors import ReadModelUnavailable, invalid, unavailable
+from taskyard.api.inputs import shown_to
 from taskyard.contracts.events import (
     AnyEvent,
     CommandRejected,
@@ -24,7 +25,6 @@ from taskyard.contracts.events import (
     UnknownEvent,
     event_name,
     refused_ids,
-    shown_event,
 )
 from taskyard.contracts.values import (
     EVENTS_PER_COMMIT_MAX,
@@ -50,12 +50,15 @@ _encode = msgspec.json.Encoder().encode
 
 
 class EventFilter(Struct, frozen=True, kw_only=True):
-    """Which events are wanted; `sees_only` is the one principal whose tasks the caller may see."""
+    """Which events are wanted; `sees_only` is the one principal whose tasks the caller may see, and
+    `reads_inputs_of` the one whose inputs.
+    """
 
     task: str | None = None
     queue: str | None = None
     types: frozenset[str] = frozenset()
     sees_only: str | None = None
+    reads_inputs_of: str | None = None
 
 
 class EventFeed:
@@ -142,7 +145,7 @@ class EventFeed:
             for index, event in enumerate(stored.commit.events):
                 position = make_position(stored.sequence, index)
                 if position >= first and await self._matches(event, wanted):
-                    parts.append(_message(position, stored, event))
+                    parts.append(_message(position, stored, event, wanted.reads_inputs_of))
         return b"".join(parts)
 
     async def _matches(self, event: LogEvent, wanted: EventFilter) -> bool:
@@ -207,14 +210,14 @@ def _standing_at(position: Position) -> bytes:
     return b"id: %s\n\n" % format_position(position).encode()
 
 
-def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent) -> bytes:
+def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent, reads_inputs_of: str | None) -> bytes:
     name = event_name(event)
     text = format_position(position)
     data = FeedEvent(
         position=text,
         at=format_instant(stored.at),
         type=name,
-        data=shown_event(event)[0],
+        data=shown_to(event, reads_inputs_of),
     )
     return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), _one_line(name.encode()), _one_line(_encode(data)))
 

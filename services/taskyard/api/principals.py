@@ -25,6 +25,11 @@ class Caller(Struct, frozen=True, kw_only=True):
         """
         return self.name if self.role is Role.OPERATOR else None
 
+    @property
+    def reads_inputs_of(self) -> str | None:
+        """The only principal whose tasks' inputs the caller may read; `None` for all."""
+        return None if self.role is Role.ADMIN else self.name
+
     def require(self, verb: str) -> None:
         """Raise 403 where the role may not use the verb."""
         if not may_command(self.role, verb):

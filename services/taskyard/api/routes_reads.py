@@ -10,6 +10,7 @@ from litestar.params import FromPath, QueryParameter
 
 from taskyard.api.errors import invalid
 from taskyard.api.http_shared import await_after, parts_of, reflect, task_id_in
+from taskyard.api.inputs import outlined
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.past.explaining import Why
 from taskyard.api.past.questions import AsOf, TaskAsOf, TaskPageAsOf
@@ -149,11 +150,17 @@ async def get_task(
 async def get_history(
     request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
 ) -> Response[History]:
-    """All events that concern the task, in the order of the log; those without effect bear `void: true`."""
+    """All events that concern the task, in the order of the log; those without effect bear `void: true`.
+
+    Inputs are shown to the task's owner and admins; others see the directory, and names of variables with null values.
+    """
     await await_after(request, after)
-    model = parts_of(request).read_model
-    await model.task(task_id_in(task_id), sees_only=request.user.sees_only)
-    return Response(History(items=await model.history(task_id)))
+    model, user = parts_of(request).read_model, request.user
+    task = await model.task(task_id_in(task_id), sees_only=user.sees_only)
+    items = await model.history(task_id)
+    return Response(
+        History(items=items if user.reads_inputs_of in (None, task.submitted_by) else list(map(outlined, items)))
+    )
 
 
 @get(

@@ -79,6 +79,7 @@ async def events(
         queue=queue,
         types=frozenset(name for text in type_ or () for name in text.split(",") if name),
         sees_only=request.user.sees_only,
+        reads_inputs_of=request.user.reads_inputs_of,
     )
     first = await feed.start_of(resume_after, said_by=said_by)
     reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))

@@ -59,8 +59,10 @@ class Command:
         try:
             argv = what.argv or ["/bin/sh", str(_write_script(script, what.script or "", context))]
             outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
-        except ProgramNotFoundError as error:
-            outcome = Unsuccessful(error=TaskError(code="not_found", message=str(error), retryable=False))
+        except ProgramNotFoundError:
+            # What an argument says is for the task's owner alone, the first one too; the error is for everybody.
+            message = "the program that argv begins with is not on this worker"
+            outcome = Unsuccessful(error=TaskError(code="not_found", message=message, retryable=False))
         except Exception:
             await _remove(work, script)
             raise
