@@ -39,8 +39,17 @@ class Server:
     @property
     def url(self) -> str:
         """Its address with user and password."""
-        address = self.nats.url.removeprefix("nats://")
-        return f"nats://{SERVICE_USER}:{self.nats.password(SERVICE_USER)}@{address}"
+        return self.address.replace("@", f":{self.password}@")
+
+    @property
+    def address(self) -> str:
+        """Its address with the user."""
+        return self.nats.url.replace("nats://", f"nats://{SERVICE_USER}@")
+
+    @property
+    def password(self) -> str:
+        """The password of that user."""
+        return self.nats.password(SERVICE_USER)
 
     def settings_file(self, folder: Path) -> Path:
         """A file of services' settings by which the command line reaches it."""

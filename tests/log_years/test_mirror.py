@@ -69,13 +69,17 @@ async def test_the_command_follows_the_log_and_goes_on_after_kill_9(
     server: Server, other: Server, tmp_path: Path
 ) -> None:
     settings = server.settings_file(tmp_path)
+    password = tmp_path / "password"
+    password.write_text(f"{other.password}\n")
     arguments = (
         "-c",
         "from taskyard.cli.app import main; main()",
         "log",
         "mirror",
         "--to",
-        other.url,
+        other.address,
+        "--password-file",
+        str(password),
         "--config",
         str(settings),
     )

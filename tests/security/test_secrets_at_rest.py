@@ -1,10 +1,12 @@
 """The whole system under a umask that protects nothing: other users of the machine can read none of what it keeps."""
 
+import json
 import os
 import stat
 import subprocess
 import sysconfig
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -38,6 +40,22 @@ def test_the_look_for_open_files_sees_those_that_can_be_reached(tmp_path: Path) 
     assert len(list(open_to_others(tmp_path))) == 2
 
 
+def secrets_of(data: Path) -> set[str]:
+    """All passwords and tokens of a system."""
+    tokens = json.loads((data / "credentials.json").read_text())["tokens"]
+    return {*tokens.values(), *json.loads((data / "nats" / "passwords.json").read_text()).values()}
+
+
+def arguments_with(secrets: set[str]) -> list[str]:
+    """What processes of this machine were started with that holds one of these."""
+    commands: list[str] = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            commands.append(process.read_text(errors="replace"))
+    assert len(commands) > 5
+    return [command for command in commands if any(secret in command for secret in secrets)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 def test_nothing_that_a_system_keeps_archives_or_exports_is_open_to_others(tmp_path: Path) -> None:
@@ -50,6 +68,7 @@ def test_nothing_that_a_system_keeps_archives_or_exports_is_open_to_others(tmp_p
 
     system.start()
     try:
+        assert not arguments_with(secrets_of(system.data))
         gate = system.gate("open")
         running = system.command(f"umask; {gate.wait}")
         assert system.written(running) == ["0000"]  # what a command writes has the mode that its agent was told

@@ -12,7 +12,7 @@ import msgspec
 import typer
 
 from taskyard.cli import log_files
-from taskyard.cli.connection import settings_file
+from taskyard.cli.connection import PASSWORD_VARIABLE, OtherServer, other_server, settings_file
 from taskyard.cli.errors import Broken, WrongUsage
 from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
@@ -28,6 +28,13 @@ ArchivePlace = Annotated[
         "--to",
         metavar="DIR|s3://…",
         help="A folder, or bucket and path (needs taskyard[s3]). Default: log_archive of the services' settings.",
+    ),
+]
+
+PasswordFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--password-file", metavar="FILE", help=f"Holds the password. Default: the variable {PASSWORD_VARIABLE}."
     ),
 ]
 
@@ -89,8 +96,15 @@ def restore(
 
 def mirror(
     to: Annotated[
-        str, typer.Option("--to", metavar="NATS-URL", help="The other server: nats://user:password@host:port.")
+        str,
+        typer.Option(
+            "--to",
+            metavar="NATS-URL",
+            help="The other server: nats://user@host:port. Its password is read from a file or the environment.",
+        ),
     ],
+    *,
+    password_file: PasswordFile = None,
     once: Annotated[bool, typer.Option("--once", help="End where the log ends now.")] = False,
     config: ServicesSettings = None,
     connection: ConnectionFile = None,
@@ -98,14 +112,16 @@ def mirror(
 ) -> None:
     """Keep a copy of the log in another server, with its positions and times, until interrupted.
 
-    It goes on where the copy ends. Should the first server be lost, stop this and start the services on the other one.
+    The password comes from --password-file or TASKYARD_MIRROR_PASSWORD: other users of this machine can read arguments. It
+    goes on where the copy ends. Should the first server be lost, stop this and start the services on the other one.
     """
     from taskyard.cli.log_reading import services_settings
 
     settings = services_settings(settings_file(config, connection))
+    there = other_server(to, password_file)
     screen = Screen(as_json=as_json)
     try:
-        last = asyncio.run(_mirror(settings, to, screen, once=once))
+        last = asyncio.run(_mirror(settings, there, screen, once=once))
     except KeyboardInterrupt:
         raise typer.Exit from None
     if as_json:
@@ -217,18 +233,18 @@ async def _restore(where: str, data: Path | None, settings_path: Path) -> dict[s
         return msgspec.to_builtins(await restore_log(source, copy, SequenceProgress()))
 
 
-async def _mirror(settings: Settings, to: str, screen: Screen, *, once: bool) -> int:
+async def _mirror(settings: Settings, there: OtherServer, screen: Screen, *, once: bool) -> int:
     from taskyard.cli.log_reading import connected, connected_to
     from taskyard.eventlog.answers import state_of
     from taskyard.eventlog.archiving import mirror_log
     from taskyard.eventlog.copying import LogCopy
 
     stream = log_stream(settings.partition)
-    async with connected(settings) as nc, connected_to(to) as other:
+    async with connected(settings) as nc, connected_to(there) as other:
         head = (await state_of(nc, stream)).last_seq
         copy = LogCopy(other, _log_spec(settings.partition), snapshots=SNAPSHOTS_BUCKET)
         if not once:
-            screen.note(f"copies commits to {other.connected_url.netloc if other.connected_url else to}; INT ends it")
+            screen.note(f"copies commits to {there.url}; INT ends it")
         return await mirror_log(nc, stream, copy, SequenceProgress(), last=head if once else None)
 
 

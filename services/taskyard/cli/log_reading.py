@@ -10,6 +10,7 @@ import nats
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
+from taskyard.cli.connection import OtherServer
 from taskyard.cli.errors import Broken, Refused, Unreachable, WrongUsage
 from taskyard.cli.verification import Verification
 from taskyard.contracts.events import AnyEvent, decode_event
@@ -57,9 +58,9 @@ async def connected(settings: Settings) -> AsyncIterator[Client]:
 
 
 @asynccontextmanager
-async def connected_to(url: str) -> AsyncIterator[Client]:
-    """A connection to a server by its address, which names user and password. Raises as `connected`."""
-    async with _connected([url]) as nc:
+async def connected_to(there: OtherServer) -> AsyncIterator[Client]:
+    """A connection to another server than that of the settings. Raises as `connected`."""
+    async with _connected([there.url], **there.credentials) as nc:
         yield nc
 
 
@@ -75,7 +76,7 @@ async def _connected(urls: Sequence[str], **credentials: str) -> AsyncIterator[C
                 **credentials,
             )
     except (NatsError, OSError, ValueError, TimeoutError) as error:
-        where = ", ".join(url.rpartition("@")[2] for url in urls)
+        where = ", ".join(urls)
         raise Unreachable(f"NATS at {where} is not reachable: {str(error) or type(error).__name__}") from error
     try:
         yield nc

@@ -47,6 +47,8 @@ def submit(
 ) -> None:
     """Submit a task, or many with --file. Prints the ids of what was accepted.
 
+    Other users of this machine can read arguments: what must not be seen comes by --file, or by --file - from a pipe.
+
     taskyard submit command -- uname -a
 
     taskyard submit plan_and_apply --queue prod --directory /srv/tf/prod --var size=3 --wait
