@@ -1,6 +1,7 @@
 """The judge bites: each rule, broken in a small story, is found, and the same story told rightly is not."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from judged import BEGIN, COMMAND, Story, rules, task_id, whole
@@ -17,6 +18,7 @@ from taskyard.contracts.events import (
     TaskPlanned,
     TaskScheduled,
     TaskStopRequested,
+    WorkerJoined,
     WorkerLost,
 )
 from taskyard.contracts.values import SECOND, CommandId, Instant, make_position
@@ -109,6 +111,23 @@ def test_a_slot_of_a_lost_worker_is_found() -> None:
     story.tell(TaskScheduled(task=task), WorkerLost(worker="w", incarnation=1))
     story.assign(task)
     assert rules(story.judged()) == {Rule.SLOT}
+
+
+@pytest.mark.parametrize(
+    ("continues", "is_lost", "found"),
+    [(None, False, True), ("r1", False, False), (None, True, False)],
+    ids=["while it is there", "with its journal", "when it is lost"],
+)
+def test_who_takes_the_name_of_a_worker_that_is_there_is_found(
+    continues: str | None, is_lost: bool, found: bool
+) -> None:
+    story = Story()
+    joined: dict[str, Any] = {"worker": "w", "pool": "default", "slots": (("any",),), "kinds": ("command",)}
+    story.tell(WorkerJoined(**joined, incarnation="r1"))
+    if is_lost:
+        story.tell(WorkerLost(worker="w", incarnation="r1", reason="silent"))
+    story.tell(WorkerJoined(**joined, incarnation="r2", continues=continues))
+    assert (Rule.NAME in rules(story.judged())) is found
 
 
 def test_an_apply_on_another_slot_than_its_plans_is_found() -> None:

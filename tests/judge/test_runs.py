@@ -16,7 +16,7 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.values import SECOND
-from taskyard.judge.evidence import Cut
+from taskyard.judge.evidence import Cut, NoRoom
 from taskyard.judge.faults import Rule
 
 BEGUN = BEGIN / SECOND
@@ -49,6 +49,30 @@ def test_what_runs_after_its_end_is_found() -> None:
 
 def test_what_runs_for_a_worker_that_it_was_not_given_to_is_found() -> None:
     assert Rule.FENCE in rules(whole().judged(ran=[ran(host="other")]))
+
+
+def test_what_another_host_of_the_workers_name_runs_is_its_workers() -> None:
+    assert not whole().judged(ran=[ran(host="other", worker="w")]).faults
+
+
+@pytest.mark.parametrize(
+    ("full", "found"), [((0.0, 20.0), True), ((0.0, None), True), ((0.0, 9.0), False), ((8.0, 20.0), False)]
+)
+def test_what_is_given_to_a_worker_and_begins_there_while_its_disk_is_full_is_found(
+    full: tuple[float, float | None], found: bool
+) -> None:
+    """What it had been given before may begin, and what it is given may begin when there is room."""
+    story = Story()
+    story.join()
+    task = story.submit(1)
+    story.now = 5.0
+    position = story.run(task)
+    began, ended = full
+    no_room = NoRoom(host="w", began=BEGUN + began, ended=None if ended is None else BEGUN + ended)
+    seen = ran(position, began=BEGUN + 10, ended=BEGUN + 11)
+    assert (Rule.ROOM in rules(story.judged(ran=[seen], no_room=[no_room]))) is found
+    elsewhere = NoRoom(host="other", began=BEGUN)
+    assert Rule.ROOM not in rules(story.judged(ran=[seen], no_room=[elsewhere]))
 
 
 def test_two_that_run_at_once_in_a_slot_are_found() -> None:

@@ -5,6 +5,7 @@ from planter import Mutant
 LIFECYCLE = "contracts/taskyard/contracts/lifecycle/dispatcher.py"
 ADMISSION = "services/taskyard/scheduler/admission.py"
 SLOTS = "services/taskyard/agent/slots.py"
+AGENT = "services/taskyard/agent/app.py"
 OUTBOX = "services/taskyard/agent/outbox.py"
 JOURNAL = "services/taskyard/agent/journal.py"
 ATTEMPT = "services/taskyard/agent/attempt.py"
@@ -304,6 +305,42 @@ MUTANTS = (
         old="is not None and attempt.stopped is None:\n                    attempt.stopped = reason",
         new="is not None:\n                    attempt.stopped = reason",
         killers=(f"{SUPERVISED}::test_the_first_stop_counts_with_its_reason_and_its_grace",),
+    ),
+    Mutant(
+        name="an-agent-answers-for-another-of-its-name",
+        file=AGENT,
+        old="            return  # another of this name may be meant",
+        new="            pass  # another of this name may be meant",
+        killers=(
+            "tests/agent/test_agent_work.py::test_what_is_meant_for_another_incarnation_is_not_answered_since_that_one_has_to",
+        ),
+    ),
+    Mutant(
+        name="who-was-replaced-lets-run-what-it-has",
+        file=AGENT,
+        old="        self._attempts.stop_where(lambda _: True, lambda _: replaced(reason))\n",
+        new="",
+        killers=(
+            "tests/agent/test_agent_restarts.py::test_an_agent_whose_name_another_has_stops_its_work_tells_its_ends_and_goes_with_a_status_of_its_own",
+        ),
+    ),
+    Mutant(
+        name="a-clean-stop-ends-an-apply-as-soon-as-anything-else",
+        file=AGENT,
+        old="self._attempts.force_where(lambda one: not one.apply, leaving)",
+        new="self._attempts.force_where(lambda _: True, leaving)",
+        killers=(
+            "tests/agent/test_agent_terraform.py::test_a_clean_stop_waits_longer_for_an_apply_than_for_anything_else",
+        ),
+    ),
+    Mutant(
+        name="a-full-disk-takes-new-work",
+        file=AGENT,
+        old="is_disk_full=self._disk.is_full",
+        new="is_disk_full=False",
+        killers=(
+            "tests/agent/test_agent_disk.py::test_a_command_that_fills_the_disk_harms_nothing_that_runs_and_all_heals_when_there_is_room",
+        ),
     ),
     Mutant(
         name="no-deadline-holds-while-no-agent-lives",

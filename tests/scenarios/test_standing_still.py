@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from system import System
 
-from taskyard.agent.app import SELF_FENCE_SECONDS
+from taskyard.agent.contact import SELF_FENCE_SECONDS
 
 SERVICES = ("scheduler", "slot_allocator", "dispatcher", "state_projector", "api")
 LOST_SECONDS = 6.0

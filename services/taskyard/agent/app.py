@@ -12,7 +12,7 @@ from taskyard.agent import clock
 from taskyard.agent.attempt import Host
 from taskyard.agent.attempts import Attempts
 from taskyard.agent.contact import Contact
-from taskyard.agent.disk import REASON_FULL, Disk
+from taskyard.agent.disk import Disk
 from taskyard.agent.earlier_run import EarlierRun
 from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform
@@ -22,6 +22,7 @@ from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.process import place_of
+from taskyard.agent.refusing import why_nothing_new
 from taskyard.agent.slots import Decision, SlotMemory
 from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.agent.supervised import Supervised
@@ -196,14 +197,12 @@ class Agent:
     @property
     def _refusal(self) -> str | None:
         """Why nothing new may begin now."""
-        reasons = {
-            "draining": self._leaving,
-            REASON_FULL: self._disk.is_full,
-            "reports cannot be stored": self._outbox.full,
-            # What waited here while we stood still may have been given to another meanwhile.
-            "the worker had no contact": self._contact.is_cut_off,
-        }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        return why_nothing_new(
+            is_leaving=self._leaving,
+            is_disk_full=self._disk.is_full,
+            is_outbox_full=self._outbox.full,
+            is_cut_off=self._contact.is_cut_off,
+        )
 
     async def _on_cancel(self, message: Msg) -> None:
         request = _decode_cancel(message.data)

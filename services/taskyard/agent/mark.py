@@ -13,6 +13,14 @@ from taskyard.private_files import open_private
 _WIDTH = 20
 
 
+def confirms(mark: bytes, commits: int) -> bool:
+    """Whether a journal with so many commits may be the one whose mark this is. A new one always may."""
+    if not commits:
+        return True
+    found = mark.strip()
+    return found.isdigit() and int(found) <= commits
+
+
 class Mark:
     """The mark in `file`."""
 
@@ -20,11 +28,8 @@ class Mark:
         self._descriptor = open_private(file, os.O_RDWR)
 
     def confirms(self, commits: int) -> bool:
-        """Whether a journal with so many commits may be the one that was marked last. A new one always may."""
-        if not commits:
-            return True
-        found = os.pread(self._descriptor, _WIDTH, 0).strip()
-        return found.isdigit() and int(found) <= commits
+        """Whether a journal with so many commits may be the one that was marked last."""
+        return confirms(os.pread(self._descriptor, _WIDTH, 0), commits)
 
     def write(self, commits: int) -> None:
         """The journal has so many commits. Where that cannot be written the mark stays behind."""

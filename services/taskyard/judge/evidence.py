@@ -11,6 +11,8 @@ from taskyard.contracts.values import SECOND, Instant
 class Ran:
     """One process of one attempt that really ran on a host, from `began` to `ended` in seconds of one clock.
 
+    `worker` is the name of the worker that ran it; None: that of the host.
+
     `ended` is when it was last seen to run; None means that it runs still. `position` is of the assignment that it ran
     for; None where the witness knows the attempt only, as it may know no `slot`.
     """
@@ -24,6 +26,7 @@ class Ran:
     apply: bool
     began: float
     ended: float | None = None
+    worker: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +73,15 @@ class Reported:
 @dataclass(kw_only=True)
 class Cut:
     """The program of a worker ran without contact from `began` to `ended`, in the witnesses' seconds; None: it still does."""
+
+    host: str
+    began: float
+    ended: float | None = None
+
+
+@dataclass(kw_only=True)
+class NoRoom:
+    """The agent of a host knew from `began` to `ended`, in the witnesses' seconds, that its disk was full; None: it still is."""
 
     host: str
     began: float
@@ -134,6 +146,7 @@ class Evidence:
     nothing. `reported` are all stored reports, None if nobody looked. `knows` has the version of the log that an instance
     knows. `troubles` are all that happened to workers, None if nobody noted that: then nobody can tell which attempts were
     healthy. `cuts` are all times without contact, after `fenced_seconds` of which a worker has stopped what others may run.
+    `no_room` are all times of full disks.
     """
 
     log: Iterable[Logged]
@@ -151,3 +164,4 @@ class Evidence:
     troubles: Sequence[Trouble] | None = None
     cuts: Sequence[Cut] = ()
     fenced_seconds: float = 0.0
+    no_room: Sequence[NoRoom] = ()

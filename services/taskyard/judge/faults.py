@@ -37,6 +37,10 @@ class Rule(StrEnum):
     FENCE = "fence"
     """Nothing runs without its assignment, beside what it excludes, or after the log has ended it for certain; and what
     others may run no longer where a worker has no contact."""
+    NAME = "name"
+    """Nobody takes the name of a worker that is there."""
+    ROOM = "room"
+    """What is given to a worker whose disk is full does not begin there."""
     TURN = "turn"
     """Nothing begins against a pause, a lock, a limit or a drain, nor before what stands before it."""
     EARLY = "early"

@@ -13,6 +13,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
+from taskyard.contracts.incarnations import continues
 from taskyard.contracts.values import Incarnation
 from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import Life, Stage
@@ -46,6 +47,10 @@ class Holdings:
                 self._free((event.worker, event.slot))
         elif isinstance(event, WorkerJoined):
             before = self._workers.get(event.worker)
+            if before is not None and not before.is_lost:
+                is_its = continues(event, before.incarnation)
+                text = f"{event.incarnation} takes the name of {event.worker}, which is there as {before.incarnation}"
+                self._faults.require(is_its, Rule.NAME, text)
             if before is not None and before.incarnation not in (event.incarnation, event.continues):
                 for slot in [slot for slot in self._closing if slot[0] == event.worker]:
                     self._free(slot)

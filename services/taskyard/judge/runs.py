@@ -36,6 +36,7 @@ class Assignments:
     """What the log says of attempts: who was to run them, which of them apply, and what ended them."""
 
     by_position: dict[int, SlotAssigned] = field(default_factory=dict[int, SlotAssigned])
+    given_at: dict[int, float] = field(default_factory=dict[int, float])
     by_attempt: dict[tuple[str, int], int] = field(default_factory=dict[tuple[str, int], int])
     applies: set[int] = field(default_factory=set[int])
     closed: dict[tuple[str, int], _Closed] = field(default_factory=dict[tuple[str, int], _Closed])
@@ -46,6 +47,7 @@ class Assignments:
         life = step.life
         if isinstance(event, SlotAssigned):
             self.by_position[position] = event
+            self.given_at[position] = seconds
             self.by_attempt[life.id, life.attempt] = position
             if life.is_confirmed:
                 self.applies.add(position)
@@ -75,6 +77,7 @@ def check_runs(faults: Faults, assignments: Assignments, lives: dict[str, Life],
     _check_slots(faults, ran)
     _check_exclusive(faults, assignments, lives, ran)
     _check_fenced(faults, lives, evidence)
+    _check_room(faults, assignments, evidence)
     kinds = {run.kind for run in ran}
     for (id, attempt), closed in assignments.closed.items():
         if (id, attempt) in lied:
@@ -95,7 +98,7 @@ def _check_run(faults: Faults, assignments: Assignments, run: Ran) -> None:
         position = assignments.by_attempt.get((run.task, run.attempt), 0)
     assigned = assignments.by_position.get(position)
     is_his = assigned is not None and (
-        (assigned.task, assigned.attempt, assigned.worker) == (run.task, run.attempt, run.host)
+        (assigned.task, assigned.attempt, assigned.worker) == (run.task, run.attempt, run.worker or run.host)
         and run.slot in {None, assigned.slot}
     )
     text = f"{what} ran without its assignment: at its position stands {assigned}"
@@ -157,6 +160,17 @@ def _check_fenced(faults: Faults, lives: dict[str, Life], evidence: Evidence) ->
             if cut.host == run.host and not is_over and not is_back:
                 text = f"{run.host} had no contact from {cut.began:.3f} on and ran attempt {run.attempt} of {run.task}"
                 faults.add(Rule.FENCE, f"{text} from {run.began:.3f} to {run.ended or 'its end'}", task=run.task)
+
+
+def _check_room(faults: Faults, assignments: Assignments, evidence: Evidence) -> None:
+    """What was given to a worker when it knew that its disk was full waits, there or elsewhere, until there is room."""
+    for run in evidence.ran:
+        given = assignments.given_at.get(run.position or 0)
+        for one in evidence.no_room:
+            is_full = one.host == run.host and one.began <= run.began and (one.ended is None or run.began < one.ended)
+            if is_full and given is not None and given > one.began:
+                text = f"{run.host} had no room from {one.began:.3f} on and began attempt {run.attempt} of {run.task}"
+                faults.add(Rule.ROOM, text, task=run.task)
 
 
 def _overlap(earlier: Ran, later: Ran) -> bool:

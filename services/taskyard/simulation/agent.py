@@ -7,7 +7,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from taskyard.agent.mark import confirms
+from taskyard.agent.refusing import why_nothing_new
 from taskyard.agent.slots import Decision, Live, Remembered, SlotMemory
+from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
     LINEAGE_MAX,
@@ -19,11 +22,10 @@ from taskyard.contracts.agent_protocol import (
     LiveAttempt,
     ReportBatch,
 )
-from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.subjects import report_subject
 from taskyard.simulation.attempts import STOP_SECONDS_MAX, Attempts
-from taskyard.simulation.host import Disk, Witness
+from taskyard.simulation.host import Disk, Folder, Witness
 from taskyard.simulation.journal import Journal
 from taskyard.simulation.network import Network, Reply
 from taskyard.simulation.streams import Servers
@@ -63,7 +65,10 @@ _decode_live = msgspec.json.Decoder(Live).decode
 
 
 class Agent(Process):
-    """One agent on one host. `beat` is told every heartbeat that gets out."""
+    """One agent on one host, which has the agent's name unless it is told. `beat` is told every heartbeat that gets out.
+
+    `is_gone`: nobody will start it again. `is_retired`: for it was told to go, since another host has its name.
+    """
 
     def __init__(
         self,
@@ -74,16 +79,19 @@ class Agent(Process):
         *,
         witness: Witness,
         beat: Callable[[str, bytes], None],
+        host: str | None = None,
     ) -> None:
-        super().__init__(servers.world, name)
+        super().__init__(servers.world, host or name)
+        self.name, self.host = name, host or name
         self.pool = pool
         self.slots = TEMPLATES[0]
         self.kinds = ALL_KINDS
         self.incarnation = ""
         self.disk = self._new_disk()
+        self.folder = Folder()
         self.is_connected = False
         self.is_leaving = False
-        self.is_gone = False
+        self.is_gone = self.is_retired = False
         self.on_request: Callable[[Agent], None] = lambda _: None
         self._slowness = self.random.choice((1.0, 1.0, 4.0))
         self._reconfigured_chance = self.random.choice((0.0, 0.3))
@@ -97,12 +105,16 @@ class Agent(Process):
         self._journal: Journal
         self._attempts: Attempts
         self._connection = 0
-        network.agents[name] = self
+        self._knows_little_room = False
+        witness.knows(self.host, name)
+        network.agents.setdefault(name, []).append(self)
 
     # -- life ----------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the agent on its disk, perhaps with another configuration."""
+        """Start the agent on its disk, perhaps with another configuration. One that is gone stays so."""
+        if self.is_gone:
+            return
         if self.world.chance(self._reconfigured_chance, self.random):
             self.slots, self.kinds = self.random.choice(TEMPLATES), self.random.choice(KINDS_CHOICES)
         self.start_as_told()
@@ -112,11 +124,15 @@ class Agent(Process):
         disk = self.disk
         self.life += 1
         self.is_up, self.is_leaving = True, False
-        self._witness.trouble_over(self.name, DOWN, LEAVING)
+        self._witness.trouble_over(self.host, DOWN, LEAVING)
+        if not confirms(b"%d" % self.folder.mark, disk.commits):
+            disk.begin_anew()
+        self._knows_little_room = self.folder.has_little_room
+        self._contact_at = self.world.now
         self.incarnation = f"r{self.random.getrandbits(64):016x}"
         disk.lineage = (self.incarnation, *disk.lineage)[: LINEAGE_MAX + 1]
         left = [_decode_live(disk.live[position]) for position in sorted(disk.live)]
-        for run in self._witness.running_on(self.name):
+        for run in self._witness.running_on(self.host):
             self._witness.ends(run)  # it bears the mark of this folder, whether the journal knows it or not
         self._memory = SlotMemory(
             lineage=disk.lineage,
@@ -125,9 +141,17 @@ class Agent(Process):
             remembered={slot: _decode_remembered(record) for slot, record in disk.slots.items()},
             live=left,
         )
-        self._journal = Journal(self, disk, self._servers, self._network, lambda: self._is_reachable)
+        self._journal = Journal(
+            self,
+            disk,
+            self.folder,
+            self._servers,
+            self._network,
+            is_reachable=lambda: self._is_reachable,
+            on_full=self._look_for_room,
+        )
         self._attempts = Attempts(
-            self, disk, self._memory, self._journal, witness=self._witness, slowness=self._slowness
+            self, self.host, disk, self._memory, self._journal, witness=self._witness, slowness=self._slowness
         )
         self._journal.report(self._memory.lose([one.position for one in self._memory.live], now=self.wall))
         for live in left:
@@ -143,26 +167,45 @@ class Agent(Process):
         """End the agent's process at once; what it started runs on."""
         self.life += 1
         self.is_up = False
-        self._witness.trouble(self.name, DOWN)
+        self._witness.trouble(self.host, DOWN)
         self.disconnect()
-        self._witness.no_longer_cut_off(self.name)
+        self._witness.no_longer_cut_off(self.host)
 
     def freeze(self, duration_seconds: float) -> None:
         """Stand still: nothing is stopped meanwhile."""
-        self._witness.no_longer_cut_off(self.name)
-        self._witness.trouble(self.name, FROZEN)
+        self._witness.no_longer_cut_off(self.host)
+        self._witness.trouble(self.host, FROZEN)
         super().freeze(duration_seconds)
 
     def went_on(self) -> None:
         """Called when it does not stand still any more."""
-        self._witness.trouble_over(self.name, FROZEN)
+        self._witness.trouble_over(self.host, FROZEN)
 
     def lose_host(self) -> None:
         """The host is gone, with everything that ran and was kept there."""
         self.crash()
-        for run in self._witness.running_on(self.name):
+        for run in self._witness.running_on(self.host):
             self._witness.ends(run)
         self.disk = self._new_disk()
+        self.folder = Folder()
+        self._witness.has_room(self.host)
+
+    def lose_journal(self) -> None:
+        """Its journal is deleted while it works, and then it is killed."""
+        self.crash()
+        self.disk = Disk(place=self.disk.place, plans=self.disk.plans)  # plans are files of their own
+
+    def fill_disk(self, *, to_the_last_byte: bool) -> None:
+        """There is little room on its disk, or none."""
+        self.folder.has_little_room, self.folder.has_no_room = True, to_the_last_byte
+
+    def make_room(self) -> None:
+        """There is room on its disk."""
+        self.folder.has_little_room = self.folder.has_no_room = False
+        self._witness.has_room(self.host)
+
+    def _look_for_room(self) -> None:
+        self._knows_little_room = self.folder.has_little_room
 
     def _new_disk(self) -> Disk:
         return Disk(place=f"{self.random.getrandbits(64):016x}")
@@ -171,8 +214,9 @@ class Agent(Process):
         """The network reaches it again."""
         self._connection += 1
         self.is_connected = self._is_reachable = True
-        self._witness.no_longer_cut_off(self.name)
-        self._witness.trouble_over(self.name, CUT_OFF)
+        self._witness.no_longer_cut_off(self.host)
+        self._witness.trouble_over(self.host, CUT_OFF)
+        self._stop_if_cut_off()
         self._contact_at = self.world.now
         self._tell_heartbeat()
         self._journal.send()
@@ -180,8 +224,8 @@ class Agent(Process):
     def disconnect(self) -> None:
         """The network does not reach it; the server notices a while later."""
         if self.is_up and self._is_reachable and not self.is_frozen:
-            self._witness.cut_off(self.name)
-        self._witness.trouble(self.name, CUT_OFF)
+            self._witness.cut_off(self.host)
+        self._witness.trouble(self.host, CUT_OFF)
         self._is_reachable = False
         connection = self._connection
 
@@ -194,19 +238,45 @@ class Agent(Process):
     def leave(self) -> None:
         """Stop in order: take nothing new, let applies end for a while, stop the rest."""
         self.is_leaving = True
-        self._witness.trouble(self.name, LEAVING)
+        self._witness.trouble(self.host, LEAVING)
         self._tell_heartbeat()
-        self.later(0.5, lambda: self._attempts.stop_where(lambda one: not one.apply, _leaving))
-        self.later(APPLY_DRAIN_SECONDS, lambda: self._attempts.stop_where(lambda _: True, _leaving))
+        self.later(0.5, lambda: self._attempts.stop_where(lambda one: not one.apply, leaving))
+        self.later(APPLY_DRAIN_SECONDS, lambda: self._attempts.stop_where(lambda _: True, leaving))
         self.later(APPLY_DRAIN_SECONDS + 2 * STOP_SECONDS_MAX, self.crash)
 
     def _heartbeat(self) -> None:
         self.later(HEARTBEAT_SECONDS, self._heartbeat)
+        self._look_for_room()
         self._tell_heartbeat()
+        self._stop_if_cut_off()
         if self._is_reachable:
             self._contact_at = self.world.now
-        elif self.world.now - self._contact_at > SELF_FENCE_SECONDS:
-            self._attempts.stop_where(lambda one: one.repeatable, _self_fenced)
+
+    def _stop_if_cut_off(self) -> None:
+        """Also if the network is there again: one that stood still finds out when it wakes."""
+        if self._is_cut_off:
+            self._attempts.stop_where(lambda one: one.repeatable, fenced)
+
+    @property
+    def _is_cut_off(self) -> bool:
+        return self.world.now - self._contact_at > SELF_FENCE_SECONDS
+
+    def _retire(self, reason: str) -> None:
+        """Another host has its name: stop what runs, tell the ends, and go."""
+        self.world.note(f"{self.name} is told to go from {self.host}")
+        self.is_leaving = True
+        self._witness.trouble(self.host, LEAVING)
+        self._attempts.stop_where(lambda _: True, lambda _: replaced(reason))
+        self.later(2 * STOP_SECONDS_MAX, self._retired)
+
+    def _retired(self) -> None:
+        self.crash()
+        self.is_gone = self.is_retired = True
+
+    def start_once_more(self) -> None:
+        """Somebody starts it again, though it was told to go."""
+        self.is_gone = self.is_retired = False
+        self.start()
 
     def _tell_heartbeat(self) -> None:
         if not self._is_reachable:
@@ -238,7 +308,12 @@ class Agent(Process):
             self.on_request(self)
 
     def _on_assign(self, data: bytes, reply: Reply) -> None:
-        refusal = "draining" if self.is_leaving else "reports cannot be stored" if self._journal.is_full else None
+        refusal = why_nothing_new(
+            is_leaving=self.is_leaving,
+            is_disk_full=self._knows_little_room,
+            is_outbox_full=self._journal.is_full,
+            is_cut_off=self._is_cut_off,
+        )
         request = _decode_assign(data)
         if request.incarnation != self.incarnation:
             return
@@ -248,8 +323,11 @@ class Agent(Process):
 
     def _on_cancel(self, data: bytes, reply: Reply) -> None:
         request = _decode_cancel(data)
-        if request.incarnation == self.incarnation:
-            self._carry_out(self._memory.cancel(request.cancels, now=self.wall), reply, [])
+        if request.incarnation != self.incarnation:
+            return
+        if request.retire and not self.is_leaving:
+            self._retire(request.retire)
+        self._carry_out(self._memory.cancel(request.cancels, now=self.wall), reply, [])
 
     def _carry_out(self, decision: Decision, reply: Reply, to_run: list[Assignment]) -> None:
         self._journal.report(decision.reports)
@@ -259,8 +337,7 @@ class Agent(Process):
         def durable() -> None:
             reply(_encode(AssignReply(answers=tuple(decision.answers))))
             for stop in decision.stops:
-                code = "timeout" if stop.cause == "timeout" else "cancelled"
-                self._attempts.stop(stop.position, TaskError(code=code, message=f"stopped: {stop.cause}"))
+                self._attempts.stop(stop.position, requested(stop))
             for task in decision.plans_over:
                 self.disk.forget_plans(task)
 
@@ -273,11 +350,3 @@ class Agent(Process):
     def say_bytes(self, data: bytes) -> None:
         """Store any bytes where reports are stored."""
         self._servers.store(self._servers.reports, report_subject(self.name), data)
-
-
-def _self_fenced(assignment: Assignment) -> TaskError:
-    return TaskError(code="self_fenced", message="no contact", retryable=assignment.repeatable)
-
-
-def _leaving(assignment: Assignment) -> TaskError:
-    return TaskError(code="worker_stopped", message="the worker was stopped", retryable=assignment.repeatable)

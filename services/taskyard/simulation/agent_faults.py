@@ -22,13 +22,20 @@ class AgentFaults:
         self._cuts = world.source("cuts")
 
     def heal(self) -> None:
-        """Every agent that is not gone is there, and the first of each pool takes everything."""
+        """Every agent that is not gone is there, one of each name, and the first of each pool takes everything."""
         random = self._world.source("healing agents")
         first: dict[str, Agent] = {}
+        names: set[str] = set()
         for agent in self._agents:
             if agent.is_gone:
                 continue
             agent.thaw()
+            agent.make_room()
+            if agent.name in names:
+                agent.lose_host()
+                agent.is_gone = True
+                continue
+            names.add(agent.name)
             is_first = first.setdefault(agent.pool, agent) is agent
             takes_all = agent.kinds == ALL_KINDS
             agent.kinds = ALL_KINDS if is_first else agent.kinds

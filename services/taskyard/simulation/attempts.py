@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import msgspec
 
 from taskyard.agent.slots import ProcessIdentity, SlotMemory
+from taskyard.agent.stopping import TIMED_OUT, StopRequest
 from taskyard.contracts.agent_protocol import AnyReport, Assignment, Failed, Planned, Progressed, Started, Succeeded
 from taskyard.contracts.events import Changes, TaskError
 from taskyard.contracts.lifecycle import PLAN_MISSING
@@ -24,17 +25,26 @@ FAILS, FAILS_RETRYABLY = 0.15, 0.08
 @dataclass(kw_only=True)
 class _Attempt:
     assignment: Assignment
-    stop: TaskError | None = None
+    stop: StopRequest | None = None
     run: Ran | None = None
 
 
 class Attempts:
-    """What runs in one life of an agent. `slowness` stretches how long everything takes."""
+    """What runs in one life of an agent on a host. `slowness` stretches how long everything takes."""
 
     def __init__(
-        self, agent: Process, disk: Disk, memory: SlotMemory, journal: Journal, *, witness: Witness, slowness: float
+        self,
+        agent: Process,
+        host: str,
+        disk: Disk,
+        memory: SlotMemory,
+        journal: Journal,
+        *,
+        witness: Witness,
+        slowness: float,
     ) -> None:
         self._agent = agent
+        self._host = host
         self._disk = disk
         self._memory = memory
         self._journal = journal
@@ -64,12 +74,12 @@ class Attempts:
         self._journal.sync(lambda: self._witness.ends(self._witness.begins(self._ran(one))))
         return True
 
-    def stop(self, position: Position, error: TaskError) -> None:
+    def stop(self, position: Position, request: StopRequest) -> None:
         """Stop one attempt, if it runs: it ends a while later."""
         attempt = self._running.get(position)
         if attempt is None or attempt.stop is not None:
             return
-        attempt.stop = error
+        attempt.stop = request
         run = attempt.run
         if run is None:
             return  # it will not begin
@@ -81,17 +91,17 @@ class Attempts:
 
         self._agent.later(self._agent.random.uniform(0.0, STOP_SECONDS_MAX), killed)
 
-    def stop_where(self, condition: Callable[[Assignment], bool], error: Callable[[Assignment], TaskError]) -> None:
+    def stop_where(self, condition: Callable[[Assignment], bool], request: Callable[[Assignment], StopRequest]) -> None:
         """Stop all attempts that fulfil the condition."""
         for position, attempt in list(self._running.items()):
             if condition(attempt.assignment):
-                self.stop(position, error(attempt.assignment))
+                self.stop(position, request(attempt.assignment))
 
     def _spawn(self, attempt: _Attempt) -> None:
         """Make the process; its program runs only when it is written down."""
         one, now = attempt.assignment, self._agent.wall
         if attempt.stop is not None:
-            self._ended(attempt, _failed(one, attempt.stop, now))
+            self._ended(attempt, _stopped(one, attempt.stop, now))
             return
         if one.apply and (one.task, one.plan_attempt or 0) not in self._disk.plans:
             error = TaskError(code=PLAN_MISSING, message="the plan is not on this worker")
@@ -106,7 +116,7 @@ class Attempts:
     def _open_gate(self, attempt: _Attempt) -> None:
         one, agent = attempt.assignment, self._agent
         if attempt.stop is not None:
-            self._ended(attempt, _failed(one, attempt.stop, agent.wall))
+            self._ended(attempt, _stopped(one, attempt.stop, agent.wall))
             return
         attempt.run = run = self._witness.begins(self._ran(one))
         if not one.apply:
@@ -114,8 +124,7 @@ class Attempts:
         takes = agent.random.choice(RUN_SECONDS) * agent.random.uniform(0.5, 1.5) * self._slowness
         outcome = agent.random.random()
         agent.later(takes / 2, lambda: self._progress(attempt))
-        timeout = TaskError(code="timeout", message="execution timeout")
-        agent.later(one.timeout_seconds, lambda: self.stop(one.position, timeout))
+        agent.later(one.timeout_seconds, lambda: self.stop(one.position, TIMED_OUT))
 
         def exited() -> None:
             if run.ended is None:
@@ -127,7 +136,7 @@ class Attempts:
     def _exited(self, attempt: _Attempt, outcome: float) -> None:
         one, now = attempt.assignment, self._agent.wall
         if attempt.stop is not None:
-            report: AnyReport = _failed(one, attempt.stop, now)
+            report: AnyReport = _stopped(one, attempt.stop, now)
         elif outcome > 1.0 - FAILS:
             error = TaskError(code="exit_status", message="failed", retryable=outcome > 1.0 - FAILS_RETRYABLY)
             report = _failed(one, error, now)
@@ -158,7 +167,8 @@ class Attempts:
 
     def _ran(self, one: Assignment) -> Ran:
         return Ran(
-            host=self._agent.name,
+            host=self._host,
+            worker=self._agent.name,
             slot=one.slot,
             position=one.position,
             task=one.task,
@@ -167,6 +177,10 @@ class Attempts:
             apply=one.apply,
             began=self._agent.world.now,
         )
+
+
+def _stopped(one: Assignment, request: StopRequest, at: Instant) -> Failed:
+    return _failed(one, TaskError(code=request.code, message=request.message, retryable=request.retryable), at)
 
 
 def _failed(one: Assignment, error: TaskError, at: Instant) -> Failed:

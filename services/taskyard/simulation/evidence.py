@@ -52,6 +52,7 @@ def gather(yard: Yard, log: list[Logged], tables: Tables | None) -> Evidence:
         troubles=witness.all_troubles() if yard.is_heard else None,
         cuts=witness.cuts,
         fenced_seconds=FENCED_SECONDS,
+        no_room=witness.no_room,
     )
 
 

@@ -1,11 +1,13 @@
 """A host of an agent: its disk, and the processes that run on it, also while the agent does not.
 
+Two hosts may have agents of one name, so hosts have names of their own.
+
 `Witness` writes down what really ran, which is what checks compare the log with: nobody's report can change it.
 """
 
 from dataclasses import dataclass, field
 
-from taskyard.judge.evidence import Cut, Ran, Trouble
+from taskyard.judge.evidence import Cut, NoRoom, Ran, Trouble
 from taskyard.simulation.time import World
 
 
@@ -19,11 +21,18 @@ class Witness:
         self.runs: list[Ran] = []
         self.lied: set[tuple[str, int]] = set()
         self.cuts: list[Cut] = []
+        self.no_room: list[NoRoom] = []
         self._cut: dict[str, Cut] = {}
+        self._full: dict[str, NoRoom] = {}
         self._troubles: dict[str, tuple[float, set[str]]] = {}
+        self._workers: dict[str, str] = {}
         self.troubles: list[Trouble] = []
         self._world = world
         self._open: list[Ran] = []
+
+    def knows(self, host: str, worker: str) -> None:
+        """A host has an agent of that name."""
+        self._workers[host] = worker
 
     def running_on(self, host: str) -> list[Ran]:
         """What runs on a host, also when its agent does not."""
@@ -51,12 +60,14 @@ class Witness:
         left.difference_update(what)
         if host in self._troubles and not left:
             del self._troubles[host]
-            self.troubles.append(Trouble(worker=host, began=began, ended=self._world.now))
+            self.troubles.append(Trouble(worker=self._workers[host], began=began, ended=self._world.now))
 
     def all_troubles(self) -> list[Trouble]:
         """Those that are over, and those that are not."""
         now = self._world.now
-        still = [Trouble(worker=host, began=began, ended=now) for host, (began, _) in self._troubles.items()]
+        still = [
+            Trouble(worker=self._workers[host], began=began, ended=now) for host, (began, _) in self._troubles.items()
+        ]
         return [*self.troubles, *still]
 
     def cut_off(self, host: str) -> None:
@@ -70,17 +81,49 @@ class Witness:
         if cut is not None:
             cut.ended = self._world.now
 
+    def is_full(self, host: str) -> None:
+        """The disk of a host has been full for so long that whoever runs there knows it."""
+        self._full[host] = one = NoRoom(host=host, began=self._world.now)
+        self.no_room.append(one)
+
+    def has_room(self, host: str) -> None:
+        """It is not full any more, if it was."""
+        one = self._full.pop(host, None)
+        if one is not None:
+            one.ended = self._world.now
+
+
+@dataclass(kw_only=True)
+class Folder:
+    """What is beside the journal of an agent: its mark, and how much room there is.
+
+    With little room nothing new begins; with none nothing is written either.
+    """
+
+    mark: int = 0
+    has_little_room: bool = False
+    has_no_room: bool = False
+
 
 @dataclass(kw_only=True)
 class Disk:
-    """What an agent keeps, as bytes. `lineage` are the incarnations that had its journal, the last one first."""
+    """What an agent keeps, as bytes. `lineage` are the incarnations that had its journal, the last one first; `commits` is
+    how often it was written.
+    """
 
+    commits: int = 0
     lineage: tuple[str, ...] = ()
     place: str = ""
     slots: dict[int, bytes] = field(default_factory=dict[int, bytes])
     live: dict[int, bytes] = field(default_factory=dict[int, bytes])
     batches: dict[tuple[str, int], bytes] = field(default_factory=dict[tuple[str, int], bytes])
     plans: set[tuple[str, int]] = field(default_factory=set[tuple[str, int]])
+
+    def begin_anew(self) -> None:
+        """Forget what cannot be trusted any more: all but what is to be sent."""
+        self.lineage = ()
+        self.slots.clear()
+        self.live.clear()
 
     def forget_plans(self, task: str) -> None:
         """Remove the plans of a task."""

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
+from taskyard.agent.journal import FULL_RETRY_SECONDS
 from taskyard.agent.slots import MemoryChanges
 from taskyard.contracts.agent_protocol import AnyReport, ReportBatch
 from taskyard.contracts.subjects import report_subject
-from taskyard.simulation.host import Disk
+from taskyard.simulation.host import Disk, Folder
 from taskyard.simulation.network import Network
 from taskyard.simulation.streams import Servers
 from taskyard.simulation.time import Process, Step
@@ -20,13 +21,25 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Journal:
-    """The journal and outbox of one life of an agent on its disk. `is_reachable` says whether the network is there."""
+    """The journal and outbox of one life of an agent on its disk. `is_reachable` says whether the network is there; `on_full`
+    is called when there is no room, and what is to be written then is tried again.
+    """
 
     def __init__(
-        self, agent: Process, disk: Disk, servers: Servers, network: Network, is_reachable: Callable[[], bool]
+        self,
+        agent: Process,
+        disk: Disk,
+        folder: Folder,
+        servers: Servers,
+        network: Network,
+        *,
+        is_reachable: Callable[[], bool],
+        on_full: Step,
     ) -> None:
         self._agent = agent
         self._disk = disk
+        self._folder = folder
+        self._on_full = on_full
         self._servers = servers
         self._network = network
         self._is_reachable = is_reachable
@@ -72,9 +85,15 @@ class Journal:
 
     def _commit(self) -> None:
         """One transaction: everything that was written until now, and the batch of what is to be reported."""
+        if self._folder.has_no_room:
+            self._on_full()
+            self._agent.later(FULL_RETRY_SECONDS, self._commit)
+            return
         self._is_sync_due = False
         for write in self._pending:
             write()
+        self._disk.commits += 1
+        self._folder.mark = self._disk.commits
         self._pending = []
         if self._open:
             self._number += 1

@@ -1,6 +1,7 @@
 """The network between processes: what is sent may be lost, late, or come twice, and an agent may have no connection."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 from msgspec import Struct
@@ -40,13 +41,16 @@ class Listener(Protocol):
 
 
 class Network:
-    """Carries messages. Streams are behind it too: `is_log_away` lets nothing through to them or back."""
+    """Carries messages. `agents` are all who listen under a name.
+
+    Streams are behind it too: `is_log_away` lets nothing through to them or back.
+    """
 
     def __init__(self, world: World, faultiness: Faultiness) -> None:
         self.world = world
         self.faultiness = faultiness
         self.random = world.source("network")
-        self.agents: dict[str, Listener] = {}
+        self.agents: dict[str, list[Listener]] = {}
         self.is_log_away = False
 
     def carry(self, deliver: Callable[[], None], *, may_repeat: bool = False) -> None:
@@ -70,13 +74,14 @@ class Network:
         """Ask an agent. The server says so when nobody listens; it delivers nothing then."""
 
         def route() -> None:
-            listener = self.agents.get(agent)
-            if listener is None or not listener.is_connected:
+            listening = [one for one in self.agents.get(agent, ()) if one.is_connected]
+            if not listening:
                 self.carry(nobody_listened)
                 return
             slow = verb == "assign" and self.world.chance(self.faultiness.slow_assignments, self.random)
             delay = self.random.uniform(0.0, self.faultiness.late_seconds) if slow else 0.0
-            self.world.later(delay, lambda: self.carry(lambda: listener.receive(verb, data, reply), may_repeat=True))
+            for one in listening:
+                self.world.later(delay, partial(self.carry, partial(one.receive, verb, data, reply), may_repeat=True))
 
         def reply(answer: bytes) -> None:
             self.carry(lambda: answered(answer), may_repeat=True)

@@ -11,7 +11,7 @@ from taskyard.contracts.events import AnyEvent, StreamMark, TaskSubmitted, decod
 from taskyard.contracts.subjects import HEADER_ANSWER
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import Role, TaskId, commit_sequence
-from taskyard.dispatcher.decide import Answered, NobodyListened
+from taskyard.dispatcher.decide import Answered, HeartbeatHeard, NobodyListened
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.reports import ReportsRead, read_reports
@@ -168,6 +168,14 @@ class DispatcherService:
     def make_machine(self) -> Dispatcher:
         """A dispatcher."""
         return Dispatcher()
+
+    @staticmethod
+    def hear(instance: Instance, agent: str, data: bytes) -> None:
+        """A heartbeat reaches an instance."""
+        heartbeat = _decode_heartbeat(data)
+        heard = HeartbeatHeard(agent=agent, incarnation=heartbeat.incarnation, live=heartbeat.live)
+        if instance.is_up:
+            instance.post_now(lambda: heard)
 
     def read(self, instance: Instance, message: StreamMessage) -> ReportsRead:
         """The reports of a stored message."""

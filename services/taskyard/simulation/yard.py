@@ -8,7 +8,7 @@ from taskyard.simulation.acts import Acts
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.agent_faults import AgentFaults
 from taskyard.simulation.clients import Clients
-from taskyard.simulation.edge_faults import EdgeFaults
+from taskyard.simulation.edge_faults import EdgeFaults, plan_edges
 from taskyard.simulation.faults import draw_faultiness, plan_faults
 from taskyard.simulation.host import Witness
 from taskyard.simulation.instance import Instance, Service
@@ -20,6 +20,7 @@ from taskyard.simulation.services import AllocatorService, DispatcherService, Sc
 from taskyard.simulation.streams import Servers
 from taskyard.simulation.time import World
 from taskyard.simulation.upgrades import Upgrades
+from taskyard.simulation.worker_faults import WorkerFaults
 
 HEALED_SECONDS_MAX = 400.0
 """So long after everything was healed all that was accepted must have ended: delays after failed deliveries are long."""
@@ -53,13 +54,20 @@ class Yard:
         self.instances = [
             Instance(service, letter, self.servers, self.network) for service in services for letter in "ab"
         ]
-        self._ears = [instance for instance in self.instances if isinstance(instance.service, AllocatorService)]
+        self._ears = [
+            partial(instance.service.hear, instance)
+            for instance in self.instances
+            if isinstance(instance.service, AllocatorService | DispatcherService)
+        ]
         self.agents: list[Agent] = []
         self._service_faults = ServiceFaults(self.servers, self.network, self.instances)
         self._upgrades = Upgrades(self.servers, self.network, self.instances)
         self._agent_faults = AgentFaults(world, self.network, self.agents, self._replace)
         self._lies = Lies(world, self.agents, self.reader, self.witness)
-        self._edge_faults = EdgeFaults(self.servers, self.instances, self.agents, self.clients, self._lies)
+        self._edge_faults = EdgeFaults(self.servers, self.instances, self.clients, self._lies)
+        self._worker_faults = WorkerFaults(
+            world, self.instances, self.agents, self.clients, witness=self.witness, add_another=self._add_another
+        )
         for pool in pools:
             for _ in range(world.random.randrange(1, 3)):
                 self._add_agent(pool)
@@ -92,7 +100,8 @@ class Yard:
             lies=self._lies,
             upgrades=self._upgrades,
         )
-        self._edge_faults.plan(acts, self.trouble_seconds, self.network.faultiness)
+        kinds = (*self._edge_faults.kinds, *self._worker_faults.kinds)
+        plan_edges(world, acts, self.trouble_seconds, self.network.faultiness, kinds)
         self._hears_all = not (self.network.faultiness.lost or self.network.faultiness.late)
 
     @property
@@ -117,16 +126,21 @@ class Yard:
         self._tidy()
 
     def _tidy(self) -> None:
-        there = {agent.name: agent for agent in self.agents if not agent.is_gone}
+        there = [agent for agent in self.agents if not agent.is_gone]
+        twice = {agent.name for agent in self.agents if agent.host != agent.name}
 
         def is_there(worker: str, incarnation: Incarnation) -> bool:
-            return worker in there and incarnation in there[worker].disk.lineage
+            if worker in twice:  # what one said that was replaced may be lost with the stream that had it
+                return any(agent.incarnation == incarnation for agent in there)
+            return any(agent.name == worker and incarnation in agent.disk.lineage for agent in there)
 
         self.clients.tidy_up(is_there)
         for agent in self.agents:
             if agent.name in self.reader.drained and not agent.is_gone and agent.random.random() < RESTART_CHANCE:
                 agent.crash()  # whoever drained it is done with it
                 agent.start()
+            if agent.is_retired and agent.name not in {one.name for one in there}:
+                agent.start_once_more()  # the other one of its name is gone for good
         self.world.later(TIDY_SECONDS, self._tidy)
 
     def _is_over(self) -> bool:
@@ -143,7 +157,16 @@ class Yard:
 
     def _add_agent(self, pool: str) -> Agent:
         name = f"worker-{len(self.agents) + 1}"
-        agent = Agent(name, pool, self.servers, self.network, witness=self.witness, beat=self._beat)
+        return self._add(Agent(name, pool, self.servers, self.network, witness=self.witness, beat=self._beat))
+
+    def _add_another(self, first: Agent) -> Agent:
+        """Another host, whose agent has the name of one that is there."""
+        host, pool, servers, network = f"{first.name} again", first.pool, self.servers, self.network
+        return self._add(
+            Agent(first.name, pool, servers, network, witness=self.witness, beat=self._beat, host=host)
+        )  # fmt: skip
+
+    def _add(self, agent: Agent) -> Agent:
         agent.on_request = self._agent_faults.cut_off
         self.agents.append(agent)
         return agent
@@ -153,5 +176,5 @@ class Yard:
         self.world.later(gone.random.uniform(0.0, 5.0), lambda: None if agent.is_up else agent.start())
 
     def _beat(self, agent: str, data: bytes) -> None:
-        for ear in self._ears:
-            self.network.carry(partial(AllocatorService.hear, ear, agent, data), may_repeat=True)
+        for hear in self._ears:
+            self.network.carry(partial(hear, agent, data), may_repeat=True)

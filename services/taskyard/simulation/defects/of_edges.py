@@ -8,12 +8,14 @@ from typing import Any
 from msgspec import structs
 
 import taskyard.simulation.agent as agent
+from taskyard.agent.refusing import why_nothing_new
 from taskyard.agent.slots import SlotMemory
 from taskyard.contracts.agent_protocol import SEEN_NEW
 from taskyard.contracts.values import Instant
 from taskyard.simulation.defects.patching import Replace
 from taskyard.simulation.journal import Journal
 from taskyard.simulation.tables import Tables
+from taskyard.slot_allocator.liveness import Liveness
 
 
 def _no_slot_memory(replace: Replace) -> None:
@@ -52,15 +54,25 @@ def _memory_is_not_on_disk(replace: Replace) -> None:
     replace(SlotMemory, "__init__", forgetful)
 
 
-def _journal_has_no_birth(replace: Replace) -> None:
-    """An agent that lost its journal does not know that it did."""
+class _All:
+    def __contains__(self, _: object) -> bool:
+        return True
+
+
+def _answers_for_what_it_never_had(replace: Replace) -> None:
+    """An agent that lost its journal does not know that what was given to it before is not in there."""
     begin = SlotMemory.__init__
 
     def unaware(self: Any, **more: Any) -> None:
-        more["born"] = 0
         begin(self, **more)
+        self._lineage = _All()
 
     replace(SlotMemory, "__init__", unaware)
+
+
+def _believes_a_journal_that_was_put_back(replace: Replace) -> None:
+    """An agent does not look at the mark of its journal."""
+    replace(agent, "confirms", lambda *_: True)
 
 
 def _log_is_not_believed(replace: Replace) -> None:
@@ -90,6 +102,22 @@ def _acts_before_it_is_durable(replace: Replace) -> None:
     replace(Journal, "sync", hasty)
 
 
+def _gives_a_name_that_is_taken(replace: Replace) -> None:
+    """Another host that has the name of a worker takes its place while it is there."""
+    newcomer = Liveness._newcomer
+
+    def careless(self: Any, seen: Any, worker: Any, *more: Any) -> Any:
+        gone = None if worker is None else structs.replace(worker, is_lost=True)
+        return newcomer(self, seen, gone, *more)
+
+    replace(Liveness, "_newcomer", careless)
+
+
+def _takes_work_on_a_full_disk(replace: Replace) -> None:
+    """An agent does not look how much room there is."""
+    replace(agent, "why_nothing_new", lambda **known: why_nothing_new(**{**known, "is_disk_full": False}))
+
+
 def _rows_apart_from_position(replace: Replace) -> None:
     """Rows are written without their position, which follows only if the connection lives."""
 
@@ -106,9 +134,12 @@ DEFECTS = {
     "no-slot-memory": _no_slot_memory,
     "cancels-are-not-remembered": _cancels_are_not_remembered,
     "memory-is-not-on-disk": _memory_is_not_on_disk,
-    "journal-has-no-birth": _journal_has_no_birth,
+    "answers-for-what-it-never-had": _answers_for_what_it_never_had,
+    "believes-a-journal-that-was-put-back": _believes_a_journal_that_was_put_back,
     "log-is-not-believed": _log_is_not_believed,
     "never-fences-itself": _never_fences_itself,
     "acts-before-it-is-durable": _acts_before_it_is_durable,
+    "gives-a-name-that-is-taken": _gives_a_name_that_is_taken,
+    "takes-work-on-a-full-disk": _takes_work_on_a_full_disk,
     "rows-apart-from-position": _rows_apart_from_position,
 }

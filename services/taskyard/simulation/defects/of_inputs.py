@@ -6,6 +6,7 @@ from typing import Any
 import taskyard.dispatcher.delivery as delivery
 import taskyard.eventlog.append as appending
 import taskyard.eventlog.commit as committing
+import taskyard.machine.core as core
 import taskyard.scheduler.decide as scheduling
 import taskyard.simulation.following as following
 from taskyard.contracts.values import Instant
@@ -61,6 +62,7 @@ def _commits_without_measure(replace: Replace) -> None:
     replace(scheduling, "TASKS_PER_COMMAND_MAX", UNMEASURED)
     for module in (committing, appending):
         replace(module, "COMMIT_BYTES_MAX", UNMEASURED)
+    replace(core, "COMMIT_BYTES_AIM", UNMEASURED)
 
 
 def _requests_without_measure(replace: Replace) -> None:
