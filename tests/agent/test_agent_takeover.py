@@ -17,6 +17,7 @@ from host_processes import is_running
 from taskyard.agent import process
 from taskyard.agent.executors.terraform import find_program
 from taskyard.agent.journal import Journal
+from taskyard.agent.stopping import FENCE_GRACE_SECONDS
 from taskyard.contracts.agent_protocol import Failed, Lost, Planned, Started, Succeeded
 
 needs_terraform = pytest.mark.skipif(find_program() is None, reason="neither terraform nor tofu is on this machine")
@@ -315,6 +316,27 @@ def test_a_clean_stop_gives_work_its_time_warns_of_what_it_stops_and_leaves_no_s
         assert (await d.report(endless.task, Failed)).error.code == "worker_stopped"
         warnings = [line for line in agent.log.read_text().splitlines() if "did not end in time" in line]
         assert [json.loads(line)["task"] for line in warnings] == [endless.task]
+
+    harness.run(scenario)
+
+
+def test_what_is_stopped_because_its_agent_leaves_has_its_time_to_save(harness: Any, tmp_path: Path) -> None:
+    """More than what is fenced has, which another may run soon: Terraform has a state to save, and a lock to release."""
+
+    async def scenario(d: Any) -> None:
+        agent = harness.process(drain_seconds=0.1)
+        await harness.joined(d)
+        trap = f"trap 'sleep {FENCE_GRACE_SECONDS + 1}; echo saved > {tmp_path}/saved; exit 0' TERM"
+        one = d.assignment("command", {"script": f"{trap}; touch {tmp_path}/ready; while :; do sleep 0.05; done"})
+        await d.assign(one)
+
+        async def ready() -> bool:
+            return (tmp_path / "ready").exists()
+
+        await harness.until(ready)
+        assert await asyncio.to_thread(agent.terminate) == 0
+        assert (tmp_path / "saved").read_text() == "saved\n"
+        assert (await d.report(one.task, Failed)).error.code == "worker_stopped"
 
     harness.run(scenario)
 

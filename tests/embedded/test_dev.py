@@ -17,7 +17,7 @@ import pytest
 from real_servers import give_cluster
 
 from taskyard.agent import app as agent
-from taskyard.agent.stopping import DRAIN_GRACE_SECONDS
+from taskyard.agent.stopping import GRACE_SECONDS
 from taskyard.dev.app import WORKERS_STOP_SECONDS
 from taskyard.dev.errors import PortInUse
 from taskyard.dev.layout import Ports
@@ -317,7 +317,7 @@ def test_a_damaged_file_is_named(dev: Dev, name: str) -> None:
 
 
 def test_a_worker_gets_as_long_to_leave_as_it_may_need() -> None:
-    leaving_seconds = WORKER_DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + DRAIN_GRACE_SECONDS + agent.FLUSH_SECONDS
+    leaving_seconds = WORKER_DRAIN_SECONDS + agent.APPLY_DRAIN_SECONDS + GRACE_SECONDS + agent.FLUSH_SECONDS
     assert leaving_seconds < WORKERS_STOP_SECONDS
 
 

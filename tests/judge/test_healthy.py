@@ -16,6 +16,8 @@ from taskyard.judge.evidence import Ran, Trouble
 from taskyard.judge.faults import Rule
 
 BEGUN = BEGIN / SECOND
+CODES = ("self_fenced", "worker_stopped", "worker_replaced", "cancelled", "agent_error")
+ENDS = len(CODES) + 2
 
 
 def running(seconds: float = 20.0) -> tuple[Story, str]:
@@ -33,11 +35,11 @@ def trouble(worker: str, began: float, ended: float) -> Trouble:
 
 
 def ends_of(task: str) -> list[Event]:
-    failed = [AttemptFailed(task=task, attempt=1, error=TaskError(code=code, message="")) for code in ("self_fenced",)]  # type: ignore[arg-type]
+    failed = [AttemptFailed(task=task, attempt=1, error=TaskError(code=code, message="")) for code in CODES]  # type: ignore[arg-type]
     return [*failed, AttemptLost(task=task, attempt=1), WorkerLost(worker="w", incarnation=1)]  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(ENDS))
 def test_an_attempt_that_is_ended_though_nothing_happened_is_found(number: int) -> None:
     story, task = running()
     story.tell(ends_of(task)[number])
@@ -45,7 +47,7 @@ def test_an_attempt_that_is_ended_though_nothing_happened_is_found(number: int) 
     assert rules(story.judged(troubles=[trouble("another", 0, 60)])) == {Rule.HEALTHY}
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", range(ENDS))
 def test_what_something_happened_to_is_not_nor_is_anything_where_nobody_noted_it(number: int) -> None:
     story, task = running()
     story.tell(ends_of(task)[number])
@@ -97,3 +99,10 @@ def test_a_program_that_ended_in_time_and_is_told_to_have_timed_out_is_found() -
         ended=began + 39,
     )
     assert Rule.HEALTHY not in rules(story.judged(troubles=[], ran=[late]))
+
+
+def test_an_attempt_that_its_worker_ends_after_somebody_asked_for_it_is_no_ones_fault() -> None:
+    story, task = running()
+    story.tell(TaskStopRequested(task=task, cause="cancel", by="root", attempt=1))
+    story.tell(AttemptFailed(task=task, attempt=1, error=TaskError(code="cancelled", message="")))  # type: ignore[arg-type]
+    assert not story.judged(troubles=[]).faults

@@ -13,7 +13,7 @@ from taskyard.agent.executors import Completed, Outcome, PlanKept, Unsuccessful
 from taskyard.agent.logs import fields
 from taskyard.agent.output import OUTPUT_CLOSE_SECONDS, AttemptOutput
 from taskyard.agent.process import end_marked
-from taskyard.agent.stopping import TIMED_OUT, TIMEOUT_GRACE_SECONDS, StopRequest
+from taskyard.agent.stopping import GRACE_SECONDS, TIMED_OUT, StopRequest
 from taskyard.agent.supervisor.protocol import AttemptState, Open
 from taskyard.contracts.agent_protocol import (
     MESSAGE_CHARACTERS_MAX,
@@ -145,7 +145,7 @@ class Attempts:
             note=msgspec.json.encode(assignment),
             seconds_left=assignment.timeout_seconds,
             stop_signal=executor.stop_signal,
-            timeout_grace_seconds=TIMEOUT_GRACE_SECONDS,
+            timeout_grace_seconds=GRACE_SECONDS,
         )
         await self._host.supervised.open(assignment.position, asked)
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from taskyard.agent.slots import Stop
 from taskyard.contracts.agent_protocol import Assignment
 
-TIMEOUT_GRACE_SECONDS = 10.0
+GRACE_SECONDS = 10.0
+"""What a program has to save and to unlock, whoever stops it,"""
 FENCE_GRACE_SECONDS = 3.0
-DRAIN_GRACE_SECONDS = 3.0
+"""but for what another may begin as soon as this worker counts as lost."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,9 +21,7 @@ class StopRequest:
     grace_seconds: float
 
 
-TIMED_OUT = StopRequest(
-    code="timeout", message="execution timeout", retryable=False, grace_seconds=TIMEOUT_GRACE_SECONDS
-)
+TIMED_OUT = StopRequest(code="timeout", message="execution timeout", retryable=False, grace_seconds=GRACE_SECONDS)
 
 
 def requested(stop: Stop) -> StopRequest:
@@ -44,11 +43,11 @@ def leaving(assignment: Assignment) -> StopRequest:
     """The worker leaves."""
     message = "the worker was stopped"
     return StopRequest(
-        code="worker_stopped", message=message, retryable=assignment.repeatable, grace_seconds=DRAIN_GRACE_SECONDS
+        code="worker_stopped", message=message, retryable=assignment.repeatable, grace_seconds=GRACE_SECONDS
     )
 
 
 def replaced(reason: str) -> StopRequest:
     """Another host has taken this agent's place."""
     message = f"another agent of this name took its place: {reason}"
-    return StopRequest(code="worker_replaced", message=message, retryable=True, grace_seconds=TIMEOUT_GRACE_SECONDS)
+    return StopRequest(code="worker_replaced", message=message, retryable=True, grace_seconds=GRACE_SECONDS)

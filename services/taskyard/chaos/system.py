@@ -32,7 +32,7 @@ SLOTS = (*(("any",),) * 64, ("plan",), ("plan",))
 SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
 """A silent worker is lost earlier than usual, so that what follows from it happens often."""
 
-STOP_SECONDS_MAX = 40.0
+STOP_SECONDS_MAX = 50.0
 HEALED_SECONDS_MAX = 120.0
 POLL_SECONDS = 0.05
 

@@ -38,7 +38,7 @@ SCARCE_BYTES = 16 << 20
 
 # A worker finishes what is nearly done and hands back the rest. It gets as long as it may need to stop an apply in order:
 # killed before, it would leave Terraform running when everything else is gone.
-WORKERS_STOP_SECONDS = 22.0
+WORKERS_STOP_SECONDS = 30.0
 SERVICES_STOP_SECONDS = 6.0
 SERVERS_STOP_SECONDS = 3.0
 

@@ -22,7 +22,10 @@ AFTERWARDS_SECONDS = 15.0
 """So long after something happened to a worker what it ran may be told to be lost because of it."""
 IN_TIME_SECONDS = 2.0
 """A program that ended so long before its time was up has ended in time, whoever heard of it when."""
-_FOR_WANT_OF_CONTACT = frozenset(("worker_lost", "self_fenced"))
+_NOT_BY_ITSELF = frozenset(
+    ("worker_lost", "self_fenced", "worker_stopped", "worker_replaced", "cancelled", "agent_error")
+)
+"""Codes of attempts that their worker ended, and not their program; nobody had asked for it, or they were stopping."""
 _MAY_HAVE_ENDED_IT = (WorkerLost, WorkerJoined, AttemptLost)
 
 
@@ -61,8 +64,8 @@ class Healthy:
         if isinstance(event, TaskStopRequested) and event.cause == "timeout":
             self._timed_out[life.id, life.attempt] = (ended, life.policy.timeout_seconds)
         is_over = life.stage not in OPEN and life.stage is not Stage.PLANNED
-        is_for_want = isinstance(event, AttemptFailed) and event.error.code in _FOR_WANT_OF_CONTACT
-        if is_over and (is_for_want or isinstance(event, _MAY_HAVE_ENDED_IT)):
+        was_ended = isinstance(event, AttemptFailed) and event.error.code in _NOT_BY_ITSELF
+        if is_over and (was_ended or isinstance(event, _MAY_HAVE_ENDED_IT)):
             self._ended.append(ended)
 
     def conclude(self, evidence: Evidence) -> None:
