@@ -14,6 +14,7 @@ import pytest
 from taskyard.agent import journal as journal_module
 from taskyard.agent.disk import REASON_FULL, RESERVE_BYTES, Disk
 from taskyard.agent.journal import Journal
+from taskyard.agent.supervised import Supervised
 from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 
 
@@ -34,8 +35,17 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_command_that_fills_the_disk_harms_nothing_that_runs_and_all_heals_when_there_is_room(
-    small_disk: Path, harness: Any, tmp_path: Path
+    small_disk: Path, harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    squeezed: list[bool] = []
+    squeeze = Supervised.squeeze
+
+    def note_and_squeeze(self: Supervised) -> None:
+        squeezed.append(True)
+        squeeze(self)
+
+    monkeypatch.setattr(Supervised, "squeeze", note_and_squeeze)
+
     async def scenario(d: Any) -> None:
         def until_exists(name: str) -> str:
             return f"while [ ! -e {tmp_path}/{name} ]; do sleep 0.05; done"
@@ -59,6 +69,11 @@ def test_a_command_that_fills_the_disk_harms_nothing_that_runs_and_all_heals_whe
             return (answer.outcome, answer.reason) == ("declined", REASON_FULL)
 
         await harness.until(declined)
+
+        async def spools_shrank() -> bool:
+            return bool(squeezed)
+
+        await harness.until(spools_shrank)
         (tmp_path / "go").touch()
         end = await d.report(neighbour.task, Succeeded, Failed)
         assert isinstance(end, Succeeded), end

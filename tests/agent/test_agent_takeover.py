@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,9 @@ from taskyard.agent import process
 from taskyard.agent.executors.terraform import find_program
 from taskyard.agent.journal import Journal
 from taskyard.agent.stopping import FENCE_GRACE_SECONDS
+from taskyard.agent.supervised import Supervised
 from taskyard.contracts.agent_protocol import Failed, Lost, Planned, Started, Succeeded
+from taskyard.contracts.values import Position
 
 needs_terraform = pytest.mark.skipif(find_program() is None, reason="neither terraform nor tofu is on this machine")
 SLOW = """
@@ -441,6 +444,64 @@ def test_what_a_new_journal_does_not_know_is_ended_before_the_agent_is_heard_of(
         assert second.terminate() == 0
 
     harness.run(scenario)
+
+
+def test_a_new_journal_is_heard_of_only_when_what_nobody_holds_any_more_has_ended(
+    harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the journal, the agent, its supervisor and its keeper gone only its mark tells whose the program is."""
+    monkeypatch.setattr(process, "KEEPERS_SECONDS", 0.0)
+
+    async def scenario(d: Any) -> None:
+        first = harness.process()
+        await harness.joined(d)
+        await d.assign(d.assignment("command", {"script": f"echo $$ > {tmp_path}/pid; exec sleep 300"}))
+
+        async def runs() -> bool:
+            return read_pid(tmp_path / "pid") > 0
+
+        await harness.until(runs)
+        pid = read_pid(tmp_path / "pid")
+        keeper, supervisor = parent_of(pid), supervisor_of(pid)
+        first.kill()
+        for one in (supervisor, keeper):
+            os.kill(one, signal.SIGKILL)
+        for file in (tmp_path / "agent").glob("journal*"):
+            file.unlink()
+        async with harness.agent(d):
+            await harness.joined(d)
+            assert not is_running(pid)
+
+    harness.run(scenario)
+
+
+def test_a_supervisor_is_told_to_forget_only_what_the_journal_has_the_end_of(
+    harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An agent that is killed in between would tell a success as lost."""
+    known: list[bool] = []
+    forget = Supervised.forget
+
+    def look_and_forget(self: Supervised, attempt: Position) -> None:
+        with closing(sqlite3.connect(f"file:{tmp_path}/agent/journal.sqlite?mode=ro", uri=True)) as database:
+            records = [json.loads(record) for (record,) in database.execute("SELECT record FROM slots")]
+        known.append(any(record["position"] == attempt and record.get("end") for record in records))
+        forget(self, attempt)
+
+    monkeypatch.setattr(Supervised, "forget", look_and_forget)
+
+    async def scenario(d: Any) -> None:
+        one = d.assignment("command", {"script": "true"})
+        await d.assign(one)
+        await d.report(one.task, Succeeded)
+
+        async def forgotten() -> bool:
+            return bool(known)
+
+        await harness.until(forgotten)
+        assert known == [True]
+
+    harness.run_with_agent(scenario)
 
 
 ON_DISK = """

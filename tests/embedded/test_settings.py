@@ -28,7 +28,9 @@ def test_defaults_are_those_of_one_machine(tmp_path: Path) -> None:
     settings = load(Settings, write(tmp_path, NEEDED), {})
     assert (settings.http_host, settings.http_port, settings.partition) == ("127.0.0.1", 8420, "0")
     assert (settings.lease_seconds, settings.suspect_seconds, settings.worker_lost_seconds) == (3.0, 10.0, 30.0)
-    assert load(AgentSettings, write(tmp_path, AGENT), {}).slots == [["any"], ["plan"], ["plan"]]
+    agent = load(AgentSettings, write(tmp_path, AGENT), {})
+    assert (agent.slots, agent.drain_seconds) == ([["any"], ["plan"], ["plan"]], 30.0)
+    assert agent.output_bytes_max == 16 * 1024 * 1024
 
 
 @pytest.mark.parametrize(
