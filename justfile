@@ -39,6 +39,12 @@ default:
 @chaos *ARGS:
     {{ python }} -m taskyard.chaos "$@"
 
+# sends requests that nobody means to the API of a running system, from a seed; --json prints one object as the last line
+[group('run')]
+[no-exit-message]
+@fuzz *ARGS:
+    {{ python }} -m taskyard.fuzz "$@"
+
 # runs the tests, two files at a time and the longest first, since most of them wait (arguments go to pytest)
 [group('check')]
 @test *ARGS:

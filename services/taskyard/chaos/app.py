@@ -14,6 +14,7 @@ import nats.errors
 from rich.console import Console
 
 from taskyard.bench.command_line import ended_in_order, leaves, uninterrupted
+from taskyard.chaos import hostile
 from taskyard.chaos.agents import left_of
 from taskyard.chaos.connecting import as_admin, as_service, over_http
 from taskyard.chaos.errors import ChaosError, NotBroken, NotHealed
@@ -21,7 +22,7 @@ from taskyard.chaos.faults import Breaker
 from taskyard.chaos.gathering import read_commands, read_journal, read_log, read_shown
 from taskyard.chaos.load import Account, Load
 from taskyard.chaos.monitor import Monitor
-from taskyard.chaos.options import Options, parse
+from taskyard.chaos.options import HostileOptions, Options, parse
 from taskyard.chaos.plan import Step, make_plan
 from taskyard.chaos.report import FAULTS_SHOWN_MAX, Result, as_json, find_troubles, make_rows, print_result
 from taskyard.chaos.screen import Screen
@@ -45,6 +46,12 @@ INTERRUPTED = 128 + signal.SIGINT
 def main(argv: list[str]) -> int:
     """Do it all, print, and return 0 if all is well, 1 if not, 2 for wrong usage, 130 when interrupted."""
     options = parse(argv)
+    if isinstance(options, HostileOptions):
+        try:
+            return hostile.main(options)
+        except KeyboardInterrupt:
+            print("taskyard chaos: interrupted", file=sys.stderr)
+            return INTERRUPTED
     console = Console(stderr=options.as_json)
     folder = Path(tempfile.mkdtemp(prefix="taskyard-chaos-")) if options.keep is None else options.keep.absolute()
     try:

@@ -28,6 +28,8 @@ NATS = "nats-server"
 WORKERS = ("worker-1", "worker-2")
 WORKER_WITH_DISK = WORKERS[-1]
 """The worker whose folder is a disk of its own."""
+INTRUDER, OPERATOR = "intruder", "operator"
+"""Who means harm where harm is meant: an agent that nobody has started, and a principal."""
 SLOTS = (*(("any",),) * 64, ("plan",), ("plan",))
 SOON_LOST = {"TASKYARD_SUSPECT_SECONDS": "3", "TASKYARD_WORKER_LOST_SECONDS": "6"}
 """A silent worker is lost earlier than usual, so that what follows from it happens often."""
@@ -119,6 +121,14 @@ class System:
 
     # -- one process ---------------------------------------------------------------------------------------------------
 
+    def password(self, user: str) -> str:
+        """The password of a user of NATS."""
+        return msgspec.json.decode((self.layout.nats / "passwords.json").read_bytes(), type=dict[str, str])[user]
+
+    def token(self, principal: str) -> str:
+        """The token of a principal."""
+        return self.layout.credentials(()).tokens[principal]
+
     def pid(self, process: str) -> int:
         """The pid of a process now."""
         return self.connection.processes[process]
@@ -202,6 +212,13 @@ def _send(pid: int, number: int) -> None:
 if __name__ == "__main__":
     sys.exit(
         run_to_end(
-            Options(data=Path(sys.argv[1]), workers=len(WORKERS), separate=True, instances=INSTANCES, slots=SLOTS)
+            Options(
+                data=Path(sys.argv[1]),
+                workers=len(WORKERS),
+                separate=True,
+                instances=INSTANCES,
+                slots=SLOTS,
+                guests=(INTRUDER,),
+            )
         )
     )

@@ -91,7 +91,7 @@ class _System:
             port=self._ports.nats,
             clients=[name for name, role in ROLES.items() if role is not Role.VIEWER],
             viewers=[name for name, role in ROLES.items() if role is Role.VIEWER],
-            agents=options.worker_names,
+            agents=(*options.worker_names, *options.guests),
         )
         self._postgres = Postgres(layout.postgres)
         self._programs = Programs(

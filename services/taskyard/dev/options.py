@@ -23,7 +23,8 @@ class Options:
     """What to run. Port 0 means the port of the last run if it is still free, else any free one.
 
     `slots` is what each slot of every worker accepts. Where services are `separate` there are so many `instances` of
-    each: the second of the scheduler is the program `scheduler-2`, with the settings `services-2`.
+    each: the second of the scheduler is the program `scheduler-2`, with the settings `services-2`. `guests` are agents that
+    may connect, and that nobody starts here.
     """
 
     data: Path
@@ -33,6 +34,7 @@ class Options:
     separate: bool = False
     instances: int = 1
     slots: Sequence[Sequence[str]] = DEFAULT_SLOTS
+    guests: Sequence[str] = ()
     modules: Mapping[str, str] = field(default_factory=lambda: MODULES)
 
     @property
