@@ -12,7 +12,7 @@ import pytest
 
 from taskyard.agent.errors import DirectoryInUseError, JournalError, NotStoredError
 from taskyard.agent.journal import Journal
-from taskyard.agent.outbox import Outbox
+from taskyard.agent.outbox import ID_BYTES, Outbox
 from taskyard.agent.slots import MemoryChanges, Remembered
 from taskyard.contracts.agent_protocol import (
     LINEAGE_MAX,
@@ -82,8 +82,27 @@ def test_reports_go_in_order_in_bounded_batches(tmp_path: Path) -> None:
         assert [len(batch.reports) for batch in batches] == [200, 200, 50]
         assert [batch.number for batch in batches] == [1, 2, 3]
         assert [report.task for batch in batches for report in batch.reports] == [str(n) for n in range(450)]
-        assert [one for one, _ in sender.stored] == ["w1-r5-1", "w1-r5-2", "w1-r5-3"]
+        assert len({one for one, _ in sender.stored}) == 3
         journal.close()
+
+    run(scenario())
+
+
+def test_nobody_can_guess_under_which_id_a_batch_is_stored(tmp_path: Path) -> None:
+    """Two agents with the same name, run, number and reports: the one cannot take the other's id."""
+
+    async def scenario() -> None:
+        ids: set[str] = set()
+        for number in range(2):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            journal, sender = Journal(folder, incarnation="r5"), Recorder()
+            outbox = outbox_of(journal, sender)
+            outbox.add(reports(1))
+            await flush(outbox)
+            ids |= {one for one, _ in sender.stored}
+            journal.close()
+        assert len(ids) == 2 and all(len(bytes.fromhex(one)) == ID_BYTES for one in ids)
 
     run(scenario())
 
@@ -146,7 +165,7 @@ def test_unsent_batches_are_sent_first_after_a_restart_and_sent_ones_are_gone(tm
         outbox = outbox_of(journal, sender)
         outbox.add([Succeeded(task=TaskId("new"), attempt=1, at=Instant(1))])
         await flush(outbox)
-        assert [one for one, _ in sender.stored] == ["w1-r5-1", "w1-r5-2", "w1-r6-1"]
+        assert [(batch.incarnation, batch.number) for batch in sender.batches()] == [("r5", 1), ("r5", 2), ("r6", 1)]
         journal.close()
 
         journal = Journal(tmp_path, incarnation="r7")

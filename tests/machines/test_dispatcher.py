@@ -8,6 +8,7 @@ from machine_story import START, A, B, Like, Story, assigned, joined, run, submi
 from msgspec import Raw
 
 from taskyard.contracts.agent_protocol import (
+    START_SECONDS_MAX,
     AnyReport,
     AssignAnswer,
     Failed,
@@ -299,10 +300,31 @@ def test_reports_of_another_agent_are_not_believed() -> None:
 def test_the_end_of_an_earlier_attempt_is_shown_and_void() -> None:
     story = Delivering().with_attempt().given(LOST, TaskScheduled(task=A), assigned(attempt=2, worker="w2"))
 
-    story.when(reported(Started(**WHEN), Succeeded(**WHEN), Succeeded(**WHEN))).then(
-        AttemptSucceeded(task=A, attempt=1)
+    story.when(reported(Started(**WHEN), Succeeded(**WHEN), Lost(**WHEN), Succeeded(**WHEN))).then(
+        AttemptSucceeded(task=A, attempt=1, worker="w1")
     )
     assert story.record().phase is Phase.ASSIGNED
+    story.when(reported(Succeeded(**WHEN), Lost(**WHEN))).then_nothing()
+
+
+def test_the_end_of_an_earlier_attempt_is_taken_only_from_the_worker_that_had_it_and_only_of_one_that_there_was() -> (
+    None
+):
+    story = Delivering().with_attempt().given(LOST, TaskScheduled(task=A), assigned(attempt=2, worker="w2"))
+    story.given(WorkerLost(worker="w2", incarnation=run(1)), TaskScheduled(task=A), assigned(attempt=3, worker="w3"))
+
+    for leader in (story.refolded(), story.successor(), story):
+        for agent in ("w2", "w3", "w9"):
+            forged = [Succeeded(task=A, attempt=number, at=START) for number in (-1, 0, 1)]
+            leader.when(reported(*forged, agent=agent)).then_nothing()
+    story.when(reported(Lost(task=A, attempt=2, at=START), agent="w2")).then(Like(AttemptLost, attempt=2, worker="w2"))
+
+
+def test_an_end_that_its_worker_has_told_is_not_told_again_as_one_of_an_earlier_attempt() -> None:
+    again = AttemptFailed(task=A, attempt=1, error=TaskError(code="exit", message="", retryable=True))
+    story = Delivering().with_attempt().given(again, TaskScheduled(task=A), assigned(attempt=2))
+
+    story.when(reported(Failed(**WHEN, error=again.error))).then_nothing()
 
 
 def test_reports_of_attempts_to_come_are_not_believed() -> None:
@@ -426,7 +448,25 @@ def test_an_attempt_that_began_after_a_step_of_the_clock_gets_no_time_for_it() -
 def test_waiting_is_no_running() -> None:
     story = Delivering().with_attempt(timeout_seconds=1).given(DISPATCHED)
 
-    story.after(3600).when().then_nothing()
+    story.after(START_SECONDS_MAX - 1).when().then_nothing()
+
+
+def test_an_attempt_that_is_dispatched_and_never_starts_is_stopped_at_its_deadline() -> None:
+    story = Delivering().with_attempt(timeout_seconds=9_000).given(DISPATCHED)
+
+    for leader in (story.refolded(), story.successor(), story):
+        leader.after(START_SECONDS_MAX).when()
+        leader.then(Like(TaskStopRequested, task=A, attempt=1, cause="timeout"))
+    assert story.record().stop_error == TaskError(code="timeout", message="its worker never started it")
+
+
+def test_an_attempt_that_started_late_has_all_its_time() -> None:
+    story = (
+        Delivering().with_attempt(timeout_seconds=1_000).given(DISPATCHED).after(START_SECONDS_MAX - 1).given(STARTED)
+    )
+
+    story.after(1_000).when().then_nothing()
+    story.after(TIMEOUT_SLACK_SECONDS).when().then(Like(TaskStopRequested, task=A, cause="timeout"))
 
 
 def test_a_stop_is_repeated_until_it_is_acknowledged_and_then_until_the_end() -> None:

@@ -1,5 +1,6 @@
 """What agents store as reports: whatever bytes they are, one of them never costs another, and nobody fails on them later."""
 
+import json
 from typing import Any
 
 import msgspec
@@ -72,7 +73,36 @@ def test_a_result_that_nobody_could_read_is_left_out_and_the_end_counts(result: 
 
 @pytest.mark.parametrize("result", [b'"\\ud800"', b'["\\udc00\\ud800",1]'])
 def test_half_characters_in_a_result_are_replaced(result: bytes) -> None:
-    assert b"\\ufffd" in bytes(only(raw_report("Succeeded", rest=b',"result":%s' % result)).result)
+    assert "\ufffd".encode() in bytes(only(raw_report("Succeeded", rest=b',"result":%s' % result)).result)
+
+
+@pytest.mark.parametrize(
+    ("result", "stored"),
+    [
+        (b"1" * 4_200, b"null"),
+        (b'{"n":-%s}' % (b"9" * 4_000), b'{"n":null}'),
+        (b'{ "n" : [1%s, 7, true] }' % (b"0" * 30), b'{"n":[1e30,7,true]}'),
+        (b'{"n":%d,"m":%d}' % ((1 << 63) - 1, -(1 << 63)), b'{"n":%d,"m":%d}' % ((1 << 63) - 1, -(1 << 63))),
+        (b'{"b":1,"a":"\\u0041"}', b'{"b":1,"a":"A"}'),
+    ],
+    ids=["thousands of digits", "below", "more than 64 bits", "64 bits", "spelt otherwise"],
+)
+def test_a_result_is_stored_in_canonical_form_with_numbers_that_every_client_reads(
+    result: bytes, stored: bytes
+) -> None:
+    report = only(raw_report("Succeeded", rest=b',"result":%s' % result))
+
+    assert isinstance(report, Succeeded) and bytes(report.result) == stored
+    json.loads(bytes(report.result))
+
+
+def test_results_that_are_too_long_as_they_are_stored_are_left_out_and_the_ends_count() -> None:
+    numbers = b"[" + b",".join([b"1e15"] * 10_000) + b"]"
+
+    found = read(*(raw_report("Succeeded", task, rest=b',"result":%s' % numbers) for task in (A, B)))
+
+    assert found.batch is not None and found.unreadable == 2
+    assert all(isinstance(report, Succeeded) and report.result == NULL for report in found.batch.reports)
 
 
 def test_one_report_that_cannot_be_read_loses_no_other_of_its_batch() -> None:
@@ -143,7 +173,7 @@ def test_of_a_batch_with_too_many_reports_the_first_ones_count() -> None:
 
 
 def test_what_is_readable_is_left_as_it_is() -> None:
-    result = Raw(b'{"a":[1,2.5,"\\u00e9\\ud83d\\ude00"],"b":null}')
+    result = Raw('{"a":[1,2.5,"\u00e9\U0001f600"],"b":null}'.encode())
     reports = (
         Started(task=A, attempt=1, at=START),
         Progressed(task=A, attempt=1, at=START, progress=7, message="é"),

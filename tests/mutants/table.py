@@ -216,7 +216,7 @@ MUTANTS = (
     Mutant(
         name="a-batch-that-is-sent-again-has-another-id",
         file=OUTBOX,
-        old=' = {"Nats-Msg-Id": f"{self._agent}-{incarnation}-{number}"}',
+        old=' = {"Nats-Msg-Id": blake2b(payload, digest_size=ID_BYTES).hexdigest()}',
         new=' = type("", (dict,), {"__getitem__": lambda s, _: str(s.setdefault("n", []).append(1) or len(s.get("n")))})()',
         killers=("tests/agent/test_agent_outbox.py",),
     ),

@@ -16,6 +16,8 @@ from taskyard.contracts.incarnations import IncarnationText
 from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
 
 HEARTBEAT_SECONDS = 2.0
+START_SECONDS_MAX = 300.0
+"""So long an agent may have what it has accepted before it says that it has started; what takes longer is stopped."""
 REPORT_BATCH_MAX = 200
 REPORT_BYTES_MAX = 64 * 1024
 OUTPUT_CHUNK_BYTES_MAX = 32 * 1024
@@ -197,8 +199,12 @@ AnyReport = Started | Progressed | Planned | Succeeded | Failed | Lost
 
 
 class ReportBatch(Message):
-    """Reports of one agent in the order in which they happened. `number` rises by one a batch of an incarnation."""
+    """Reports of one agent in the order in which they happened. `number` rises by one a batch of an incarnation.
+
+    `nonce` is random, so that nobody else can guess the id under which the message is stored: the digest of its bytes.
+    """
 
     incarnation: Incarnation
     number: int
     reports: Annotated[tuple[AnyReport, ...], Meta(max_length=REPORT_BATCH_MAX)]
+    nonce: Annotated[str, Meta(max_length=64)] = ""

@@ -6,6 +6,8 @@ the same must stop nobody who reads.
 """
 
 import re
+import sys
+from typing import Any
 
 import msgspec
 from msgspec import Raw
@@ -17,6 +19,9 @@ UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 UNREADABLE_SHOWN = Raw(b'{"unreadable":true}')
 """Stands where something is shown that nobody could read."""
 REPLACEMENT = "\ufffd"
+
+INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
+FLOAT_MAX = int(sys.float_info.max)
 
 _NULL = Raw(b"null")
 _ESCAPE = re.compile(r"\\(?:u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)")
@@ -35,6 +40,28 @@ def is_readable(data: bytes | Raw) -> bool:
     except UNREADABLE:
         return False
     return True
+
+
+def canonical(data: bytes | Raw) -> Raw | None:
+    """This JSON as we store it, with numbers as everybody can hold them, or None if somebody could not read it."""
+    if data == _NULL:
+        return _NULL
+    if not is_readable(data):
+        return None
+    return Raw(msgspec.json.encode(held(msgspec.json.decode(data))))
+
+
+def held(value: Any) -> Any:
+    """Integers of more than 64 bits are floats, as many clients read all numbers; some fail on thousands of digits."""
+    match value:
+        case dict():
+            return {key: held(each) for key, each in value.items()}  # pyright: ignore[reportUnknownVariableType]
+        case list():
+            return [held(each) for each in value]  # pyright: ignore[reportUnknownVariableType]
+        case int() if not INTEGER_MIN <= value <= INTEGER_MAX:
+            return float(value) if abs(value) <= FLOAT_MAX else None
+        case _:
+            return value
 
 
 def mended(data: bytes) -> bytes:

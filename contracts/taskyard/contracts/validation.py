@@ -15,7 +15,7 @@ from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Comma
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
-from taskyard.contracts.readable import UNREADABLE
+from taskyard.contracts.readable import UNREADABLE, held
 from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_DEFAULT, QUEUE_PATTERN, UUID7_PATTERN
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -108,7 +108,7 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
         raise InvalidCommand(FieldError(path="input", message=f"{_TOO_DEEP}: at most {NESTING_MAX} levels"))
     try:
         decode_input(spec.kind, spec.input)
-        canonical = msgspec.json.encode(msgspec.json.decode(spec.input), order="sorted")
+        canonical = msgspec.json.encode(held(msgspec.json.decode(spec.input)), order="sorted")
     except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "input")) from error
     if len(canonical) > kind.input_bytes_max:  # `1e15` is written with 18 characters

@@ -35,7 +35,7 @@ _HARMLESS_IN_STATE = _HARMLESS | frozenset(
     (
         "submitted", "submitted_at", "phase", "due", "tries", "deliveries_failed", "assigned_incarnation",
         "accepted", "assigned", "replaced", "joined_at", "plan_attempt", "planned_at", "confirmed", "stop",
-        "scheduled_at", "started_at", "finished_at",
+        "scheduled_at", "dispatched_at", "started_at", "finished_at",
         "schedule_to_start_timeout_seconds", "changed_at", "is_suspect", "is_draining", "is_lost",
     )
 )  # fmt: skip

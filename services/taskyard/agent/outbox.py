@@ -6,8 +6,10 @@ also fixes their batches, so that a batch sent again, even after a restart, is t
 
 import asyncio
 import logging
+import secrets
 from collections import deque
 from collections.abc import Iterable, Sequence
+from hashlib import blake2b
 from typing import Protocol, cast
 
 import msgspec
@@ -29,6 +31,9 @@ OUTBOX_REPORTS_MAX = 20_000
 STORE_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS_FIRST = 0.2
 RETRY_SECONDS_MAX = 5.0
+ID_BYTES = 16
+"""So many random bytes stand in each batch, whose digest is the id of its message: who could guess an id could have the
+message dropped as a copy of his own, since a stream's ids are those of all who write to it."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -145,8 +150,8 @@ class Outbox:
         return True
 
     async def _send(self, batch: Batch) -> None:
-        incarnation, number, payload = batch
-        headers = {"Nats-Msg-Id": f"{self._agent}-{incarnation}-{number}"}
+        _, number, payload = batch
+        headers = {"Nats-Msg-Id": blake2b(payload, digest_size=ID_BYTES).hexdigest()}
         delay_seconds = RETRY_SECONDS_FIRST
         while True:
             await self._sender.connected(timeout_seconds=RETRY_SECONDS_MAX)
@@ -192,4 +197,5 @@ def _count(batch: Batch) -> int:
 
 def _encode_batch(incarnation: str, number: int, reports: list[bytes]) -> bytes:
     encoded = cast("tuple[AnyReport, ...]", tuple(msgspec.Raw(report) for report in reports))
-    return _encode(ReportBatch(incarnation=incarnation, number=number, reports=encoded))
+    nonce = secrets.token_hex(ID_BYTES)
+    return _encode(ReportBatch(incarnation=incarnation, number=number, nonce=nonce, reports=encoded))

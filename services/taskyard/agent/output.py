@@ -6,6 +6,7 @@ supervisor before: an agent that takes over sends that chunk again, under the sa
 """
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Protocol
@@ -28,6 +29,7 @@ OUTPUT_CLOSE_SECONDS = 15.0
 """How long the end of an attempt waits for its output to be stored; longer than an election of the broker."""
 STORE_TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
+NONCE_BYTES = 16
 
 
 class Sender(Protocol):
@@ -41,7 +43,8 @@ class Sender(Protocol):
 class Progress(msgspec.Struct, kw_only=True, omit_defaults=True):
     """How far the output of an attempt was sent: of the program `step` up to `read`, in JetStream up to `offsets`.
 
-    `pending` bytes of the stream `stream` may be stored as one chunk behind that.
+    `pending` bytes of the stream `stream` may be stored as one chunk behind that. `nonce` is random and stands in the ids of
+    chunks: who could guess one could have the chunk dropped as a copy of his own.
     """
 
     step: str = ""
@@ -49,6 +52,7 @@ class Progress(msgspec.Struct, kw_only=True, omit_defaults=True):
     offsets: list[int] = msgspec.field(default_factory=lambda: [0, 0])
     stream: int = 0
     pending: int = 0
+    nonce: str = msgspec.field(default_factory=lambda: secrets.token_hex(NONCE_BYTES))
 
 
 class AttemptOutput:
@@ -65,7 +69,6 @@ class AttemptOutput:
     ) -> None:
         self._subject = output_subject(agent, assignment.task)
         self._attempt = assignment.attempt
-        self._id_prefix = f"{agent}-{assignment.position}-{assignment.task}-{assignment.attempt}"
         self._sender = sender
         self._tell = tell
         self._progress = msgspec.msgpack.decode(sent, type=Progress) if sent else Progress()
@@ -87,7 +90,7 @@ class AttemptOutput:
             if self._is_behind and step != self._progress.step:
                 continue  # an earlier run of the agent has sent all of it
             if not self._is_behind:
-                self._progress = Progress(step=step, offsets=self._progress.offsets)
+                self._progress = Progress(step=step, offsets=self._progress.offsets, nonce=self._progress.nonce)
             readers = [program.reader(stream) for stream in STREAMS]
             for reader, position in zip(readers, self._progress.read, strict=True):
                 reader.position = position
@@ -142,7 +145,7 @@ class AttemptOutput:
             HEADER_ATTEMPT: str(self._attempt),
             HEADER_STREAM: stream,
             HEADER_OFFSET: str(offset),
-            "Nats-Msg-Id": f"{self._id_prefix}-{stream}-{offset}",
+            "Nats-Msg-Id": f"{self._progress.nonce}-{stream}-{offset}",
         }
         while True:
             try:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.agent_protocol import (
@@ -148,10 +149,7 @@ class _Attempts:
             self._clear(agent, report)
             return
         if report.attempt != record.attempt:
-            # No attempt is numbered below 1, so how often this can be said is bounded by what really was.
-            is_told = report.attempt < 1 or report.attempt in self._state.late_ends.get(record.id, ())
-            if isinstance(report, _ENDS) and report.attempt < record.attempt and not is_told:
-                self._say(record, report.attempt, _end_event(report))  # shown once in the history, without effect
+            self._late(agent, record, report)
             return
         if record.worker != agent or (record.id, record.attempt) in self._over or record.phase not in ATTEMPT_OPEN:
             return
@@ -176,6 +174,14 @@ class _Attempts:
                     self._end(record, event)
             case Succeeded() | Failed() | Lost():
                 self._end(record, _end_event(report))
+
+    def _late(self, agent: str, record: TaskRecord, report: AnyReport) -> None:
+        """The end of an earlier attempt is shown once in the history, without effect, if the worker tells it that had it."""
+        late = (record.id, report.attempt)
+        had = self._state.untold.get(record.id, {}).get(report.attempt)
+        if isinstance(report, _ENDS) and report.attempt < record.attempt and had == agent and late not in self._over:
+            self._over.add(late)
+            self.events.append(msgspec.structs.replace(_end_event(report), worker=agent))
 
     def _clear(self, agent: str, report: AnyReport) -> None:
         """A task that was ended by force gives its slot back with the end of what its worker had of it."""
@@ -295,7 +301,7 @@ def _stray(live: LiveAttempt) -> Cancel:
     )
 
 
-def _end_event(report: Succeeded | Failed | Lost) -> Event:
+def _end_event(report: Succeeded | Failed | Lost) -> AttemptSucceeded | AttemptFailed | AttemptLost:
     match report:
         case Succeeded():
             return AttemptSucceeded(task=report.task, attempt=report.attempt, result=report.result)

@@ -3,6 +3,8 @@
 A batch is read as a whole where that is possible, else report by report: one that cannot be read costs no other one.
 """
 
+from collections.abc import Sequence
+
 import msgspec
 from msgspec import Raw, Struct
 
@@ -19,12 +21,15 @@ from taskyard.contracts.agent_protocol import (
     Succeeded,
 )
 from taskyard.contracts.events import Changes, StreamMark, TaskError
-from taskyard.contracts.readable import UNREADABLE, is_readable, mended, plain_text
+from taskyard.contracts.readable import UNREADABLE, canonical, mended, plain_text
 from taskyard.contracts.values import Instant
 
 REPORT_BYTES_READ_MAX = 256 * 1024
 """What is longer is no batch of ours, which are four times shorter. It would fit no commit, and so stop every leader."""
 CODE_CHARACTERS_MAX = 200
+RESULT_BYTES_MAX = 128 * 1024
+RESULTS_BYTES_MAX = REPORT_BYTES_READ_MAX
+"""All results of a batch, as they are stored. Those of one that holds more are left out: its ends count."""
 NUMBER_MAX = 1 << 53
 """Numbers up to this are the same for every reader of JSON."""
 
@@ -70,11 +75,23 @@ def read_reports(agent: str, data: bytes) -> ReportsRead:
     if batch is None:
         return ReportsRead(agent=agent, batch=None, size=len(data), unreadable=1)
     reports = tuple(map(_checked, batch.reports))
+    if _results_bytes(reports) > RESULTS_BYTES_MAX:
+        reports = tuple(map(_without_result, reports))
     unreadable += sum(
         new is not old and _is_without_result(new, old) for new, old in zip(reports, batch.reports, strict=True)
     )
     batch = msgspec.structs.replace(batch, reports=reports)
-    return ReportsRead(agent=agent, batch=batch, size=len(data), unreadable=unreadable)
+    size = len(data) + _results_bytes(reports)
+    return ReportsRead(agent=agent, batch=batch, size=size, unreadable=unreadable)
+
+
+def _results_bytes(reports: Sequence[AnyReport]) -> int:
+    return sum(len(bytes(each.result)) for each in reports if isinstance(each, Succeeded | Failed))
+
+
+def _without_result(report: AnyReport) -> AnyReport:
+    is_end = isinstance(report, Succeeded | Failed)
+    return msgspec.structs.replace(report, result=_NO_RESULT) if is_end else report
 
 
 def _read_apart(data: bytes) -> tuple[ReportBatch | None, int]:
@@ -123,16 +140,19 @@ def _checked(report: AnyReport) -> AnyReport:
             add, change, destroy = (min(max(number, 0), NUMBER_MAX) for number in numbers)
             return replace(report, changes=Changes(add=add, change=change, destroy=destroy))
         case Succeeded(result=result):
-            return report if is_readable(result) else replace(report, result=_NO_RESULT)
+            return replace(report, result=_stored(result))
         case Failed(error=error, result=result):
-            plain = _plain_error(error)
-            if plain is error and is_readable(result):
-                return report
-            return replace(report, error=plain, result=result if is_readable(result) else _NO_RESULT)
+            return replace(report, error=_plain_error(error), result=_stored(result))
         case Lost(message=message) if "\x00" in message or len(message) > MESSAGE_CHARACTERS_MAX:
             return replace(report, message=plain_text(message[:MESSAGE_CHARACTERS_MAX]))
         case _:
             return report
+
+
+def _stored(result: Raw) -> Raw:
+    """The result in canonical form, none where it cannot be read or is too long so: `1e15` is written with 18 characters."""
+    found = canonical(result)
+    return found if found is not None and len(found) <= RESULT_BYTES_MAX else _NO_RESULT
 
 
 def _plain_error(error: TaskError) -> TaskError:
@@ -144,4 +164,6 @@ def _plain_error(error: TaskError) -> TaskError:
 
 
 def _is_without_result(new: AnyReport, old: AnyReport) -> bool:
-    return isinstance(new, Succeeded | Failed) and isinstance(old, Succeeded | Failed) and new.result != old.result
+    if not isinstance(new, Succeeded | Failed) or not isinstance(old, Succeeded | Failed):
+        return False
+    return new.result == _NO_RESULT != old.result

@@ -8,13 +8,17 @@ from typing import cast, get_args
 
 from msgspec import Struct
 
+from taskyard.contracts.agent_protocol import START_SECONDS_MAX
 from taskyard.contracts.events import (
     AnyEvent,
     AttemptFailed,
     AttemptLost,
     AttemptSucceeded,
     ForceStopped,
+    NotDelivered,
+    SlotAssigned,
     SlotCleared,
+    TaskPlanned,
     UnknownEvent,
     WorkerJoined,
     WorkerLost,
@@ -38,6 +42,10 @@ CLOSING_MAX = 10_000
 """Tasks that were ended by force and are remembered until their workers have told their end; of more the first are forgotten."""
 
 _OF_WORKERS = frozenset(get_args(OfWorker))
+_TOLD = (AttemptSucceeded, AttemptFailed, AttemptLost, NotDelivered, TaskPlanned)
+
+Timeout = tuple[Instant, TaskId, int, bool]
+"""When an attempt has run out of time, and whether it had begun: to begin and to end have deadlines of their own."""
 
 
 class Saved(Struct, frozen=True, kw_only=True):
@@ -47,6 +55,7 @@ class Saved(Struct, frozen=True, kw_only=True):
     folded: Position
     closing: list[TaskRecord] = []
     workers: list[WorkerState] = []
+    untold: dict[TaskId, dict[int, str]] = {}
 
 
 class DispatcherState:
@@ -55,9 +64,9 @@ class DispatcherState:
     def __init__(self) -> None:
         self.tasks = TaskTable()
         self.deliveries = Deliveries(is_open=False, began=Position(0))
-        self.timeouts: list[tuple[Instant, TaskId, int]] = []
-        self.late_ends: dict[TaskId, set[int]] = {}
-        """Earlier attempts of live tasks whose end was told too late, and need not be told again. A snapshot forgets them."""
+        self.timeouts: list[Timeout] = []
+        self.untold: dict[TaskId, dict[int, str]] = {}
+        """Which worker was given which attempt of a live task, as long as nobody has told its end."""
         self.closing: dict[TaskId, TaskRecord] = {}
         """Tasks that were ended by force, whose workers have not told yet that nothing of them lives."""
         self.workers: dict[str, WorkerState] = {}
@@ -80,10 +89,12 @@ class DispatcherState:
         self.folded = position
         for change in self.tasks.apply(event, at, position):
             record = change.record
+            if isinstance(event, _TOLD):
+                self.untold.get(event.task, {}).pop(event.attempt, None)
             if record is None or change.verdict is not Verdict.EFFECTIVE:
-                if record is not None and isinstance(event, AttemptSucceeded | AttemptFailed | AttemptLost):
-                    self.late_ends.setdefault(record.id, set()).add(event.attempt)
                 continue
+            if isinstance(event, SlotAssigned):
+                self.untold.setdefault(record.id, {})[event.attempt] = event.worker
             kind = type(event)
             if kind is WorkerJoined:
                 self._ask(record)
@@ -135,13 +146,12 @@ class DispatcherState:
         if phase not in ATTEMPT_OPEN:
             self.deliveries.settle(record.id)
             if record.has_ended:
-                self.late_ends.pop(record.id, None)
+                self.untold.pop(record.id, None)
         elif phase is Phase.ASSIGNED:
             self.deliveries.owe_assignment(record)
         elif phase in ON_WORKER:
             self.deliveries.settle_delivery(record.id)
-            if phase is Phase.RUNNING:
-                self._watch(record)
+            self._watch(record)
         elif phase is Phase.STOPPING:
             self.deliveries.owe_stop(record)
         # What is held stays owed: what became of an assignment that is on its way may still show.
@@ -154,33 +164,36 @@ class DispatcherState:
             self.deliveries.owe_stop(record)
 
     def _watch(self, record: TaskRecord) -> None:
-        if not self._leads or record.started_at is None:
+        limit = _limit(record)
+        if not self._leads or limit is None:
             return
         if len(self.timeouts) > 2 * len(self.tasks.live) + TIMEOUTS_SPARE:
             # Attempts end long before their deadline: what is over must not pile up until then.
             self.timeouts = [timeout for timeout in self.timeouts if self._is_current(timeout)]
             heapify(self.timeouts)
-        deadline = record.started_at + seconds(record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
-        heappush(self.timeouts, (Instant(deadline), record.id, record.attempt))
+        since, duration_seconds = limit
+        deadline = Instant(since + seconds(duration_seconds))
+        heappush(self.timeouts, (deadline, record.id, record.attempt, _has_begun(record)))
 
-    def _is_current(self, timeout: tuple[Instant, TaskId, int]) -> bool:
-        record = self.tasks.live.get(timeout[1])
-        return record is not None and record.attempt == timeout[2] and record.phase in ATTEMPT_OPEN
+    def _is_current(self, timeout: Timeout) -> bool:
+        _, task, attempt, has_begun = timeout
+        record = self.tasks.live.get(task)
+        if record is None or record.attempt != attempt or record.phase not in ATTEMPT_OPEN:
+            return False
+        return _has_begun(record) == has_begun
 
     def pop_timeout(self, now: Instant, deadlines: Deadlines) -> TaskRecord | None:
         """The next task whose attempt has run out of time, whatever its worker had said until then, taken off the list."""
         while self.timeouts and self.timeouts[0][0] <= now:
-            _, task, attempt = self.timeouts[0]
+            _, task, attempt, has_begun = self.timeouts[0]
             record = self.tasks.live.get(task)
-            is_current = (
-                record is not None and record.attempt == attempt and record.phase in (Phase.RUNNING, Phase.HELD)
-            )
-            if record is None or record.started_at is None or not is_current:
+            limit = _limit(record) if record is not None and self._is_current(self.timeouts[0]) else None
+            if record is None or limit is None or record.phase is Phase.STOPPING:
                 heappop(self.timeouts)
                 continue
-            deadline = deadlines.after(record.started_at, record.timeout_seconds + TIMEOUT_SLACK_SECONDS)
+            deadline = deadlines.after(*limit)
             if deadline > now:  # the clock was set forward since it began
-                heapreplace(self.timeouts, (deadline, task, attempt))
+                heapreplace(self.timeouts, (deadline, task, attempt, has_begun))
             elif deadlines.is_read(deadline):
                 heappop(self.timeouts)
                 return record
@@ -191,6 +204,8 @@ class DispatcherState:
     def next_deadline(self, deadlines: Deadlines) -> Instant | None:
         """The next timeout, or the next message that has to be sent again."""
         sends = self.deliveries.next_deadline
+        while self.timeouts and not self._is_current(self.timeouts[0]):
+            heappop(self.timeouts)
         timeout = self.timeouts[0][0] if self.timeouts and not deadlines.waits else None
         if sends is None or timeout is None:
             return sends if timeout is None else timeout
@@ -221,6 +236,7 @@ class DispatcherState:
             folded=self.folded,
             closing=list(self.closing.values()),
             workers=[*self.workers.values(), *self.gone.values()],
+            untold=self.untold,
         )
 
     @classmethod
@@ -229,7 +245,21 @@ class DispatcherState:
         state = cls()
         state.tasks = TaskTable(saved.tasks)
         state.folded = saved.folded
+        state.untold = saved.untold
         state.closing = {record.id: record for record in saved.closing}
         for worker in saved.workers:
             (state.gone if worker.is_lost else state.workers)[worker.name] = worker
         return state
+
+
+def _has_begun(record: TaskRecord) -> bool:
+    return record.started_at is not None
+
+
+def _limit(record: TaskRecord) -> tuple[Instant, float] | None:
+    """Since when the attempt has how many seconds, to begin or to end; None: its time does not run."""
+    if record.started_at is not None:
+        return record.started_at, record.timeout_seconds + TIMEOUT_SLACK_SECONDS
+    if record.phase is Phase.DISPATCHED and record.dispatched_at is not None:
+        return record.dispatched_at, START_SECONDS_MAX
+    return None

@@ -1,5 +1,6 @@
 """Nothing before its time: timeouts, expiries, delays."""
 
+from taskyard.contracts.agent_protocol import START_SECONDS_MAX
 from taskyard.contracts.events import (
     AnyEvent,
     ApprovalExpired,
@@ -60,8 +61,10 @@ class Timing:
                 limit = (life.due - since) / SECOND
                 self._require(since, limit, at, f"{where}: {life.id} is scheduled too early", life)
             case TaskStopRequested(cause="timeout"):
-                limit = life.policy.timeout_seconds
-                self._require(life.started_at, limit, at, f"{where}: {life.id} times out too early", life)
+                since, limit = life.started_at, life.policy.timeout_seconds
+                if since is None:  # what a worker has accepted it must begin
+                    since, limit = life.assigned_at, START_SECONDS_MAX
+                self._require(since, limit, at, f"{where}: {life.id} times out too early", life)
             case TaskStopRequested(cause="schedule_to_start"):
                 limit = life.policy.schedule_to_start_timeout_seconds or 0.0
                 self._require(life.submitted_at, limit, at, f"{where}: {life.id} had more time to start", life)

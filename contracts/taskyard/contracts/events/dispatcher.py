@@ -53,11 +53,12 @@ class TaskPlanned(Event):
 
 
 class AttemptSucceeded(Event):
-    """The attempt did what it should."""
+    """The attempt did what it should. `worker` names, here and below, who told the end of an earlier attempt, too late."""
 
     task: TaskId
     attempt: int
     result: Raw = Raw(b"null")
+    worker: str | None = None
 
 
 class AttemptFailed(Event):
@@ -67,6 +68,7 @@ class AttemptFailed(Event):
     attempt: int
     error: TaskError
     result: Raw = Raw(b"null")
+    worker: str | None = None
 
 
 class AttemptLost(Event):
@@ -75,6 +77,7 @@ class AttemptLost(Event):
     task: TaskId
     attempt: int
     message: str = ""
+    worker: str | None = None
 
 
 class NotDelivered(Event):

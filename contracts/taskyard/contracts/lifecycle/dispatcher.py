@@ -23,12 +23,13 @@ PLAN_MISSING = "plan_missing"
 """The error code of an apply that did not begin, since its worker no longer has the plan."""
 
 
-def dispatched(record: TaskRecord, event: TaskDispatched) -> Verdict:
+def dispatched(record: TaskRecord, event: TaskDispatched, at: Instant) -> Verdict:
     """The worker has the attempt."""
     if record.phase is not Phase.ASSIGNED or event.attempt != record.attempt:
         return Verdict.VOID
     # An attempt that was held and is found again had started before.
     record.phase = Phase.DISPATCHED if record.started_at is None else Phase.RUNNING
+    record.dispatched_at = at
     record.accepted = True
     record.deliveries_failed = 0
     return Verdict.EFFECTIVE

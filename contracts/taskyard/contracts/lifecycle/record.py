@@ -64,6 +64,7 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     stop_error: TaskError | None = None
     progress: int = 0
     scheduled_at: Instant | None = None
+    dispatched_at: Instant | None = None
     started_at: Instant | None = None
     finished_at: Instant | None = None
     error: TaskError | None = None

@@ -78,9 +78,9 @@ def stop_requested(record: TaskRecord, event: TaskStopRequested, at: Instant) ->
     if ends_as is None:
         return Verdict.VOID
     if record.phase in _WAITING:
-        return end(record, ends_as, at, _stop_error(event))
+        return end(record, ends_as, at, _stop_error(record, event))
+    record.stop, record.stop_error = ends_as, _stop_error(record, event)
     record.phase = Phase.STOPPING
-    record.stop, record.stop_error = ends_as, _stop_error(event)
     return Verdict.EFFECTIVE
 
 
@@ -96,9 +96,10 @@ def _stopped_phase(record: TaskRecord, cause: str) -> Phase | None:
     return None
 
 
-def _stop_error(event: TaskStopRequested) -> TaskError:
+def _stop_error(record: TaskRecord, event: TaskStopRequested) -> TaskError:
     if event.cause == CAUSE_TIMEOUT:
-        return TaskError(code="timeout", message="execution timeout")
+        has_begun = record.phase is not Phase.DISPATCHED
+        return TaskError(code="timeout", message="execution timeout" if has_begun else "its worker never started it")
     if event.cause == CAUSE_SCHEDULE_TO_START:
         return TaskError(code="schedule_to_start_timeout", message="did not start in time")
     reason = f": {event.reason}" if event.reason else ""

@@ -76,7 +76,7 @@ def fold(record: TaskRecord, event: TaskEvent | WorkerLost | WorkerJoined, at: I
         case SlotAssigned():
             return assigned(record, event, position)
         case TaskDispatched():
-            return dispatched(record, event)
+            return dispatched(record, event, at)
         case TaskStarted():
             return started(record, event, at)
         case AttemptSucceeded():
