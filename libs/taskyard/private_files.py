@@ -2,7 +2,7 @@
 
 What is written holds inputs and output of tasks, and passwords. So a folder has the mode 0700 and a file 0600 from the moment
 at which it is there, not from the moment after. Of a folder that was there before, others keep only the right to pass through:
-PostgreSQL, which runs as another user when we are root, needs it.
+users whom an agent runs its tasks as need it.
 """
 
 import errno

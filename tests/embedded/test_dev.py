@@ -152,6 +152,17 @@ def test_what_is_secret_is_private(dev: Dev) -> None:
     assert dev.connection["admin_token"] not in (dev.folder / "config/services.json").read_text()
 
 
+def test_it_opens_no_folder_above_its_data_and_as_root_says_that_tasks_are_root_too(dev: Dev, tmp_path: Path) -> None:
+    folders = [tmp_path, *tmp_path.parents]
+    modes = [folder.stat().st_mode for folder in folders]
+    dev.start()
+    assert [folder.stat().st_mode for folder in folders] == modes
+    assert dev.child
+    dev.child.terminate()
+    errors = dev.child.communicate(timeout=SECONDS_MAX)[1]
+    assert ("tasks run as root" in errors) == (os.geteuid() == 0)
+
+
 def test_separate_services_are_processes_of_their_own(dev: Dev) -> None:
     dev.start(separate="separate")
     assert len({dev.pids[name] for name in SERVICES}) == 5

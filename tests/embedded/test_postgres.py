@@ -106,14 +106,40 @@ def test_a_socket_folder_that_others_can_enter_is_refused(tmp_path: Path) -> Non
         folder.rmdir()
 
 
-def test_folders_above_are_opened_for_walking_through_only(tmp_path: Path) -> None:
+def test_no_folder_above_is_opened_and_the_server_runs_all_the_same(tmp_path: Path) -> None:
     above = tmp_path / "above"
     above.mkdir(mode=0o700)
+    folders = [above / "postgres", *(above / "postgres").parents]
     server = Postgres(above / "postgres")
-    server.prepare()
-    opened = 0o701 if os.geteuid() == 0 else 0o700
-    assert stat.S_IMODE(above.stat().st_mode) == opened
+    modes = [stat.S_IMODE(one.stat().st_mode) for one in folders[1:]]
+    server.start()
+    try:
+        assert ask(server, "CREATE TABLE kept (n int)", "SELECT count(*) FROM kept")[1] == 0
+        assert server.pid
+        left = processes.identify(server.pid)
+        assert left
+        Postgres(above / "postgres").stop_left_over()
+        assert not processes.is_alive(left)
+    finally:
+        server.stop()
+    assert [stat.S_IMODE(one.stat().st_mode) for one in folders[1:]] == modes
     assert stat.S_IMODE((above / "postgres" / "data").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only as root PostgreSQL runs as another user")
+def test_closed_folders_above_its_programs_are_told_before_they_are_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "closed" / "programs"
+    programs.mkdir(parents=True)
+    (programs / "postgres").touch(mode=0o755)
+    tmp_path.joinpath("closed").chmod(0o700)
+    monkeypatch.setattr("taskyard.embedded.postgres._programs", lambda: programs)
+    server = Postgres(tmp_path / "postgres")
+    assert tmp_path / "closed" in server.closed_folders()
+    server._let_reach_programs()
+    assert server.closed_folders() == []
+    assert stat.S_IMODE((tmp_path / "closed").stat().st_mode) == 0o701
 
 
 def test_an_initdb_that_takes_too_long_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,6 @@ def give_cluster(directory: Path) -> None:
 
 @cache
 def _new_cluster() -> Path:
-    # Not in pytest's own folder: each pytest that starts closes that to other users, and as root PostgreSQL is one.
     directory = Path(tempfile.mkdtemp(prefix="taskyard-cluster-"))
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
     Postgres(directory).prepare()

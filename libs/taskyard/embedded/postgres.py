@@ -3,8 +3,9 @@
 Only the programs of the package are used. It has a way to start them too, but that detaches the server, changes the
 mode of every folder above to 755, and stops the server when the Python process that started it ends.
 
-PostgreSQL refuses to run as root. As root we run it as the system user `pgserver`, to whom the data belongs, and let
-everyone walk through (not list) the folders above. So what lies beside the data needs a private mode of its own.
+PostgreSQL refuses to run as root. As root we run it as the system user `pgserver`, to whom the data belongs. It is put into its
+data and knows no other way there, so the folders above stay closed to it and to everyone else. Only its programs must be
+within its reach: where they are not, everyone may then walk through (not list) the folders above those, which is told.
 Connections are not asked for a password: the socket lies in a folder that only its owner and root can enter.
 """
 
@@ -40,6 +41,8 @@ CONNECTIONS_MAX = 100
 
 # "Fast" shutdown: open transactions are rolled back. On TERM it would wait for every client to leave.
 STOP_SIGNAL = signal.SIGINT
+HERE = "/proc/self/cwd"
+"""The working directory of whoever looks, reached without a way through the folders above."""
 
 
 class Postgres:
@@ -66,16 +69,17 @@ class Postgres:
         """The server as a program to supervise, after `prepare`."""
         settings = {
             "listen_addresses": "",
-            "unix_socket_directories": f'"{self._socket_directory}"',
+            "unix_socket_directories": f'"{HERE if self._is_here(self._socket_directory) else self._socket_directory}"',
             "max_connections": str(CONNECTIONS_MAX),
             "timezone": "UTC",
         }
         options = [text for name, value in settings.items() for text in ("-c", f"{name}={value}")]
         return Program(
             name="postgres",
-            argv=(str(self._programs / "postgres"), "-D", str(self._data), *options),
+            argv=(str(self._programs / "postgres"), "-D", HERE if self._user else str(self._data), *options),
             log_file=self._directory / "postgres.log",
             user=self._user,
+            directory=str(self._data),
             stop_signal=STOP_SIGNAL,
         )
 
@@ -87,7 +91,7 @@ class Postgres:
         make_folder(self._directory)
         if self._user is not None:
             _ensure_user(self._user)
-            self._let_through()
+            self._let_reach_programs()
         self._prepare_socket_directory()
         if not self._data.exists():
             self._make_cluster()
@@ -101,7 +105,7 @@ class Postgres:
         if len(lines) < 8 or lines[7].strip() != "ready":
             return False
         identity = processes.identify(processes.pid_in(self._lock_files[0]))
-        return identity is not None and processes.has_argument(identity, str(self._data))
+        return identity is not None and self._is_server(identity)
 
     def stop_left_over(self) -> None:
         """Stop a server that an earlier run has left on this folder, and remove locks that only seem to be held.
@@ -113,7 +117,7 @@ class Postgres:
             identity = processes.identify(processes.pid_in(lock))
             if identity is None:
                 continue
-            if processes.has_argument(identity, str(self._data)):
+            if self._is_server(identity):
                 processes.stop(identity, STOP_SECONDS_MAX, STOP_SIGNAL)
             elif not processes.works_in(identity, self._data):  # as every process of the server does
                 lock.unlink(missing_ok=True)
@@ -137,6 +141,20 @@ class Postgres:
             return
         processes.stop_child(self._process, STOP_SECONDS_MAX, STOP_SIGNAL)
         self._process = None
+
+    def closed_folders(self) -> list[Path]:
+        """The folders above its programs that `prepare` will open for walking through."""
+        if self._user is None:
+            return []
+        return [one for one in (self._programs / "postgres").parents if not one.stat().st_mode & stat.S_IXOTH]
+
+    def _is_server(self, identity: processes.ProcessIdentity) -> bool:
+        if processes.has_argument(identity, str(self._data)):  # also as root, of an earlier version
+            return True
+        return processes.has_argument(identity, HERE) and processes.works_in(identity, self._data)
+
+    def _is_here(self, folder: Path) -> bool:
+        return self._user is not None and folder == self._data
 
     @property
     def _data(self) -> Path:
@@ -173,12 +191,13 @@ class Postgres:
         if self._user is not None:
             entry = pwd.getpwnam(self._user)
             os.chown(unfinished, entry.pw_uid, entry.pw_gid)
-        options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", DATABASE_USER, "-D", str(unfinished))
+        options = ("--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", "-U", DATABASE_USER)
         program = Program(
             name="initdb",
-            argv=(str(self._programs / "initdb"), *options),
+            argv=(str(self._programs / "initdb"), *options, "-D", HERE if self._user else str(unfinished)),
             log_file=self._directory / "postgres.log",
             user=self._user,
+            directory=str(unfinished),
         )
         child = processes.spawn(program)
         try:
@@ -192,10 +211,9 @@ class Postgres:
             raise StartFailed(message)
         unfinished.rename(self._data)
 
-    def _let_through(self) -> None:
-        for path in (self._data, self._programs / "postgres"):
-            for folder in path.parents:
-                _add_mode(folder, stat.S_IXOTH)
+    def _let_reach_programs(self) -> None:
+        for folder in self.closed_folders():
+            _add_mode(folder, stat.S_IXOTH)
         if not (self._programs / "postgres").stat().st_mode & stat.S_IXOTH:
             # Installed under a strict umask: nobody but root could read the programs.
             for path in (self._programs.parent, *self._programs.parent.rglob("*")):

@@ -41,7 +41,8 @@ class ProcessIdentity(msgspec.Struct, frozen=True, kw_only=True):
 class Program(msgspec.Struct, frozen=True, kw_only=True):
     """A program to run: `argv`, the file that its output is appended to, and how it wants to be stopped.
 
-    `environment` is added to ours. `user` is the name of the system user that it runs as, `None` for our own.
+    `environment` is added to ours. `user` is the name of the system user that it runs as, `None` for our own. It is put into
+    `directory` before it becomes that user, who need not be able to go there.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Program(msgspec.Struct, frozen=True, kw_only=True):
     log_file: Path
     environment: Mapping[str, str] = {}
     user: str | None = None
+    directory: str = "/"
     stop_signal: int = signal.SIGTERM
 
 
@@ -151,7 +153,7 @@ def spawn(program: Program) -> subprocess.Popen[bytes]:
             stderr=subprocess.STDOUT,
             env={**os.environ, **program.environment},
             start_new_session=True,
-            cwd="/",
+            cwd=program.directory,
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,

@@ -118,6 +118,10 @@ class _System:
     def _prepare_servers(self) -> None:
         self._nats.stop_left_over()
         self._postgres.stop_left_over()
+        for folder in self._postgres.closed_folders():
+            _report(
+                f"opens {folder} for walking through (o+x): PostgreSQL, as another user, cannot reach its programs there"
+            )
         if not self._layout.postgres.exists():
             _report("makes a PostgreSQL cluster, once")
         self._postgres.prepare()

@@ -1,6 +1,6 @@
 """Where things are in the folder of `taskyard dev`, and how they are kept there.
 
-PostgreSQL runs as another user when we are root and must be able to walk through the folder itself (not to list it). So
+PostgreSQL, which runs as another user when we are root, needs no way through the folder, but an earlier version left it one. So
 whatever is secret lies in a folder of mode 700 or in a file of mode 600.
 """
 
