@@ -95,7 +95,7 @@ class FakeReadModel:
         self._check()
         return []
 
-    async def history(self, task: str) -> list[Any]:
+    async def history(self, task: str, wanted: Any) -> list[Any]:
         self._check()
         return []
 
@@ -107,11 +107,15 @@ class FakeReadModel:
         self._check()
         return {"worker-1": "gpu"}.get(worker)
 
-    async def workers(self) -> list[Any]:
+    async def workers(self, wanted: Any, *, sees_only: str | None) -> list[Any]:
         self._check()
         return []
 
-    queues = pools = workers
+    async def queues(self, wanted: Any) -> list[Any]:
+        self._check()
+        return []
+
+    pools = queues
 
     async def stats(self, *, sees_only: str | None) -> Any:
         self._check()

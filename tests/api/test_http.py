@@ -32,7 +32,7 @@ async def test_a_task_is_stored_under_its_author_and_answered_with_its_position(
 ROUTES = [
     ("GET", "/tasks?statuss=running", "statuss"),
     ("GET", "/tasks/{id}?attempt=1", "attempt"),
-    ("GET", "/tasks/{id}/history?limit=1", "limit"),
+    ("GET", "/tasks/{id}/history?at=1", "at"),
     ("GET", "/tasks/{id}/why?at=1", "at"),
     ("GET", "/tasks/{id}/output?tail=1", "tail"),
     ("GET", "/workers?pool=a", "pool"),

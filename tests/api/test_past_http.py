@@ -79,7 +79,7 @@ async def test_after_means_nothing_beside_at(world: World) -> None:
 
 
 async def test_lists_of_now_bear_no_moment(world: World) -> None:
-    assert (await ask(world, "/pools")).json() == {"items": []}
+    assert (await ask(world, "/pools")).json() == {"items": [], "next_cursor": None}
 
 
 async def test_the_past_of_pools_is_told_while_postgresql_is_away(world: World) -> None:

@@ -10,6 +10,7 @@ import msgspec
 import pytest
 
 from taskyard.api.errors import Refusal
+from taskyard.api.list_pages import POOLS, QUEUES, WORKERS, first_page, read_wanted
 from taskyard.api.past import questions
 from taskyard.api.past.checkpoints import Checkpoints
 from taskyard.api.past.keeping import keep_until
@@ -52,18 +53,18 @@ async def said_by_the_read_model(model: PostgresReadModel) -> dict[str, Any]:
     page = await model.tasks(TaskFilter(limit=500))
     return {
         "tasks": {task.id: plain(task) for task in page.items},
-        "workers": plain(await model.workers()),
-        "queues": plain(await model.queues()),
-        "pools": plain(await model.pools()),
+        "workers": plain(await model.workers(first_page(WORKERS), sees_only=None)),
+        "queues": plain(await model.queues(first_page(QUEUES))),
+        "pools": plain(await model.pools(first_page(POOLS))),
     }
 
 
 async def said_by_the_past(past: Past, at: str, tasks: list[str]) -> dict[str, Any]:
     return {
         "tasks": {id: plain((await past.task(TaskId(id), at, sees_only=None))[1]) for id in tasks},
-        "workers": plain((await past.workers(at))[2]),
-        "queues": plain((await past.queues(at))[2]),
-        "pools": plain((await past.pools(at))[2]),
+        "workers": plain((await past.workers(at, first_page(WORKERS), sees_only=None))[2]),
+        "queues": plain((await past.queues(at, first_page(QUEUES)))[2]),
+        "pools": plain((await past.pools(at, first_page(POOLS)))[2]),
     }
 
 
@@ -189,7 +190,7 @@ def test_pages_of_one_moment_are_one_moment_however_the_log_goes_on(
             story.succeed(tasks[1])
             story.submit()
             await project(story)
-            await past.queues(str(story.head))  # the fold goes on meanwhile, too
+            await past.queues(str(story.head), first_page(QUEUES))  # the fold goes on meanwhile, too
             _, second = await past.tasks(TaskFilter(limit=2, cursor=first.next_cursor), now)
             _, third = await past.tasks(TaskFilter(limit=2, cursor=second.next_cursor), now)
         assert [task.id for page in (first, second, third) for task in page.items] == list(reversed(tasks))
@@ -258,7 +259,7 @@ def test_the_same_moment_asked_twice_shows_the_same_time(story: Any, run: Any) -
     past = Past(travel(story), None)  # type: ignore[arg-type] (settings are not in the read model)
 
     async def scenario() -> None:
-        first, again = (await past.queues("1"))[1], (await past.queues("1"))[1]
+        first, again = (await past.queues("1", first_page(QUEUES)))[1], (await past.queues("1", first_page(QUEUES)))[1]
         assert first == again
 
     run(scenario())
@@ -278,12 +279,12 @@ def test_a_log_that_takes_the_place_of_another_is_told_from_its_own_events(story
         await keep(story, snapshots)
         traveller = travel(story, snapshots)
         past = Past(traveller, None)  # type: ignore[arg-type] (settings are not in the read model)
-        assert [queue.queue for queue in (await past.queues("201"))[2]] == ["default"]
+        assert [queue.queue for queue in (await past.queues("201", first_page(QUEUES)))[2]] == ["default"]
         story.stream.__dict__.update(other.stream.__dict__)
         for at in ("4", str(other.head)):
-            assert "other" in {queue.queue for queue in (await past.queues(at))[2]}, at
+            assert "other" in {queue.queue for queue in (await past.queues(at, first_page(QUEUES)))[2]}, at
         with pytest.raises(Refusal, match="before the beginning of the log"):
-            await past.queues(format_instant(Instant(story.now - 365 * 24 * 3600 * SECOND)))
+            await past.queues(format_instant(Instant(story.now - 365 * 24 * 3600 * SECOND)), first_page(QUEUES))
         await keep_until(other.head, story.log, kept(story, snapshots), rest=0)
         checkpoints = kept(story, snapshots)
         latest = await checkpoints.latest()
@@ -298,11 +299,11 @@ def test_a_position_inside_a_commit_shows_the_events_up_to_it(story: Any, run: A
         one, two = (QueuePaused(pool="default", queue=queue, by="admin") for queue in ("a", "b"))
         story.commit(one, two)
         past = Past(travel(story), None)  # type: ignore[arg-type] (settings are not in the read model)
-        assert [queue.queue for queue in (await past.queues("1.0"))[2]] == ["a"]
-        _, as_of, queues = await past.queues("1.1")
+        assert [queue.queue for queue in (await past.queues("1.0", first_page(QUEUES)))[2]] == ["a"]
+        _, as_of, queues, _ = await past.queues("1.1", first_page(QUEUES))
         assert [queue.queue for queue in queues] == ["a", "b"]
         assert (as_of.position, as_of.at) == ("1.1", format_instant(story.now))
-        assert [queue.queue for queue in (await past.queues("1.0"))[2]] == ["a"], "it can go back"
+        assert [queue.queue for queue in (await past.queues("1.0", first_page(QUEUES)))[2]] == ["a"], "it can go back"
 
     run(scenario())
 
@@ -464,5 +465,26 @@ def test_a_damaged_kept_state_is_passed_over(story: Any, run: Any) -> None:
                 snapshots.damage(f"past_{place:02}")
         progress = await travel(story, snapshots).look(moment_in("250"), lambda state: state.tasks.live[task].progress)
         assert progress == await travel(story).look(moment_in("250"), lambda state: state.tasks.live[task].progress)
+
+    run(scenario())
+
+
+def test_all_pages_of_a_list_of_the_past_show_one_moment(story: Any, run: Any) -> None:
+    async def scenario() -> None:
+        for queue in ("a", "b", "c"):
+            story.submit(queue=queue)
+        now = format_instant(story.now)
+        past = Past(travel(story), None)  # type: ignore[arg-type] (settings are not in the read model)
+        _, as_of, items, cursor = await past.queues(now, read_wanted(QUEUES, 2, None))
+        assert [queue.queue for queue in items] == ["a", "b"]
+        story.submit(queue="bb")
+        story.submit(queue="d")
+        _, later, items, cursor = await past.queues(now, read_wanted(QUEUES, 2, cursor))
+        assert ([queue.queue for queue in items], cursor, later) == (["c"], None, as_of)
+        _, _, _, cursor = await past.queues("1.0", read_wanted(QUEUES, 1, None))
+        assert cursor is None
+        _, _, _, cursor = await past.queues("3.0", read_wanted(QUEUES, 1, None))
+        with pytest.raises(Refusal, match="another moment"):
+            await past.queues("2.0", read_wanted(QUEUES, 1, cursor))
 
     run(scenario())

@@ -8,10 +8,13 @@ import msgspec
 import pytest
 
 from taskyard.api.errors import ReadModelUnavailable, Refusal
+from taskyard.api.list_pages import HISTORY, POOLS, QUEUES, WORKERS, Listed, first_page, page_of, read_wanted
+from taskyard.api.pages import FilterInvalid
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.read_model import TaskFilter
 from taskyard.contracts.events import (
     AttemptFailed,
+    ForceStopped,
     QueueConfigured,
     QueueLocked,
     QueuePaused,
@@ -112,7 +115,7 @@ def test_history_tells_every_event_in_order(story: Any, read: Any) -> None:
     story.commit(TaskStarted(task=task, attempt=1), writer="dispatcher")
     story.commit(TaskStopRequested(task=task, cause="cancel", by="bob", reason="why"))
 
-    items = plain(read(lambda model: model.history(task)))
+    items = plain(read(lambda model: model.history(task, first_page(HISTORY))))
 
     assert [(item["type"], item["by"], item["void"]) for item in items] == [
         ("TaskSubmitted", "alice", False),
@@ -146,7 +149,7 @@ def test_workers_show_what_their_slots_have(story: Any, read: Any) -> None:
     story.commit(WorkerDrainRequested(pool="default", worker="worker-3", by="bob"))
     story.commit(WorkerLost(worker="worker-4", incarnation=1), writer="slot_allocator")
 
-    workers = plain(read(lambda model: model.workers()))
+    workers = plain(read(lambda model: model.workers(first_page(WORKERS), sees_only=None)))
 
     assert [(worker["id"], worker["status"]) for worker in workers] == [
         ("worker-1", "active"),
@@ -162,7 +165,7 @@ def test_workers_show_what_their_slots_have(story: Any, read: Any) -> None:
     assert workers[0]["labels"] == {}
 
     story.now += 2 * 24 * 3600 * 1_000_000
-    assert len(plain(read(lambda model: model.workers()))) == 3
+    assert len(plain(read(lambda model: model.workers(first_page(WORKERS), sees_only=None)))) == 3
 
 
 def test_queues_and_pools_show_depth_limits_locks_and_pauses(story: Any, read: Any) -> None:
@@ -177,14 +180,14 @@ def test_queues_and_pools_show_depth_limits_locks_and_pauses(story: Any, read: A
     )
 
     async def question(model: PostgresReadModel) -> Any:
-        return plain(await model.queues()), plain(await model.pools())
+        return plain(await model.queues(first_page(QUEUES))), plain(await model.pools(first_page(POOLS)))
 
     (queue,), (pool,) = read(question)
 
     at = format_instant(story.now)
     assert queue == {
-        "pool": "default", "queue": "prod", "depth": 2, "running": 1, "max_running": 2, "paused": False,
-        "paused_by": None, "paused_reason": None, "paused_at": None, "locked": True, "locked_by": "bob",
+        "pool": "default", "queue": "prod", "depth": 2, "running": 1, "max_running": 2, "paused": True,
+        "paused_scope": "pool", "paused_by": "bob", "paused_reason": "night", "paused_at": at, "locked": True, "locked_by": "bob",
         "locked_reason": "mine", "locked_at": at,
     }  # fmt: skip
     assert pool == {
@@ -238,13 +241,43 @@ def test_an_empty_read_model_answers_everything(story: Any, read: Any) -> None:
 
     async def question(model: PostgresReadModel) -> None:
         assert (await model.tasks(TaskFilter())).items == []
-        assert await model.workers() == await model.queues() == await model.pools() == []
+        assert await model.workers(first_page(WORKERS), sees_only=None) == []
+        assert await model.queues(first_page(QUEUES)) == await model.pools(first_page(POOLS)) == []
         assert plain(await model.stats(sees_only=None))["waiting_seconds"] == {"mean": None, "p50": None, "p95": None}
-        assert await model.history("x") == []
+        assert await model.history("x", first_page(HISTORY)) == []
         assert await model.place("x") is None
         assert await model.pool_of_worker("x") is None
 
     read(question)
+
+
+def test_a_queue_tells_its_own_pause_before_that_of_its_pool(story: Any, read: Any) -> None:
+    story.submit(queue="prod")
+    story.commit(
+        QueuePaused(pool="default", by="bob", reason="night"),
+        QueuePaused(pool="default", queue="prod", by="eve", reason="mine"),
+    )
+
+    (queue,) = plain(read(lambda model: model.queues(first_page(QUEUES))))
+
+    assert (queue["paused_scope"], queue["paused_by"], queue["paused_reason"]) == ("queue", "eve", "mine")
+
+
+def test_an_operator_is_not_told_whose_tasks_of_others_are_on_a_worker(story: Any, read: Any) -> None:
+    story.join("worker-1")
+    own, other, stopping = story.submit(by="oscar"), story.submit(), story.submit()
+    story.start(own, slot=0)
+    story.start(other, slot=1)
+    story.start(stopping, slot=2)
+    story.commit(ForceStopped(task=stopping, by="root", reason="stuck"))
+
+    def slots_seen_by(sees_only: str | None) -> Any:
+        (worker,) = plain(read(lambda model: model.workers(first_page(WORKERS), sees_only=sees_only)))
+        return [(slot["status"], slot["task"]) for slot in worker["slots"]]
+
+    assert slots_seen_by(None) == [("running", own), ("running", other), ("running", stopping)]
+    assert slots_seen_by("oscar") == [("running", own), ("running", None), ("running", None)]
+    assert slots_seen_by("alice") == [("running", None), ("running", other), ("running", stopping)]
 
 
 # -- lists -------------------------------------------------------------------------------------------------------------
@@ -401,3 +434,62 @@ def test_before_the_projector_has_made_its_tables_reading_says_so(story: Any, ds
                 await model.stats(sees_only=None)
 
     run(scenario())
+
+
+async def all_pages(listed: Listed[Any], limit: int, ask: Any) -> list[list[Any]]:
+    """The keys of every page of a list."""
+    pages: list[list[Any]] = []
+    cursor: str | None = None
+    while cursor is not None or not pages:
+        wanted = read_wanted(listed, limit, cursor)
+        items, cursor = page_of(listed, await ask(wanted), wanted)
+        pages.append([listed.key(item) for item in items])
+    return pages
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+def test_pages_of_workers_queues_pools_and_a_history_show_everything_once_in_order(
+    story: Any, read: Any, limit: int
+) -> None:
+    names = ["a", "b-1", "b.1", "b_1"]
+    for name in ("a", "b-1", "b_1"):
+        story.join(name)
+    first = story.submit(queue="a")
+    for name in names[1:]:
+        story.submit(queue=name)
+    for pool in ("b-1", "b_1"):
+        story.commit(QueuePaused(pool=pool, by="bob"), QueueConfigured(pool=pool, queue="a", by="bob", max_running=1))
+    story.start(first)
+
+    async def question(model: PostgresReadModel) -> Any:
+        return [
+            await all_pages(WORKERS, limit, lambda wanted: model.workers(wanted, sees_only=None)),
+            await all_pages(QUEUES, limit, model.queues),
+            await all_pages(POOLS, limit, model.pools),
+            await all_pages(HISTORY, limit, lambda wanted: model.history(first, wanted)),
+        ]
+
+    found = read(question)
+    expected = [
+        {("a",), ("b-1",), ("b_1",)},
+        {*(("default", name) for name in names), ("b-1", "a"), ("b_1", "a")},
+        {("default",), ("b-1",), ("b_1",)},
+    ]
+    for pages, keys in zip(found, expected, strict=False):
+        shown = [key for page in pages for key in page]
+        assert len(shown) == len(keys) and set(shown) == keys
+        assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
+    positions = [key for page in found[3] for key in page]
+    assert len(positions) == 5 and positions == sorted(positions)
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    ["!", "", "bm8", "WyJxdWV1ZXMiLFsiYSJdXQ", "WyJxdWV1ZXMiLFsiYSIsMV1d", "WyJxdWV1ZXMiLFsiYSIsIlx1MDAwMCJdXQ"],
+)
+def test_a_cursor_that_is_none_or_of_another_list_is_refused(cursor: str) -> None:
+    with pytest.raises(FilterInvalid):
+        read_wanted(QUEUES, 1, cursor)
+    with pytest.raises(FilterInvalid, match="another list"):
+        read_wanted(WORKERS, 1, "WyJxdWV1ZXMiLFsiYSIsImIiXV0")
+    assert read_wanted(QUEUES, 1, "WyJxdWV1ZXMiLFsiYSIsImIiXV0").behind == ("a", "b")

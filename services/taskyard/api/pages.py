@@ -3,6 +3,7 @@
 import binascii
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Iterable
+from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -17,7 +18,9 @@ SORTS = tuple(sign + field for field in SORT_FIELDS for sign in ("", "-"))
 NOT_FINISHED = (1 << 63) - 1
 """The time at which a task that has not ended is sorted: behind all that have."""
 
-_KEY_MAX = (1 << 63) - 1
+KEY_MAX = (1 << 63) - 1
+
+C = TypeVar("C", bound=Struct)
 
 
 class FilterInvalid(Exception):
@@ -98,15 +101,11 @@ def read_cursor(text: str | None, sort: Sort) -> Cursor | None:
     """The cursor that was given, None for the first page. Raises `FilterInvalid`."""
     if text is None:
         return None
-    try:
-        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        cursor = msgspec.json.decode(data, type=Cursor)
-    except (ValueError, binascii.Error, msgspec.DecodeError):
-        raise FilterInvalid("cursor", "is not a cursor") from None
+    cursor = decode_cursor(text, Cursor)
     if cursor.sort != str(sort):
         raise FilterInvalid("cursor", "belongs to a list with another sort")
     numbers = (cursor.key, cursor.submitted, *((cursor.moment.reached,) if cursor.moment else ()))
-    if not all(0 <= number <= _KEY_MAX for number in numbers):
+    if not all(0 <= number <= KEY_MAX for number in numbers):
         raise FilterInvalid("cursor", "is not a cursor")
     return cursor
 
@@ -118,5 +117,18 @@ def make_page(found: Iterable[Placed], sort: Sort, limit: int, moment: ShownMome
     if len(tasks) == len(shown):
         return TaskPage(items=[each.task for each in shown], next_cursor=None)
     cursor = Cursor(str(sort), shown[-1].key, shown[-1].submitted, moment)
-    text = urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
-    return TaskPage(items=[each.task for each in shown], next_cursor=text)
+    return TaskPage(items=[each.task for each in shown], next_cursor=encode_cursor(cursor))
+
+
+def encode_cursor(cursor: Struct) -> str:
+    """A cursor as text, which says nothing to who gets it."""
+    return urlsafe_b64encode(msgspec.json.encode(cursor)).decode().rstrip("=")
+
+
+def decode_cursor(text: str, kind: type[C]) -> C:
+    """The cursor of a text. Raises `FilterInvalid`."""
+    try:
+        data = urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(data, type=kind)
+    except (ValueError, binascii.Error, msgspec.DecodeError):
+        raise FilterInvalid("cursor", "is not a cursor") from None

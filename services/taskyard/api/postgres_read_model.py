@@ -11,6 +11,7 @@ import asyncpg
 from taskyard.api import queries
 from taskyard.api.directory import Place
 from taskyard.api.errors import ReadModelUnavailable, invalid, no_such_task, not_found
+from taskyard.api.list_pages import ListWanted
 from taskyard.api.listing import Listing, make_listing
 from taskyard.api.pages import FilterInvalid, Placed, make_page
 from taskyard.api.position_feed import CONNECTION_ERRORS, PositionFeed
@@ -121,30 +122,30 @@ class PostgresReadModel:
         """Those that had ended by a moment, one more than a page has if there are so many. Raises as `tasks`."""
         return await self._answer(queries.list_tasks(self._pool, _listing(wanted, ended_by), ended_by.at))
 
-    async def history(self, task: str) -> Sequence[HistoryItem]:
-        """The events of a task in the order of the log."""
-        return await self._answer(queries.get_history(self._pool, task))
+    async def history(self, task: str, wanted: ListWanted) -> Sequence[HistoryItem]:
+        """The events of a task in the order of the log: those of a page, and one more if there is another page."""
+        return await self._answer(queries.get_history(self._pool, task, wanted))
 
     async def rejections(self, command: str, *, sees_only: str | None) -> Sequence[Rejection]:
         """How a command of this id was refused, in the order of the log; only those given by `sees_only`."""
         found = await self._answer(queries.get_rejections(self._pool, command))
         return [each for each in found if sees_only in (None, each.by)]
 
-    async def workers(self) -> Sequence[WorkerView]:
-        """All workers with their slots."""
-        return await self._answer(queries.list_workers(self._pool, self._now()))
+    async def workers(self, wanted: ListWanted, *, sees_only: str | None) -> Sequence[WorkerView]:
+        """Workers with their slots, as `history`; of tasks of others than `sees_only` it does not tell which they are."""
+        return await self._answer(queries.list_workers(self._pool, self._now(), wanted, sees_only))
 
     async def pool_of_worker(self, worker: str) -> str | None:
         """The pool of a worker."""
         return await self._answer(queries.get_pool_of_worker(self._pool, worker))
 
-    async def queues(self) -> Sequence[QueueView]:
-        """All queues."""
-        return await self._answer(queries.list_queues(self._pool))
+    async def queues(self, wanted: ListWanted) -> Sequence[QueueView]:
+        """Queues, as `history`."""
+        return await self._answer(queries.list_queues(self._pool, wanted))
 
-    async def pools(self) -> Sequence[PoolView]:
-        """All pools."""
-        return await self._answer(queries.list_pools(self._pool))
+    async def pools(self, wanted: ListWanted) -> Sequence[PoolView]:
+        """Pools, as `history`."""
+        return await self._answer(queries.list_pools(self._pool, wanted))
 
     async def stats(self, *, sees_only: str | None) -> StatsView:
         """Counts and times; only of tasks of `sees_only`."""

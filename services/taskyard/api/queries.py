@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from taskyard.api.directory import Place
+from taskyard.api.list_pages import ListWanted
 from taskyard.api.listing import Listing
 from taskyard.api.pages import Placed
 from taskyard.api.read_model import REJECTIONS_MAX, FoldedTo
@@ -20,7 +21,9 @@ from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surround
 from taskyard.api.row_views import (
     Row,
     accepted_kinds,
+    closing_tasks,
     history_item,
+    queue_pause,
     rejection,
     surroundings,
     task_view,
@@ -38,6 +41,7 @@ from taskyard.api.views import (
     TaskView,
     WorkerView,
 )
+from taskyard.contracts.queues import Hold
 from taskyard.contracts.values import (
     EVENTS_PER_COMMIT_MAX,
     Instant,
@@ -51,9 +55,6 @@ PLACES_TOLD_MAX = 1_000
 """A task further back in its queue is not told its place: counting costs, and clients ask again and again."""
 PLACES_COUNTED_MAX = 20_000
 """The same for a whole page: one that shows tasks of many long queues counts less far into each."""
-HISTORY_ITEMS_MAX = 10_000
-ITEMS_MAX = 10_000
-"""The longest list of workers, queues or pools."""
 LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
 MEASURED_TASKS = 1_000
 """Times are measured of this many tasks that ended last: enough for percentiles, and clients ask again and again."""
@@ -88,9 +89,10 @@ async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> list[Placed]
     ]
 
 
-async def get_history(pool: Pool, task: str) -> list[HistoryItem]:
-    """The events of a task in the order of the log; HISTORY_ITEMS_MAX at most."""
-    return [history_item(row) for row in await pool.fetch(_statement("get_history"), task, HISTORY_ITEMS_MAX)]
+async def get_history(pool: Pool, task: str, wanted: ListWanted) -> list[HistoryItem]:
+    """The events of a task in the order of the log: those of a page, and one more if there is another page."""
+    rows = await pool.fetch(_statement("get_history"), task, *wanted.behind, wanted.limit + 1)
+    return [history_item(row) for row in rows]
 
 
 async def get_rejections(pool: Pool, command: str) -> list[Rejection]:
@@ -103,10 +105,20 @@ async def get_workers_of(pool: Pool, task: str) -> dict[int, str]:
     return {row["attempt"]: row["worker"] for row in await pool.fetch(_statement("get_workers_of"), task)}
 
 
-async def list_workers(pool: Pool, now: Instant) -> list[WorkerView]:
-    """Workers and their slots; those that were lost long ago are left out."""
+async def list_workers(pool: Pool, now: Instant, wanted: ListWanted, sees_only: str | None) -> list[WorkerView]:
+    """Workers and their slots, as `get_history`; those that were lost long ago are left out.
+
+    Of tasks of others than `sees_only` it shows that they are there, and not which they are.
+    """
     since = now - seconds(LOST_WORKERS_SHOWN_SECONDS)
-    return [worker_view(row) for row in await pool.fetch(_statement("list_workers"), since, ITEMS_MAX)]
+    async with _snapshot(pool) as connection:
+        statement = _statement("list_workers")
+        rows = await connection.fetch(statement, since, sees_only, *wanted.behind, wanted.limit + 1)
+        stopping = [task for row in rows for task in closing_tasks(row)]
+        own: set[str] | None = None
+        if sees_only is not None:
+            own = {row["id"] for row in await connection.fetch(_statement("get_own_tasks"), stopping, sees_only)}
+    return [worker_view(row, own) for row in rows]
 
 
 async def get_place(pool: Pool, task: str) -> Place | None:
@@ -120,8 +132,8 @@ async def get_pool_of_worker(pool: Pool, worker: str) -> str | None:
     return await pool.fetchval(_statement("get_pool_of_worker"), worker)
 
 
-async def list_queues(pool: Pool) -> list[QueueView]:
-    """Queues with their depth, limits, locks and pauses."""
+async def list_queues(pool: Pool, wanted: ListWanted) -> list[QueueView]:
+    """Queues with their depth, limits, locks and pauses, as `get_history`."""
     return [
         QueueView(
             pool=row["pool"],
@@ -129,21 +141,18 @@ async def list_queues(pool: Pool) -> list[QueueView]:
             depth=row["pending"] + row["scheduled"],
             running=row["active"],
             max_running=row["max_running"],
-            paused=row["paused_by"] is not None,
-            paused_by=row["paused_by"],
-            paused_reason=row["paused_reason"],
-            paused_at=time_text(row["paused_at"]),
+            **queue_pause(_hold(row, ""), _hold(row, "pool_")),
             locked=row["locked_by"] is not None,
             locked_by=row["locked_by"],
             locked_reason=row["locked_reason"],
             locked_at=time_text(row["locked_at"]),
         )
-        for row in await pool.fetch(_statement("list_queues"), ITEMS_MAX)
+        for row in await pool.fetch(_statement("list_queues"), *wanted.behind, wanted.limit + 1)
     ]
 
 
-async def list_pools(pool: Pool) -> list[PoolView]:
-    """Pools with their settings and what is in them."""
+async def list_pools(pool: Pool, wanted: ListWanted) -> list[PoolView]:
+    """Pools with their settings and what is in them, as `get_history`."""
     return [
         PoolView(
             pool=row["pool"],
@@ -158,7 +167,7 @@ async def list_pools(pool: Pool) -> list[PoolView]:
             paused_reason=row["paused_reason"],
             paused_at=time_text(row["paused_at"]),
         )
-        for row in await pool.fetch(_statement("list_pools"), ITEMS_MAX)
+        for row in await pool.fetch(_statement("list_pools"), *wanted.behind, wanted.limit + 1)
     ]
 
 
@@ -226,6 +235,11 @@ async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant)
     # A row may be missing here: a rebuild may put other tables in place between two statements of one snapshot.
     found = (task for task in tasks if task.id in rows)
     return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in found}
+
+
+def _hold(row: Row, whose: str) -> Hold | None:
+    by = row[f"{whose}paused_by"]
+    return None if by is None else Hold(by=by, reason=row[f"{whose}paused_reason"], at=row[f"{whose}paused_at"])
 
 
 @cache

@@ -6,6 +6,7 @@ from typing import Protocol
 from msgspec import Struct
 
 from taskyard.api.directory import Place
+from taskyard.api.list_pages import ListWanted
 from taskyard.api.pages import Placed
 from taskyard.api.views import HistoryItem, PoolView, QueueView, Rejection, StatsView, TaskPage, TaskView, WorkerView
 from taskyard.contracts.values import Instant, Position, Status
@@ -95,28 +96,28 @@ class ReadModel(Protocol):
         """
         ...
 
-    async def history(self, task: str) -> Sequence[HistoryItem]:
-        """The events of a task in the order of the log."""
+    async def history(self, task: str, wanted: ListWanted) -> Sequence[HistoryItem]:
+        """The events of a task in the order of the log: those of a page, and one more if there is another page."""
         ...
 
     async def rejections(self, command: str, *, sees_only: str | None) -> Sequence[Rejection]:
         """How a command of this id was refused, in the order of the log; only those given by `sees_only`."""
         ...
 
-    async def workers(self) -> Sequence[WorkerView]:
-        """All workers with their slots."""
+    async def workers(self, wanted: ListWanted, *, sees_only: str | None) -> Sequence[WorkerView]:
+        """Workers with their slots, as `history`; of tasks of others than `sees_only` it does not tell which they are."""
         ...
 
     async def pool_of_worker(self, worker: str) -> str | None:
         """The pool of a worker."""
         ...
 
-    async def queues(self) -> Sequence[QueueView]:
-        """All queues."""
+    async def queues(self, wanted: ListWanted) -> Sequence[QueueView]:
+        """Queues, as `history`."""
         ...
 
-    async def pools(self) -> Sequence[PoolView]:
-        """All pools."""
+    async def pools(self, wanted: ListWanted) -> Sequence[PoolView]:
+        """Pools, as `history`."""
         ...
 
     async def stats(self, *, sees_only: str | None) -> StatsView:

@@ -1,7 +1,7 @@
 """Reading over HTTP from the read model: tasks and their history, workers, queues, pools, statistics."""
 
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from litestar import Request, Response, get
 from litestar.datastructures import State
@@ -11,7 +11,19 @@ from litestar.params import FromPath, QueryParameter
 from taskyard.api.errors import invalid
 from taskyard.api.http_shared import await_after, parts_of, reflect, task_id_in
 from taskyard.api.inputs import outlined
+from taskyard.api.list_pages import (
+    HISTORY,
+    LIST_ITEMS_MAX,
+    POOLS,
+    QUEUES,
+    WORKERS,
+    Listed,
+    ListWanted,
+    page_of,
+    read_wanted,
+)
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
+from taskyard.api.pages import FilterInvalid
 from taskyard.api.past.explaining import Why
 from taskyard.api.past.questions import AsOf, TaskAsOf, TaskPageAsOf
 from taskyard.api.principals import Caller
@@ -33,6 +45,8 @@ LIMIT_MAX = 500
 LIMIT_DEFAULT = 100
 FILTERS_MAX = 32
 
+V = TypeVar("V")
+
 AfterPosition = Annotated[
     str | None, QueryParameter(name="after", description="wait until the read model has this position (10 s at most)")
 ]
@@ -40,31 +54,37 @@ AtMoment = Annotated[
     str | None,
     QueryParameter(name="at", description="as it was then: a position of the log, or an RFC 3339 time with a zone"),
 ]
+ListLimit = Annotated[int, QueryParameter(ge=1, le=LIST_ITEMS_MAX, description="how many at most")]
+CursorText = Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")]
 Texts = Annotated[list[str] | None, QueryParameter(max_items=FILTERS_MAX)]
 
 
 class History(View):
-    """The events of a task, in the order of the log."""
+    """Events of a task, in the order of the log, and the cursor of those after them."""
 
     items: Sequence[HistoryItem]
+    next_cursor: str | None
 
 
 class Workers(View):
-    """All workers that are known."""
+    """Workers that are known, and the cursor of those after them."""
 
     items: Sequence[WorkerView]
+    next_cursor: str | None
 
 
 class Queues(View):
-    """All queues."""
+    """Queues, and the cursor of those after them."""
 
     items: Sequence[QueueView]
+    next_cursor: str | None
 
 
 class Pools(View):
-    """All pools."""
+    """Pools, and the cursor of those after them."""
 
     items: Sequence[PoolView]
+    next_cursor: str | None
 
 
 class WorkersAsOf(Workers):
@@ -98,7 +118,7 @@ async def list_tasks(
     label: Annotated[list[str] | None, QueryParameter(max_items=FILTERS_MAX, description="key:value")] = None,
     sort: Annotated[str | None, QueryParameter(description="a field; a leading minus turns the order round")] = None,
     limit: Annotated[int, QueryParameter(ge=1, le=LIMIT_MAX)] = LIMIT_DEFAULT,
-    cursor: Annotated[str | None, QueryParameter(description="`next_cursor` of the page before")] = None,
+    cursor: CursorText = None,
     after: AfterPosition = None,
     at: AtMoment = None,
 ) -> Response[TaskPage | TaskPageAsOf]:
@@ -148,19 +168,24 @@ async def get_task(
 
 @get("/tasks/{task_id:str}/history", tags=["reading"], summary="A task's events", responses=READ_PROBLEM_RESPONSES)
 async def get_history(
-    request: Request[Caller, Any, State], task_id: FromPath[str], after: AfterPosition = None
+    request: Request[Caller, Any, State],
+    *,
+    task_id: FromPath[str],
+    limit: ListLimit = LIST_ITEMS_MAX,
+    cursor: CursorText = None,
+    after: AfterPosition = None,
 ) -> Response[History]:
-    """All events that concern the task, in the order of the log; those without effect bear `void: true`.
+    """The events that concern the task, in the order of the log; those without effect bear `void: true`.
 
     Inputs are shown to the task's owner and admins; others see the directory, and names of variables with null values.
     """
+    wanted = _wanted(HISTORY, limit, cursor)
     await await_after(request, after)
     model, user = parts_of(request).read_model, request.user
     task = await model.task(task_id_in(task_id), sees_only=user.sees_only)
-    items = await model.history(task_id)
-    return Response(
-        History(items=items if user.reads_inputs_of in (None, task.submitted_by) else list(map(outlined, items)))
-    )
+    items, following = page_of(HISTORY, await model.history(task_id, wanted), wanted)
+    is_shown = user.reads_inputs_of in (None, task.submitted_by)
+    return Response(History(items=items if is_shown else list(map(outlined, items)), next_cursor=following))
 
 
 @get(
@@ -177,44 +202,73 @@ async def get_why(
 
 @get("/workers", tags=["reading"], summary="Workers and their slots", responses=READ_PROBLEM_RESPONSES)
 async def list_workers(
-    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+    request: Request[Caller, Any, State],
+    *,
+    limit: ListLimit = LIST_ITEMS_MAX,
+    cursor: CursorText = None,
+    after: AfterPosition = None,
+    at: AtMoment = None,
 ) -> Response[Workers | WorkersAsOf]:
     """Every worker that is known, with what each slot accepts and has; now or at a moment."""
+    wanted = _wanted(WORKERS, limit, cursor)
     if at is None:
+        _refuse_past(wanted)
         await await_after(request, after)
-        return Response(Workers(items=await parts_of(request).read_model.workers()))
+        found = await parts_of(request).read_model.workers(wanted, sees_only=request.user.sees_only)
+        items, following = page_of(WORKERS, found, wanted)
+        return Response(Workers(items=items, next_cursor=following))
     _refuse_both(after)
-    position, as_of, items = await parts_of(request).past.workers(at)
+    position, as_of, items, following = await parts_of(request).past.workers(
+        at, wanted, sees_only=request.user.sees_only
+    )
     reflect(request, position)
-    return Response(WorkersAsOf(items=items, as_of=as_of))
+    return Response(WorkersAsOf(items=items, next_cursor=following, as_of=as_of))
 
 
 @get("/queues", tags=["reading"], summary="Queues", responses=READ_PROBLEM_RESPONSES)
 async def list_queues(
-    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+    request: Request[Caller, Any, State],
+    *,
+    limit: ListLimit = LIST_ITEMS_MAX,
+    cursor: CursorText = None,
+    after: AfterPosition = None,
+    at: AtMoment = None,
 ) -> Response[Queues | QueuesAsOf]:
     """Depth, running, limits, locks and pauses of every queue, now or at a moment."""
+    wanted = _wanted(QUEUES, limit, cursor)
     if at is None:
+        _refuse_past(wanted)
         await await_after(request, after)
-        return Response(Queues(items=await parts_of(request).read_model.queues()))
+        found = await parts_of(request).read_model.queues(wanted)
+        items, following = page_of(QUEUES, found, wanted)
+        return Response(Queues(items=items, next_cursor=following))
     _refuse_both(after)
-    position, as_of, items = await parts_of(request).past.queues(at)
+    position, as_of, items, following = await parts_of(request).past.queues(at, wanted)
     reflect(request, position)
-    return Response(QueuesAsOf(items=items, as_of=as_of))
+    return Response(QueuesAsOf(items=items, next_cursor=following, as_of=as_of))
 
 
 @get("/pools", tags=["reading"], summary="Pools", responses=READ_PROBLEM_RESPONSES)
 async def list_pools(
-    request: Request[Caller, Any, State], after: AfterPosition = None, at: AtMoment = None
+    request: Request[Caller, Any, State],
+    *,
+    limit: ListLimit = LIST_ITEMS_MAX,
+    cursor: CursorText = None,
+    after: AfterPosition = None,
+    at: AtMoment = None,
 ) -> Response[Pools | PoolsAsOf]:
     """Capacity, depth and settings of every pool, now or at a moment."""
+    wanted = _wanted(POOLS, limit, cursor)
     if at is None:
+        _refuse_past(wanted)
         await await_after(request, after)
-        return Response(Pools(items=await parts_of(request).read_model.pools()))
+        found = await parts_of(request).read_model.pools(wanted)
+        items, following = page_of(POOLS, found, wanted)
+        return Response(Pools(items=items, next_cursor=following))
     _refuse_both(after)
-    position, as_of, items = await parts_of(request).past.pools(at)
+    position, as_of, items, following = await parts_of(request).past.pools(at, wanted)
     reflect(request, position)
-    return Response(PoolsAsOf(items=items, as_of=as_of))
+    return Response(PoolsAsOf(items=items, next_cursor=following, as_of=as_of))
 
 
 @get("/stats", tags=["reading"], summary="Statistics", responses=READ_PROBLEM_RESPONSES)
@@ -239,6 +293,18 @@ READ_ROUTES: list[HTTPRouteHandler] = [
 def _refuse_both(after: str | None) -> None:
     if after is not None:
         raise invalid(FieldError(path="after", message="means nothing beside `at`, which names the moment itself"))
+
+
+def _wanted(listed: Listed[V], limit: int, cursor: str | None) -> ListWanted:
+    try:
+        return read_wanted(listed, limit, cursor)
+    except FilterInvalid as error:
+        raise invalid(FieldError(path=error.field, message=error.message)) from error
+
+
+def _refuse_past(wanted: ListWanted) -> None:
+    if wanted.moment is not None:
+        raise invalid(FieldError(path="cursor", message="belongs to a list of the past: give its `at` as well"))
 
 
 def _values(name: str, given: list[str] | None) -> tuple[str, ...]:

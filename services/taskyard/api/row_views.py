@@ -7,10 +7,21 @@ import msgspec
 from msgspec import Raw
 
 from taskyard.api.reasons import Around, Waiting, pending_reason
-from taskyard.api.views import HistoryItem, Rejection, SlotView, TaskView, TimesView, WorkerView
+from taskyard.api.views import (
+    POOL_SCOPE,
+    QUEUE_SCOPE,
+    HistoryItem,
+    QueuePause,
+    Rejection,
+    SlotView,
+    TaskView,
+    TimesView,
+    WorkerView,
+)
 from taskyard.contracts.events import FieldError, TaskError
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.queues import Hold
 from taskyard.contracts.readable import UNREADABLE, UNREADABLE_SHOWN, is_readable
 from taskyard.contracts.values import SECOND, Instant, format_instant, format_position
 
@@ -22,7 +33,7 @@ _decode_errors = msgspec.json.Decoder(list[FieldError]).decode
 _decode_slots = msgspec.json.Decoder(list[list[str]]).decode
 _decode_kinds = msgspec.json.Decoder(list[str]).decode
 _decode_closing = msgspec.json.Decoder(dict[int, str]).decode
-_decode_held = msgspec.json.Decoder(list[tuple[int, str, bool]]).decode
+_decode_held = msgspec.json.Decoder(list[tuple[int, str | None, bool]]).decode
 
 
 def waiting_task(row: Row) -> Waiting:
@@ -144,9 +155,17 @@ def rejection(row: Row) -> Rejection:
     )
 
 
-def worker_view(row: Row) -> WorkerView:
-    """A worker with its slots and the tasks that hold them."""
-    held = {slot: (task, False) for slot, task in _decode_closing(row["closing"]).items()}
+def closing_tasks(row: Row) -> Iterable[str]:
+    """The tasks that have ended, and something of which may still live on the worker."""
+    return _decode_closing(row["closing"]).values()
+
+
+def worker_view(row: Row, own: set[str] | None) -> WorkerView:
+    """A worker with its slots and the tasks that hold them; of those that have ended only `own`, None for all."""
+    closing = _decode_closing(row["closing"])
+    held: dict[int, tuple[str | None, bool]] = {
+        slot: (task if own is None or task in own else None, False) for slot, task in closing.items()
+    }
     held |= {slot: (task, is_reserved) for slot, task, is_reserved in _decode_held(row["held"] or "[]")}
     states = (("lost", "lost"), ("suspect", "suspect"), ("draining", "draining"))
     return WorkerView(
@@ -161,11 +180,26 @@ def worker_view(row: Row) -> WorkerView:
     )
 
 
-def _slot(number: int, accepts: list[str], held: Mapping[int, tuple[str, bool]]) -> SlotView:
+def _slot(number: int, accepts: list[str], held: Mapping[int, tuple[str | None, bool]]) -> SlotView:
     if number not in held:
         return SlotView(id=number, status="idle", accepts=accepts, task=None)
     task, is_reserved = held[number]
     return SlotView(id=number, status="reserved" if is_reserved else "running", accepts=accepts, task=task)
+
+
+def queue_pause(own: Hold | None, of_pool: Hold | None) -> QueuePause:
+    """What pauses a queue, as answers show it: its own pause, or else that of its pool."""
+    hold = own or of_pool
+    if hold is None:
+        return QueuePause(paused=False, paused_scope=None, paused_by=None, paused_reason=None, paused_at=None)
+    scope = QUEUE_SCOPE if own is not None else POOL_SCOPE
+    return QueuePause(
+        paused=True,
+        paused_scope=scope,
+        paused_by=hold.by,
+        paused_reason=hold.reason,
+        paused_at=format_instant(hold.at),
+    )
 
 
 def times_view(mean: float | None, percentiles: Sequence[float] | None) -> TimesView:

@@ -1,5 +1,7 @@
 """The answers of the read queries, in the form in which they go out as JSON."""
 
+from typing import TypedDict
+
 from msgspec import Raw, Struct
 
 from taskyard.contracts.events import FieldError, TaskError
@@ -78,7 +80,7 @@ class Rejection(View):
 
 
 class SlotView(View):
-    """A slot: `idle`, `running`, or `reserved` for `task`."""
+    """A slot: `idle`, `running`, or `reserved` for `task`, which is null where it is another's and the caller may not see it."""
 
     id: int
     status: str
@@ -102,8 +104,25 @@ class WorkerView(View):
     slots: list[SlotView]
 
 
+QUEUE_SCOPE, POOL_SCOPE = "queue", "pool"
+"""What a pause that holds a queue was for."""
+
+
+class QueuePause(TypedDict):
+    """The fields that tell what pauses a queue."""
+
+    paused: bool
+    paused_scope: str | None
+    paused_by: str | None
+    paused_reason: str | None
+    paused_at: str | None
+
+
 class QueueView(View):
-    """A queue: `depth` tasks wait in it, `running` have a slot; `max_running` null means no limit."""
+    """A queue: `depth` tasks wait in it, `running` have a slot; `max_running` null means no limit.
+
+    It is paused also where its pool is: `paused_scope` says which of them, `queue` or `pool`.
+    """
 
     pool: str
     queue: str
@@ -111,6 +130,7 @@ class QueueView(View):
     running: int
     max_running: int | None
     paused: bool
+    paused_scope: str | None
     paused_by: str | None
     paused_reason: str | None
     paused_at: str | None

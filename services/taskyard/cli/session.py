@@ -61,6 +61,16 @@ class Session:
         else:
             self.screen.lines(lines)
 
+    def pages(self, path: str, **parameters: str | None) -> Iterator[Page[Raw]]:
+        """All of a list, page by page; one page at least."""
+        cursor: str | None = None
+        while True:
+            page = self.api.read(path, Page[Raw], **parameters, cursor=cursor)
+            yield page
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
     def items_as_json(self, page: Page[Raw]) -> None:
         """Show what a page has as JSON, a line each, with the moment of the past that it shows, if it does."""
         for raw in page.items:

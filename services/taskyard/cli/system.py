@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import TypeVar
 
 import msgspec
-from msgspec import Raw
 from rich.text import Text
 
 from taskyard.cli.client import decode
 from taskyard.cli.errors import Broken
 from taskyard.cli.session import AsJson, AtOption, ConnectionFile, session
 from taskyard.cli.system_tables import health_lines, lag_lines, pool_table, queue_table, stats_tables, worker_table
-from taskyard.cli.views import Health, Page, Pool, Queue, Stats, Worker
+from taskyard.cli.views import Health, Pool, Queue, Stats, Worker
 
 T = TypeVar("T")
 
@@ -61,9 +60,12 @@ def _list(
     as_json: bool,
 ) -> None:
     with session(connection, as_json=as_json) as s:
-        page = s.api.read(path, Page[Raw], at=at)
+        pages = s.pages(path, at=at)
         if as_json:
-            s.items_as_json(page)
+            for page in pages:
+                s.items_as_json(page)
             return
-        s.as_of(page.as_of)
-        s.screen.lines(table([msgspec.json.decode(raw, type=kind) for raw in page.items], s.screen.width))
+        first, *more = pages
+        s.as_of(first.as_of)
+        shown = [msgspec.json.decode(raw, type=kind) for page in (first, *more) for raw in page.items]
+        s.screen.lines(table(shown, s.screen.width))

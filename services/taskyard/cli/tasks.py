@@ -113,12 +113,12 @@ def _card(task: Task, width: int | None) -> Iterator[Text]:
 def history(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:
     """Show what happened to a task, event by event."""
     with session(connection, as_json=as_json) as s:
-        items = s.api.read(f"/tasks/{task_id(id)}/history", Page[Raw]).items
+        pages = s.pages(f"/tasks/{task_id(id)}/history")
         if as_json:
-            for raw in items:
-                s.screen.json(raw)
+            for page in pages:
+                s.items_as_json(page)
         else:
-            s.screen.lines(history_table([_item(raw) for raw in items], s.screen.width))
+            s.screen.lines(history_table([_item(raw) for page in pages for raw in page.items], s.screen.width))
 
 
 def why(id: TaskIdArgument, connection: ConnectionFile = None, as_json: AsJson = False) -> None:

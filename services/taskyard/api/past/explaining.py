@@ -11,6 +11,7 @@ from datetime import datetime
 import msgspec
 
 from taskyard.api.errors import Refusal, not_found
+from taskyard.api.list_pages import HISTORY, first_page
 from taskyard.api.past.steps import Step, own_waits, steps_of, windows_of
 from taskyard.api.past.story import Line, by_of, tell
 from taskyard.api.past.travel import TimeTravel
@@ -111,7 +112,7 @@ class Explaining:
             if refusal.status != 404:
                 raise
             return await self._refused(id, sees_only)
-        history = await self._read_model.history(id)
+        history = await self._read_model.history(id, first_page(HISTORY))
         steps = steps_of(map(_event_of, history))
         waits, placements, is_complete = await self._look_back(id, steps)
         waits = sorted([*waits, *own_waits(steps, self._now())], key=lambda wait: wait.since)

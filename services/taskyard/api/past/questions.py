@@ -7,14 +7,15 @@ exactly one of the two. The read model must have everything up to the moment, so
 one moment: the first one resolves it, and the cursor carries it on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import asdict
 
 from taskyard.api.errors import Refusal, invalid, not_found
-from taskyard.api.pages import Cursor, FilterInvalid, ShownMoment, make_page, read_cursor, read_sort
+from taskyard.api.list_pages import HISTORY, POOLS, QUEUES, WORKERS, Listed, ListWanted, first_page, page_of
+from taskyard.api.pages import FilterInvalid, ShownMoment, make_page, read_cursor, read_sort
 from taskyard.api.past.moments import Moment
 from taskyard.api.past.selecting import live_tasks
 from taskyard.api.past.state import PastState
@@ -37,6 +38,7 @@ CATCH_UP_SECONDS_MAX = 3.0
 """How long is waited until the read model has what was at the moment: it lacks little, and only of moments just passed."""
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 class AsOf(View):
@@ -65,20 +67,32 @@ class Past:
         self._travel = travel
         self._read_model = read_model
 
-    async def workers(self, at: str) -> tuple[Position, AsOf, list[WorkerView]]:
-        """All workers with their slots."""
-        shown, items = await self._look(moment_in(at), lambda state: worker_views(state, state.at))
-        return shown.last_event, shown.as_of, items
+    async def workers(
+        self, at: str, wanted: ListWanted, *, sees_only: str | None
+    ) -> tuple[Position, AsOf, Sequence[WorkerView], str | None]:
+        """A page of workers with their slots, and the cursor of the next one; tasks of others are not named."""
+        return await self._list(WORKERS, at, wanted, lambda state: worker_views(state, state.at, sees_only))
 
-    async def queues(self, at: str) -> tuple[Position, AsOf, list[QueueView]]:
-        """All queues."""
-        shown, items = await self._look(moment_in(at), queue_views)
-        return shown.last_event, shown.as_of, items
+    async def queues(self, at: str, wanted: ListWanted) -> tuple[Position, AsOf, Sequence[QueueView], str | None]:
+        """A page of queues, and the cursor of the next one."""
+        return await self._list(QUEUES, at, wanted, queue_views)
 
-    async def pools(self, at: str) -> tuple[Position, AsOf, list[PoolView]]:
-        """All pools."""
-        shown, items = await self._look(moment_in(at), pool_views)
-        return shown.last_event, shown.as_of, items
+    async def pools(self, at: str, wanted: ListWanted) -> tuple[Position, AsOf, Sequence[PoolView], str | None]:
+        """A page of pools, and the cursor of the next one."""
+        return await self._list(POOLS, at, wanted, pool_views)
+
+    async def _list(
+        self, listed: Listed[V], at: str, wanted: ListWanted, read: Callable[[PastState], Sequence[V]]
+    ) -> tuple[Position, AsOf, Sequence[V], str | None]:
+        asked = moment_in(at)
+        try:
+            moment = asked if wanted.behind == listed.start else _moment_of(wanted.moment, asked)
+        except FilterInvalid as error:
+            raise invalid(FieldError(path=error.field, message=error.message)) from error
+        shown, found = await self._look(moment, read)
+        found = [item for item in found if listed.key(item) > wanted.behind]
+        items, cursor = page_of(listed, found, wanted, ShownMoment(shown.reached, asked.at))
+        return shown.last_event, shown.as_of, items, cursor
 
     async def tasks(self, wanted: TaskFilter, at: str) -> tuple[Position, TaskPageAsOf]:
         """A page of tasks. Raises 422 also for a sort or a cursor that is none, or a cursor of another list."""
@@ -86,7 +100,7 @@ class Past:
         try:
             sort = read_sort(wanted.sort)
             cursor = read_cursor(wanted.cursor, sort)
-            moment = asked if cursor is None else _moment_of(cursor, asked)
+            moment = asked if cursor is None else _moment_of(cursor.moment, asked)
         except FilterInvalid as error:
             raise invalid(FieldError(path=error.field, message=error.message)) from error
         shown, found = await self._look(moment, lambda state: live_tasks(state, wanted, sort, cursor))
@@ -123,7 +137,7 @@ class Past:
         task = await self._read_model.task(id, sees_only=sees_only)
         if task.finished_at is not None and parse_position(task.position) <= shown.reached:
             return task
-        history = await self._read_model.history(id)
+        history = await self._read_model.history(id, first_page(HISTORY, limit=1))
         since = f" (position {history[0].position})" if history else ""
         if history and parse_position(history[0].position) <= shown.reached:
             raise not_found(f"the log has no submission of {id} where the read model knows of one{since}")
@@ -144,9 +158,8 @@ class _Shown(Struct, frozen=True, kw_only=True):
         return AsOf(position=format_position(self.last_event), at=format_instant(self.at))
 
 
-def _moment_of(cursor: Cursor, asked: Moment) -> Moment:
+def _moment_of(shown: ShownMoment | None, asked: Moment) -> Moment:
     """The moment that the page before has shown. Raises `FilterInvalid`."""
-    shown = cursor.moment
     if shown is None:
         raise FilterInvalid("cursor", "belongs to a list of now")
     if shown.asked != asked.at or (asked.position is not None and asked.position != shown.reached):

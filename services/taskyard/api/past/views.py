@@ -12,6 +12,7 @@ from msgspec import Raw
 from taskyard.api.past.state import PastState, PastWorker
 from taskyard.api.past.surroundings import WAITING, Surroundings
 from taskyard.api.reasons import Around, Waiting, pending_reason
+from taskyard.api.row_views import queue_pause
 from taskyard.api.views import PoolView, QueueView, SlotView, TaskView, WorkerView
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.lifecycle import TaskRecord
@@ -79,11 +80,11 @@ def waiting_of(record: TaskRecord) -> Waiting:
     )
 
 
-def worker_views(state: PastState, now: Instant) -> list[WorkerView]:
-    """Workers and their slots; those that were lost long ago are left out."""
+def worker_views(state: PastState, now: Instant, sees_only: str | None) -> list[WorkerView]:
+    """Workers and their slots; those that were lost long ago are left out. Tasks of others than `sees_only` are not named."""
     since = now - seconds(LOST_WORKERS_SHOWN_SECONDS)
     return [
-        _worker(state, worker)
+        _worker(state, worker, sees_only)
         for _, worker in sorted(state.workers.items())
         if not worker.is_lost or worker.changed_at > since or state.tasks.on_worker.get(worker.name)
     ]
@@ -102,7 +103,7 @@ def queue_views(state: PastState) -> list[QueueView]:
                 depth=waiting,
                 running=len(tasks) - waiting,
                 max_running=queue.max_running,
-                **_held("paused", queue.paused),
+                **queue_pause(queue.paused, pool.paused if (pool := state.pools.get(queue.pool)) else None),
                 **_held("locked", queue.locked),
             )
         )
@@ -131,7 +132,7 @@ def pool_views(state: PastState) -> list[PoolView]:
     ]
 
 
-def _worker(state: PastState, worker: PastWorker) -> WorkerView:
+def _worker(state: PastState, worker: PastWorker, sees_only: str | None) -> WorkerView:
     held: dict[int, TaskRecord] = {}
     for id in state.tasks.on_worker.get(worker.name, ()):
         record = state.tasks.live[id]
@@ -147,19 +148,23 @@ def _worker(state: PastState, worker: PastWorker) -> WorkerView:
         reason=worker.reason,
         labels=Raw(msgspec.json.encode(worker.labels)),
         slots=[
-            _slot(number, accepts, held.get(number), worker.closing.get(number))
+            _slot(number, accepts, held.get(number), worker.closing.get(number), sees_only)
             for number, accepts in enumerate(worker.slots)
         ],
     )
 
 
-def _slot(number: int, accepts: Iterable[str], record: TaskRecord | None, closing: TaskId | None) -> SlotView:
+def _slot(
+    number: int, accepts: Iterable[str], record: TaskRecord | None, closing: TaskId | None, sees_only: str | None
+) -> SlotView:
     if record is None and closing is not None:
-        return SlotView(id=number, status="running", accepts=list(accepts), task=closing)
+        # Whose it was is not known here: the task has ended.
+        return SlotView(id=number, status="running", accepts=list(accepts), task=closing if sees_only is None else None)
     if record is None:
         return SlotView(id=number, status="idle", accepts=list(accepts), task=None)
     status = "reserved" if record.is_reserved else "running"
-    return SlotView(id=number, status=status, accepts=list(accepts), task=record.id)
+    is_named = sees_only in {None, record.submitted_by}
+    return SlotView(id=number, status=status, accepts=list(accepts), task=record.id if is_named else None)
 
 
 def _held(what: str, hold: Hold | None) -> dict[str, Any]:

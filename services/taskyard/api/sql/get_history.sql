@@ -1,5 +1,5 @@
 SELECT position, at, type, writer, by, void, event
 FROM taskyard.history
-WHERE task = $1
+WHERE task = $1 AND position > $2
 ORDER BY position
-LIMIT $2
+LIMIT $3

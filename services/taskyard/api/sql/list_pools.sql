@@ -10,5 +10,6 @@ LEFT JOIN (
 LEFT JOIN (
     SELECT pool, count(*) AS workers FROM taskyard.workers WHERE NOT lost GROUP BY pool
 ) w ON w.pool = p.pool
+WHERE p.pool > $1
 ORDER BY p.pool
-LIMIT $1
+LIMIT $2
