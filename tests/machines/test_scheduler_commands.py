@@ -183,7 +183,7 @@ def test_a_command_with_an_old_id_is_refused() -> None:
     ("by", "verb", "status"),
     [
         ("alice", "cancel", 202),
-        ("bob", "cancel", 403),
+        ("bob", "cancel", 404),
         ("eve", "cancel", 403),
         ("root", "cancel", 202),
         ("alice", "force-stop", 403),
@@ -194,9 +194,9 @@ def test_a_command_with_an_old_id_is_refused() -> None:
         ("alice", "drain", 403),
         ("alice", "configure-pool", 403),
         ("alice", "configure-queue", 403),
-        ("bob", "reprioritise", 403),
-        ("bob", "confirm", 403),
-        ("bob", "retry", 403),
+        ("bob", "reprioritise", 404),
+        ("bob", "confirm", 404),
+        ("bob", "retry", 404),
     ],
 )
 def test_an_operator_commands_their_own_tasks_and_an_admin_everything(by: str, verb: str, status: int) -> None:
@@ -208,7 +208,18 @@ def test_an_operator_commands_their_own_tasks_and_an_admin_everything(by: str, v
     story.when(story.said(verb, body, by))
 
     assert story.codes() == [status]
-    assert isinstance(story.chosen[0], CommandRejected) is (status == 403)
+    assert isinstance(story.chosen[0], CommandRejected) is (status != 202)
+
+
+def test_another_s_task_is_answered_as_one_that_does_not_exist() -> None:
+    told = []
+    for task in (A, B):
+        story = running()
+        story.when(story.said("cancel", {"task": task}, "bob"))
+        (refused,) = story.chosen
+        assert isinstance(refused, CommandRejected)
+        told.append((refused.status, refused.code, refused.message.replace(task, "it"), refused.errors))
+    assert told[0] == told[1]
 
 
 @pytest.mark.parametrize("verb", ["cancel", "force-stop", "confirm", "discard", "retry", "reprioritise"])

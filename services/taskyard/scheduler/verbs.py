@@ -97,15 +97,14 @@ class View:
         """The task's id, if the principal may command it.
 
         Raises:
-            Refused: there is no such task, or it is another's.
+            Refused: there is no such task, or it is another's, which is not told: both are answered alike.
         """
         known = self.state.known.tasks.get(TaskId(task))
         record = self.state.tasks.live.get(TaskId(task))
         by = record.submitted_by if record is not None else known.by if known is not None else None
-        if by is None or (record is not None and record.pool != message.pool):
+        is_elsewhere = record is not None and record.pool != message.pool
+        if by is None or is_elsewhere or not may_touch(self.role(message.principal), message.principal, by):
             raise Refused(404, "not_found", f"no task {task} in pool {message.pool}")
-        if not may_touch(self.role(message.principal), message.principal, by):
-            raise Refused(403, "forbidden", f"the task is {by}'s")
         return TaskId(task)
 
     def plan_seen(self, message: CommandMessage, body: ApprovalCommand) -> int:
