@@ -54,6 +54,15 @@ default:
 [group('check')]
 ci: lint types imports generated test
 
+# writes what the images hold as CycloneDX JSON below dist/sbom: names, versions and digests, from the hashed requirements
+[group('write')]
+@sbom:
+    mkdir -p dist/sbom
+    for name in runtime agent; do \
+        .venv/bin/cyclonedx-py requirements "requirements/$name.txt" --output-format JSON --output-reproducible \
+            --output-file "dist/sbom/$name.cdx.json"; \
+    done
+
 # checks format and lint
 [group('check')]
 @lint:
@@ -101,7 +110,9 @@ requirements *ARGS:
     for name in dev terraform; do
         compile "requirements/$name.in" -o "requirements/$name.txt" "$@"
     done
-    # What images hold is what was tested: the versions of dev.
+    # What images hold is what was tested: the versions of dev. Litestar asks for what only its tests and its own command
+    # line use; what installs this list takes it as it is (--no-deps).
+    unused=$(printf -- '--no-emit-package %s ' faker polyfactory litestar-htmx rich-click)
     for name in runtime agent; do
-        compile "requirements/$name.in" -o "requirements/$name.txt" --constraint requirements/dev.txt
+        compile "requirements/$name.in" -o "requirements/$name.txt" --constraint requirements/dev.txt $unused
     done

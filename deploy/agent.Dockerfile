@@ -7,7 +7,7 @@ FROM python:3.12-slim AS packages
 WORKDIR /build
 COPY requirements/agent.txt .
 RUN python -m venv /opt/taskyard \
- && /opt/taskyard/bin/pip install --no-cache-dir --disable-pip-version-check --require-hashes -r agent.txt \
+ && /opt/taskyard/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r agent.txt \
  && /opt/taskyard/bin/pip uninstall --yes pip
 
 FROM python:3.12-slim
