@@ -29,12 +29,17 @@ ROOT = Path(__file__).parents[2]
 THE_WAY = ROOT / "libs" / "taskyard" / "private_files.py"
 ELSEWHERE = {
     "libs/taskyard/embedded/postgres.py": {"chmod"},  # lets its system user pass through folders, and read its programs
+    "services/taskyard/agent/executors/command.py": {"fdopen"},  # of a file that the helper has opened
+    "services/taskyard/agent/executors/directories.py": {"chmod"},  # lets users of tasks pass to what is theirs
+    "services/taskyard/agent/task_users.py": {"chmod"},  # the same
     "services/taskyard/agent/journal.py": {"connect"},  # SQLite opens by name; the file is made before it
     "services/taskyard/agent/supervisor/serving.py": {"chmod"},  # of a socket, in a private folder
     "services/taskyard/chaos/gathering.py": {"connect"},  # reads journals
     "services/taskyard/chaos/agents.py": {"copy2"},  # journals with their modes
     "services/taskyard/chaos/disks.py": {"copytree"},  # a whole disk with its modes
     "services/taskyard/chaos/app.py": {"mkdtemp"},  # always 0700
+    "services/taskyard/chaos/hostile.py": {"mkdtemp"},  # always 0700
+    "services/taskyard/fuzz/app.py": {"mkdtemp"},  # always 0700
     "services/taskyard/demo/yard.py": {"TemporaryDirectory"},  # always 0700
     "services/taskyard/bench/app.py": {"TemporaryDirectory"},  # always 0700
 }

@@ -41,6 +41,7 @@ from taskyard.contracts.values import POOL_DEFAULT, Instant, uuid7_instant
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.judge.commits import Commit
+from taskyard.private_files import open_to_append
 
 SHARE = 0.25
 """Of all processors, for the one who means harm."""
@@ -315,7 +316,7 @@ class _Flooder:
             token=system.token(OPERATOR),
         )
         argv = (sys.executable, "-m", "taskyard.chaos.flooding", flood)
-        with system.layout.log_file(f"flood-{flood.replace(' ', '-')}").open("ab") as log:
+        with open_to_append(system.layout.log_file(f"flood-{flood.replace(' ', '-')}")) as log:
             process = await asyncio.create_subprocess_exec(
                 *argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True
             )

@@ -26,6 +26,7 @@ from taskyard.client import make_id
 from taskyard.dev.layout import Layout
 from taskyard.fuzz.making import Maker, Request
 from taskyard.fuzz.sending import HANG, NOTHING, Answer, Wire
+from taskyard.private_files import open_to_append
 
 REQUESTS_DEFAULT = 100_000
 CONNECTIONS = 6
@@ -198,7 +199,7 @@ def _system(layout: Layout, log_file: Path) -> Iterator[tuple[str, str]]:
     """A system that takes tasks and runs none; its address and the admin's token. Raises `Failed`."""
     program = Path(sysconfig.get_path("scripts")) / "taskyard"
     argv = (program, "dev", "--data", str(layout.directory), "--http-port", "0")
-    with log_file.open("wb") as log:
+    with open_to_append(log_file) as log:
         child = subprocess.Popen(
             (*argv, "--nats-port", "0", "--workers", "0"), stdout=subprocess.PIPE, stderr=log, start_new_session=True
         )
