@@ -79,10 +79,11 @@ ci: lint types imports generated test
 @imports:
     .venv/bin/lint-imports
 
-# checks that the generated files are those that the contracts give
+# checks that the generated files are those that contracts and users of NATS give
 [group('check')]
 @generated:
     {{ python }} -m taskyard.contracts.generate --check
+    {{ python }} -m taskyard.embedded.deployment --check
 
 # formats the code and mends what lint can mend
 [group('write')]
@@ -90,10 +91,11 @@ ci: lint types imports generated test
     .venv/bin/ruff check --fix --quiet
     .venv/bin/ruff format --quiet
 
-# writes JSON Schema and AsyncAPI from the contracts
+# writes JSON Schema and AsyncAPI from the contracts, and deploy/nats-accounts.conf
 [group('write')]
 @generate:
     {{ python }} -m taskyard.contracts.generate
+    {{ python }} -m taskyard.embedded.deployment
 
 # pins requirements/*.in to hashed *.txt without naming a registry
 [group('write')]

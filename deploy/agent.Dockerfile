@@ -3,14 +3,14 @@
 # agent's journal and must outlive the container: it is what stops an attempt from running twice.
 #   docker build -f deploy/agent.Dockerfile -t taskyard-agent .
 
-FROM python:3.12-slim AS packages
+FROM python:3.12.12-slim AS packages
 WORKDIR /build
 COPY requirements/agent.txt .
 RUN python -m venv /opt/taskyard \
  && /opt/taskyard/bin/pip install --no-cache-dir --disable-pip-version-check --no-deps --require-hashes -r agent.txt \
  && /opt/taskyard/bin/pip uninstall --yes pip
 
-FROM python:3.12-slim
+FROM python:3.12.12-slim
 ENV PATH=/opt/taskyard/bin:$PATH PYTHONPATH=/srv PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TASKYARD_DIRECTORY=/var/lib/taskyard
 COPY --from=packages /opt/taskyard /opt/taskyard

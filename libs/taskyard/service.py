@@ -41,9 +41,10 @@ from taskyard.eventlog.durability import is_sync_always
 from taskyard.eventlog.errors import EventLogError, LogUnavailable, LogVersionUnknown
 from taskyard.eventlog.generation import require_finished
 from taskyard.eventlog.jetstream import JetStreamLog
-from taskyard.eventlog.leases import ensure_leases
+from taskyard.eventlog.leases import ensure_leases, leases_stream
 from taskyard.eventlog.snapshots import ensure_snapshots
-from taskyard.eventlog.streams import ensure_streams, refuse_lost_log
+from taskyard.eventlog.streams import await_stream, await_streams, ensure_streams, refuse_lost_log
+from taskyard.eventlog.strictness import is_strict
 from taskyard.eventlog.versions import read_version
 from taskyard.http_server.connections import ConnectionLimits
 from taskyard.http_server.open_files import allow_open_files, fitting_connections
@@ -70,6 +71,10 @@ LogEvent = AnyEvent | UnknownEvent
 Scope = MutableMapping[str, Any]
 
 _logger = structlog.get_logger()
+
+
+class NotStrict(Exception):
+    """The server does requests that it does not understand whole. Set `jetstream { strict: true }` in its configuration."""
 
 
 class NotDurable(Exception):
@@ -109,10 +114,11 @@ def make_instance_name() -> str:
 
 @asynccontextmanager
 async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
-    """Connect a service, and make or check the streams. Subscribers are registered inside, before `serving`.
+    """Connect a service, and make or check its streams. Subscribers are registered inside, before `serving`.
 
     Raises:
-        NotDurable: the server is not safe and the settings demand that it is.
+        NotDurable, NotStrict: the server is not safe and the settings demand that it is.
+        StreamMissing: nobody has made the streams (`taskyard.setup`).
         LogUnavailable: no server was reached within CONNECT_SECONDS_MAX.
         LogMissing: the log was deleted.
         LogVersionUnknown: the log means what only a newer version of this program knows.
@@ -124,7 +130,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
         for broker in (control, fleet):
             await _connect(broker, settings.nats_urls)
             survive_any_message(broker.connection)
-        await _prepare(control.connection, fleet.connection, settings)
+        await _prepare(name, control.connection, fleet.connection, settings)
         partition = settings.partition
         codec = CommitCodec[LogEvent](AnyEvent, decode_event)
         log = JetStreamLog(
@@ -251,7 +257,7 @@ def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
     except LogVersionUnknown as error:
         _logger.critical("stopped: this program is too old for the log", reason=str(error))
         sys.exit(1)
-    except (EventLogError, NotDurable) as error:
+    except (EventLogError, NotDurable, NotStrict) as error:
         _logger.critical(
             "stopped: what it stands on is not as it must be", reason=str(error), cause=type(error).__name__
         )
@@ -261,6 +267,8 @@ def main(run: Callable[[Settings, asyncio.Event], Awaitable[None]]) -> None:
 def _broker(name: str, settings: Settings, user: str, password: str) -> NatsBroker:
     return NatsBroker(
         settings.nats_urls,
+        # Of its own: answers to others are not to be heard by it.
+        inbox_prefix=f"_INBOX_{user}",
         security=SASLPlaintext(username=user, password=password),
         name=name,
         max_reconnect_attempts=-1,
@@ -290,15 +298,25 @@ async def _connect(broker: NatsBroker, urls: Sequence[str]) -> None:
         raise LogUnavailable(f"NATS at {', '.join(urls)} is not reachable: {reason}") from error
 
 
-async def _prepare(control: Client, fleet: Client, settings: Settings) -> None:
-    await require_finished(control, log_stream(settings.partition))
-    accounts = {CONTROL: control, AGENTS: fleet}
-    replicas = settings.stream_replicas
-    await refuse_lost_log(control, log_stream(settings.partition), COMMANDS)
-    await ensure_streams(accounts, streams(settings.partition), replicas=replicas)
-    await ensure_leases(control, LEASES_BUCKET, lease_seconds=settings.lease_seconds, replicas=replicas)
-    await ensure_snapshots(control, SNAPSHOTS_BUCKET, replicas=replicas)
+async def _prepare(name: str, control: Client, fleet: Client, settings: Settings) -> None:
+    log = log_stream(settings.partition)
+    await require_finished(control, log)
+    accounts, specs, replicas = {CONTROL: control, AGENTS: fleet}, streams(settings.partition), settings.stream_replicas
+    if settings.makes_streams:
+        await refuse_lost_log(control, log, COMMANDS)
+        await ensure_streams(accounts, specs, replicas=replicas)
+        await ensure_leases(control, LEASES_BUCKET, lease_seconds=settings.lease_seconds, replicas=replicas)
+        await ensure_snapshots(control, SNAPSHOTS_BUCKET, replicas=replicas)
+    else:
+        used = [spec for spec in specs if name in (*spec.readers, *spec.owner.split(", "))]
+        await await_streams(accounts, used)
+        for bucket in (leases_stream(LEASES_BUCKET), SNAPSHOTS_BUCKET):
+            await await_stream(control, bucket)
     if not await is_sync_always(monitoring_urls=settings.nats_monitoring_urls):
         if settings.production:
             raise NotDurable("set `jetstream { sync_interval: always }` in the configuration of nats-server")
         _logger.warning("nats-server may lose acknowledged messages in a power failure", setting="sync_interval")
+    if not await is_strict(control, log):
+        if settings.production:
+            raise NotStrict("set `jetstream { strict: true }` in the configuration of nats-server")
+        _logger.warning("nats-server does requests that it does not understand whole", setting="strict")

@@ -2,7 +2,8 @@
 
 `TASKYARD_<FIELD>` sets the field of that name: text as it stands, everything else as JSON (`TASKYARD_HTTP_PORT=8420`,
 `TASKYARD_NATS_URLS='["nats://127.0.0.1:4222"]'`). A wrong value is refused with the name of its field. A field that is
-text may be given as `<field>_file` (`TASKYARD_PASSWORD_FILE=/run/secrets/agent`): the file that holds it is read, once.
+text may be given as `<field>_file` (`TASKYARD_PASSWORD_FILE=/run/secrets/agent`): the file that holds it is read, once;
+and in the environment any other field too, as JSON (`TASKYARD_PRINCIPALS_FILE`).
 """
 
 import argparse
@@ -40,6 +41,7 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Settings of a service. `control_*` is a NATS user in the account of the log, `fleet_*` one in that of agents.
 
+    `makes_streams` says that these users may make and change streams, and that this program is to; all others wait for that.
     `nats_urls` are those of all servers: a service uses one and turns to another when that is gone.
     `nats_monitoring_urls` are asked whether the servers write to disk before they acknowledge, which `production` demands.
     `log_archive` is where the log's archive is (a folder or `s3://…`): what the log no longer holds is read from there.
@@ -60,7 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     control_password: str
     fleet_user: str
     fleet_password: str
-    postgres_dsn: str
+    postgres_dsn: str = ""
+    makes_streams: bool = False
     http_host: str = "127.0.0.1"
     http_port: int = 8420
     principals: list[Principal] = []
@@ -176,6 +179,19 @@ def _with_files(kind: type[msgspec.Struct], values: dict[str, Any]) -> dict[str,
     return found
 
 
+def _json_in(path: Path, variable: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{variable}_FILE: {path} cannot be read: {error}"
+        raise SettingsError(message) from error
+
+
+def _both_given(variable: str) -> str:
+    message = f"{variable} and {variable}_FILE are both given"
+    raise SettingsError(message)
+
+
 def _is_text(declared: Any) -> bool:
     return declared in (str, str | None)
 
@@ -184,11 +200,13 @@ def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]
     values: dict[str, Any] = {}
     for name, declared in get_type_hints(kind).items():
         variable = ENVIRONMENT_PREFIX + name.upper()
-        if (file := f"{variable}_FILE") in environment and _is_text(declared):
-            values[name + FILE_SUFFIX] = environment[file]
-        if variable not in environment:
+        text, file = environment.get(variable), environment.get(f"{variable}_FILE")
+        if file is not None and _is_text(declared):
+            values[name + FILE_SUFFIX] = file
+        elif file is not None:
+            text = _json_in(Path(file), variable) if text is None else _both_given(variable)
+        if text is None:
             continue
-        text = environment[variable]
         try:
             value = text if _is_text(declared) or get_origin(declared) is Literal else msgspec.json.decode(text)
             values[name] = msgspec.convert(value, type=declared)

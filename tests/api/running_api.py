@@ -18,7 +18,8 @@ from taskyard.api.app import serve
 from taskyard.contracts.commands import AnswerBatch
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import COMMAND_SUBJECTS, HEADER_ANSWER, answer_subject
-from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.embedded.processes import free_port
 from taskyard.eventlog.commit import Commit, CommitCodec
 from taskyard.service import Links, linked
@@ -95,7 +96,7 @@ def settings_for(server: NatsServer, *, postgres_dsn: str = "") -> Settings:
 async def running(server: NatsServer, *, answer_seconds: float = 5.0) -> AsyncIterator[World]:
     """The service on a free port, until the block ends."""
     settings = settings_for(server)
-    control = await connect(server, SERVICE_USER)
+    control = await connect(server, CONTROL_KEEPER)
     async with linked("api", settings) as links:
         world = World(server, control, links, f"http://127.0.0.1:{settings.http_port}")
         await control.subscribe(COMMAND_SUBJECTS, cb=world.on_command)

@@ -14,7 +14,7 @@ from taskyard.api.app import serve
 from taskyard.contracts.commands import AnswerBatch
 from taskyard.contracts.subjects import COMMAND_SUBJECTS, HEADER_ANSWER, answer_subject
 from taskyard.contracts.values import POOL_DEFAULT
-from taskyard.embedded.nats_server import SERVICE_USER
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.service import linked
 
 pytestmark = pytest.mark.anyio
@@ -42,7 +42,7 @@ class LateScheduler:
 @asynccontextmanager
 async def stoppable(server, drain_seconds: float):
     settings = msgspec.structs.replace(settings_for(server), drain_seconds=drain_seconds)
-    control = await connect(server, SERVICE_USER)
+    control = await connect(server, CONTROL_KEEPER)
     scheduler = LateScheduler(control)
     await control.subscribe(COMMAND_SUBJECTS, cb=scheduler.hear)
     await control.flush()

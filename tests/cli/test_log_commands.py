@@ -16,7 +16,8 @@ from taskyard.cli.verification import Verification
 from taskyard.contracts.events import AnyEvent, TaskDispatched, TaskScheduled, decode_event
 from taskyard.contracts.subjects import log_stream, log_subject, streams
 from taskyard.contracts.values import Instant, TaskId
-from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog.commit import Commit, CommitCodec, hash_commit
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.streams import stream_config
@@ -113,7 +114,7 @@ def store(nats_server: NatsServer, tmp_path: Path) -> Callable[[str, list[Messag
     """Stores messages in the log of a partition of its own; the file of settings for it."""
 
     async def fill(partition: str, messages: list[Message]) -> None:
-        nc = await nats.connect(nats_server.url, user=SERVICE_USER, password=nats_server.password(SERVICE_USER))
+        nc = await nats.connect(nats_server.url, user=CONTROL_KEEPER, password=nats_server.password(CONTROL_KEEPER))
         spec = next(spec for spec in streams(partition) if spec.name == log_stream(partition))
         created = await nc.request(f"$JS.API.STREAM.CREATE.{spec.name}", msgspec.json.encode(stream_config(spec, 1)))
         assert b'"error"' not in created.data

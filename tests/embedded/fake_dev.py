@@ -8,7 +8,12 @@ from taskyard.dev.app import run_to_end
 from taskyard.dev.options import SERVICES, Options
 
 API = os.environ.get("FAKE_API", "fake_api")
-MODULES = {**dict.fromkeys((*SERVICES, "worker"), "fake_program"), "api": API, "services": API}
+MODULES = {
+    **dict.fromkeys((*SERVICES, "worker"), "fake_program"),
+    "api": API,
+    "services": API,
+    "setup": "fake_setup",
+}
 
 if __name__ == "__main__":
     data, http_port, workers, separate = sys.argv[1:]

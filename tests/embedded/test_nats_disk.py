@@ -11,7 +11,8 @@ import nats
 import nats.errors
 import pytest
 
-from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 
 pytestmark = pytest.mark.skipif(
     sys.platform != "linux" or os.geteuid() != 0, reason="mounting a small disk needs root on Linux"
@@ -49,7 +50,7 @@ async def fill_and_free(tmp_path: Path, small_disk: Callable[[str], None]) -> No
     server = NatsServer(tmp_path)
     server.start()
     try:
-        client = await nats.connect(server.url, user=SERVICE_USER, password=server.password(SERVICE_USER))
+        client = await nats.connect(server.url, user=CONTROL_KEEPER, password=server.password(CONTROL_KEEPER))
         stream = client.jetstream(timeout=1)
         await stream.add_stream(name="S", subjects=["s"])
         await stream.publish("s", b"before")

@@ -16,7 +16,8 @@ from nats.js.client import JetStreamContext
 from nats.js.errors import NotFoundError, ServerError, ServiceUnavailableError
 
 from taskyard.embedded import processes
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, SYSTEM_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER, SYSTEM_USER
 
 SECONDS_MAX = 5.0
 STORE_NOT_CREATED = 10049
@@ -71,7 +72,7 @@ def run(scenario: Callable[[], Awaitable[None]]) -> None:
 @asynccontextmanager
 async def control(server: NatsServer) -> AsyncIterator[Client]:
     """The services' connection, with a stream of commands and one of the log."""
-    async with connected(server, SERVICE_USER) as service:
+    async with connected(server, CONTROL_KEEPER) as service:
         stream = service.client.jetstream()
         await add_stream(stream, StreamConfig(name="COMMANDS", subjects=["taskyard.command.>"]))
         await add_stream(stream, StreamConfig(name="LOG", subjects=["taskyard.log.>"]))
@@ -181,7 +182,7 @@ def test_a_viewer_may_ask_but_not_command(nats_server: NatsServer) -> None:
 
 def test_an_agent_reports_into_the_account_of_agents_and_answers_requests(nats_server: NatsServer) -> None:
     async def scenario() -> None:
-        async with connected(nats_server, FLEET_USER) as fleet, connected(nats_server, "worker-1") as agent:
+        async with connected(nats_server, AGENTS_KEEPER) as fleet, connected(nats_server, "worker-1") as agent:
             stream = fleet.client.jetstream()
             await stream.add_stream(StreamConfig(name="REPORTS", subjects=["taskyard.report.*"]))
             try:
@@ -202,7 +203,7 @@ def test_an_agent_reports_into_the_account_of_agents_and_answers_requests(nats_s
 
 def test_that_nobody_listens_on_an_agents_subject_shows_at_once(nats_server: NatsServer) -> None:
     async def scenario() -> None:
-        async with connected(nats_server, FLEET_USER) as fleet:
+        async with connected(nats_server, AGENTS_KEEPER) as fleet:
             with pytest.raises(nats.errors.NoRespondersError):
                 await fleet.client.request("taskyard.agent.worker-1.assign", b"?", SECONDS_MAX)
 
@@ -240,7 +241,7 @@ def test_an_agent_listens_on_its_own_subjects_only(nats_server: NatsServer, subj
 
 def test_what_agents_say_is_not_heard_in_the_account_of_the_services(nats_server: NatsServer) -> None:
     async def scenario() -> None:
-        async with control(nats_server) as service, connected(nats_server, FLEET_USER) as fleet:
+        async with control(nats_server) as service, connected(nats_server, AGENTS_KEEPER) as fleet:
             await fleet.client.publish("taskyard.log.0.scheduler", b"forged")
             await fleet.client.flush(SECONDS_MAX)
             assert await count(service, "LOG") == 0
@@ -250,7 +251,7 @@ def test_what_agents_say_is_not_heard_in_the_account_of_the_services(nats_server
     run(scenario)
 
 
-@pytest.mark.parametrize(("user", "password"), [(None, None), ("admin", "wrong"), (SERVICE_USER, "")])
+@pytest.mark.parametrize(("user", "password"), [(None, None), ("admin", "wrong"), (CONTROL_KEEPER, "")])
 def test_nobody_connects_without_credentials(nats_server: NatsServer, user: str | None, password: str | None) -> None:
     async def scenario() -> None:
         client = Client()
@@ -320,7 +321,7 @@ def test_a_restart_keeps_passwords_and_streams_and_stops_what_was_left(tmp_path:
     first.start()
 
     async def store() -> None:
-        async with connected(first, SERVICE_USER) as service:
+        async with connected(first, CONTROL_KEEPER) as service:
             await service.client.jetstream().add_stream(StreamConfig(name="LOG", subjects=["taskyard.log.>"]))
             await service.client.jetstream().publish("taskyard.log.0.scheduler", b"{}")
 
@@ -332,12 +333,12 @@ def test_a_restart_keeps_passwords_and_streams_and_stops_what_was_left(tmp_path:
     second.start()
 
     async def read() -> None:
-        async with connected(second, SERVICE_USER) as service:
+        async with connected(second, CONTROL_KEEPER) as service:
             assert await count(service.client, "LOG") == 1
 
     try:
         assert not processes.is_alive(left)
-        assert second.password(SERVICE_USER) == first.password(SERVICE_USER)
+        assert second.password(CONTROL_KEEPER) == first.password(CONTROL_KEEPER)
         run(read)
     finally:
         second.stop()
@@ -351,7 +352,7 @@ def test_secrets_are_readable_by_their_owner_only(nats_server: NatsServer) -> No
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
 
 
-@pytest.mark.parametrize("taken", [SERVICE_USER, FLEET_USER, SYSTEM_USER, "admin"])
+@pytest.mark.parametrize("taken", [CONTROL_KEEPER, AGENTS_KEEPER, SYSTEM_USER, "admin"])
 def test_an_agent_cannot_bear_the_name_of_another_user(tmp_path: Path, taken: str) -> None:
     with pytest.raises(ValueError, match=f"more than one NATS user would be called {taken}"):
         NatsServer(tmp_path, clients=["admin"], agents=[taken])

@@ -19,8 +19,9 @@ from tempfile import TemporaryDirectory
 import httpx
 import msgspec
 from proxy import Proxy
-from real_servers import give_cluster, service_settings
+from real_servers import give_cluster, own_users, service_settings
 
+from taskyard.dev.together import ServiceUsers, Together
 from taskyard.embedded import processes
 from taskyard.embedded.nats_cluster import NatsCluster
 from taskyard.embedded.nats_server import NatsServer
@@ -125,6 +126,8 @@ class Installation:
         self.nats.start()
         give_cluster(self.folder / "postgres")
         self.postgres.start()
+        setup = [sys.executable, "-m", "taskyard.setup", "--config", str(self.folder / "config" / "services.json")]
+        subprocess.run(setup, check=True, timeout=START_SECONDS_MAX)
         for instance in self.instances.values():
             instance.start()
         for agent in self.agents.values():
@@ -173,7 +176,7 @@ class Installation:
         health_port = 0 if serves_http else processes.free_port()
         urls = [f"nats://127.0.0.1:{proxy.port}"] if proxy else self.nats_urls
         module = "taskyard.dev.services" if service == "services" else f"taskyard.{service}"
-        program = self._program(name, module, self._settings(urls, http_port, health_port))
+        program = self._program(name, module, self._own(service, self._settings(urls, http_port, health_port)))
         http_url = f"http://127.0.0.1:{http_port}" if serves_http else ""
         return Instance(name, program, f"{http_url or f'http://127.0.0.1:{health_port}'}/readyz", http_url, proxy)
 
@@ -189,6 +192,13 @@ class Installation:
             allow_root=True,
         )
         return Instance(name, self._program(name, "taskyard.agent", settings), "", "", None)
+
+    def _own(self, service: str, settings: Settings) -> Settings:
+        """The settings of one service, or of all in one process, each of which connects as itself."""
+        shared = msgspec.structs.asdict(settings) | {"makes_streams": False}
+        if service != "services":
+            return Settings(**shared | own_users(self.nats, service))
+        return Together(**shared, users={each: ServiceUsers(**own_users(self.nats, each)) for each in SERVICES})
 
     def _settings(self, urls: Sequence[str], http_port: int, health_port: int) -> Settings:
         return service_settings(

@@ -14,7 +14,7 @@ from witness import Watched
 
 from taskyard.contracts.subjects import COMMANDS, LEASES_BUCKET, REPORTS, SNAPSHOTS_BUCKET, log_stream
 from taskyard.embedded.nats_cluster import NatsCluster
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -111,7 +111,7 @@ def stream_info(installation: Installation, stream: str) -> dict:
 
 
 async def _stream_info(installation: Installation, stream: str) -> dict:
-    user = FLEET_USER if stream == REPORTS else SERVICE_USER
+    user = AGENTS_KEEPER if stream == REPORTS else CONTROL_KEEPER
 
     async def ignore(_: Exception) -> None:
         """One of the servers may be away."""

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import CONTROL, LEASES_BUCKET, log_stream, streams
 from taskyard.contracts.values import SECOND
-from taskyard.embedded.nats_server import SERVICE_USER
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.jetstream import JetStreamLog
@@ -113,8 +113,8 @@ class Witness:
 
         self._client = await nats.connect(
             installation.nats_urls,
-            user=SERVICE_USER,
-            password=installation.nats.password(SERVICE_USER),
+            user=CONTROL_KEEPER,
+            password=installation.nats.password(CONTROL_KEEPER),
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,
             error_cb=ignore,

@@ -14,7 +14,8 @@ from nats.aio.client import Client
 from real_servers import service_settings
 
 from taskyard.contracts.subjects import StreamSpec, log_stream, log_subject, streams
-from taskyard.embedded.nats_server import SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog.archive import Archive
 from taskyard.eventlog.archive_stores import FolderStore
 from taskyard.eventlog.archiving import Archived, Restored, archive_log, restore_log
@@ -44,12 +45,12 @@ class Server:
     @property
     def address(self) -> str:
         """Its address with the user."""
-        return self.nats.url.replace("nats://", f"nats://{SERVICE_USER}@")
+        return self.nats.url.replace("nats://", f"nats://{CONTROL_KEEPER}@")
 
     @property
     def password(self) -> str:
         """The password of that user."""
-        return self.nats.password(SERVICE_USER)
+        return self.nats.password(CONTROL_KEEPER)
 
     def settings_file(self, folder: Path) -> Path:
         """A file of services' settings by which the command line reaches it."""

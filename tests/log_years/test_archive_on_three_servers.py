@@ -17,7 +17,7 @@ from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import LEASES_BUCKET, log_subject
 from taskyard.contracts.values import Instant
 from taskyard.embedded.nats_cluster import NatsCluster
-from taskyard.embedded.nats_server import SERVICE_USER
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog import archiving
 from taskyard.eventlog.answers import state_of
 from taskyard.eventlog.archive import Archive
@@ -86,8 +86,8 @@ async def connected(cluster: NatsCluster) -> AsyncIterator[Client]:
     nc = Client()
     await nc.connect(
         cluster.urls,
-        user=SERVICE_USER,
-        password=cluster.password(SERVICE_USER),
+        user=CONTROL_KEEPER,
+        password=cluster.password(CONTROL_KEEPER),
         max_reconnect_attempts=-1,
         reconnect_time_wait=0.1,
         error_cb=ignore,

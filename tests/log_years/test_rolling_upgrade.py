@@ -27,7 +27,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.values import Instant, make_position, make_uuid7
 from taskyard.dispatcher.machine import Dispatcher
-from taskyard.embedded.nats_server import SERVICE_USER
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog.commit import Commit, hash_commit
 from taskyard.eventlog.errors import FenceMoved, LogVersionUnknown
 from taskyard.eventlog.jetstream import JetStreamLog
@@ -289,7 +289,7 @@ def _connection(system: System) -> Any:
     class _Connected:
         async def __aenter__(self) -> nats.NATS:
             self.nc = await nats.connect(
-                settings["nats_urls"], user=SERVICE_USER, password=settings["control_password"]
+                settings["nats_urls"], user=CONTROL_KEEPER, password=settings["control_password"]
             )
             return self.nc
 

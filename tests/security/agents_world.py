@@ -9,27 +9,31 @@ import msgspec
 import nats
 from nats.aio.client import Client
 from nats.errors import Error
-from real_servers import service_settings
+from real_servers import own_users, service_settings
 
 import taskyard.dispatcher.app
 import taskyard.slot_allocator.app
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import AnyEvent, WorkerJoined, decode_event
 from taskyard.contracts.subjects import heartbeat_subject, log_stream
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.jetstream import JetStreamLog
+from taskyard.service import linked
 
 READY_SECONDS_MAX = 20.0
+RUN = {"slot_allocator": taskyard.slot_allocator.app.run, "dispatcher": taskyard.dispatcher.app.run}
 
 
-async def connect(server: NatsServer, user: str) -> Client:
+async def connect(server: NatsServer, user: str, **options: Any) -> Client:
+    """A connection as a user, who hears answers below its own inbox only."""
+
     async def note(error: Exception) -> None:
         """What a test provokes is no news."""
 
-    return await nats.connect(
-        server.url, user=user, password=server.password(user), inbox_prefix=f"_INBOX_{user}".encode(), error_cb=note
-    )
+    told: dict[str, Any] = {"inbox_prefix": f"_INBOX_{user}".encode(), "error_cb": note}
+    return await nats.connect(server.url, user=user, password=server.password(user), **(told | options))
 
 
 def heartbeat(incarnation: str = "ab" * 8, **more: Any) -> bytes:
@@ -66,13 +70,16 @@ class World:
 
 @asynccontextmanager
 async def services_running(server: NatsServer, **settings: Any) -> AsyncIterator[World]:
-    """Slot allocator and dispatcher on this server: what hears agents and reads their reports."""
+    """Slot allocator and dispatcher on this server: what hears agents and reads their reports, each as itself."""
     stop = asyncio.Event()
     told = service_settings(server, postgres_dsn="", **settings)
+    async with linked("setup", told):
+        pass
     runs = [
-        asyncio.create_task(service.app.run(told, stop)) for service in (taskyard.slot_allocator, taskyard.dispatcher)
+        asyncio.create_task(run(msgspec.structs.replace(told, makes_streams=False, **own_users(server, service)), stop))
+        for service, run in RUN.items()
     ]
-    control, fleet = await connect(server, SERVICE_USER), await connect(server, FLEET_USER)
+    control, fleet = await connect(server, CONTROL_KEEPER), await connect(server, AGENTS_KEEPER)
     world = World(server, control, fleet)
     try:
         await _until_both_lead(world, runs)

@@ -28,6 +28,7 @@ from taskyard.private_files import (
 ROOT = Path(__file__).parents[2]
 THE_WAY = ROOT / "libs" / "taskyard" / "private_files.py"
 ELSEWHERE = {
+    "libs/taskyard/embedded/deployment.py": {"write_text"},  # a generated file of the project, which names no secret
     "libs/taskyard/embedded/postgres.py": {"chmod"},  # lets its system user pass through folders, and read its programs
     "services/taskyard/agent/executors/command.py": {"fdopen"},  # of a file that the helper has opened
     "services/taskyard/agent/executors/directories.py": {"chmod"},  # lets users of tasks pass to what is theirs

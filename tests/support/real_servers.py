@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from taskyard.embedded.nats_cluster import NatsCluster
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER, agents_user, control_user
 from taskyard.embedded.postgres import Postgres
 from taskyard.settings import Settings
 
@@ -58,17 +59,29 @@ def _new_cluster() -> Path:
     return directory / "data"
 
 
+def own_users(servers: NatsServer | NatsCluster, service: str) -> dict[str, str]:
+    """The settings by which a service connects as itself, and may no more than it needs."""
+    control, agents = control_user(service), agents_user(service)
+    return {
+        "control_user": control,
+        "control_password": servers.password(control),
+        "fleet_user": agents,
+        "fleet_password": servers.password(agents),
+    }
+
+
 def service_settings(servers: NatsServer | NatsCluster, **more: Any) -> Settings:
-    """The settings of a service on this nats-server, or on these."""
+    """The settings of who may do everything on this nats-server, or on these, and makes the streams."""
     clustered = isinstance(servers, NatsCluster)
     urls: dict[str, Any] = {
         "nats_urls": servers.urls if clustered else [servers.url],
         "nats_monitoring_urls": servers.monitor_urls if clustered else [servers.monitor_url],
     }
     return Settings(
-        control_user=SERVICE_USER,
-        control_password=servers.password(SERVICE_USER),
-        fleet_user=FLEET_USER,
-        fleet_password=servers.password(FLEET_USER),
+        makes_streams=True,
+        control_user=CONTROL_KEEPER,
+        control_password=servers.password(CONTROL_KEEPER),
+        fleet_user=AGENTS_KEEPER,
+        fleet_password=servers.password(AGENTS_KEEPER),
         **(urls | more),
     )

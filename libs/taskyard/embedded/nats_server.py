@@ -21,10 +21,7 @@ import msgspec
 from taskyard.embedded import processes
 from taskyard.embedded.errors import ProgramMissing, StartFailed
 from taskyard.embedded.nats_configuration import (
-    FLEET_USER,
     ROUTE_USER,
-    SERVICE_USER,
-    SYSTEM_USER,
     ClusterMember,
     Place,
     Users,
@@ -110,7 +107,7 @@ class NatsServer:
         )
 
     def password(self, user: str) -> str:
-        """The password of a user: `SERVICE_USER`, `FLEET_USER`, `SYSTEM_USER`, a principal or an agent."""
+        """The password of a user: one of `nats_users`, a principal or an agent."""
         return self._passwords[user]
 
     def add_agent(self, agent: str) -> None:
@@ -201,7 +198,7 @@ class NatsServer:
 
     def _write(self) -> None:
         found = self._users
-        users = [SERVICE_USER, FLEET_USER, SYSTEM_USER, *found.clients, *found.viewers, *found.agents]
+        users = [user.name for user in found.rows]
         users += [ROUTE_USER] if self._member else []
         if twice := sorted(name for name, count in Counter(users).items() if count > 1):
             message = f"more than one NATS user would be called {', '.join(twice)}"

@@ -94,7 +94,7 @@ class StreamReplaced(EventLogError):
 
 
 class StreamMissing(EventLogError):
-    """A stream that is followed is not there (any more). Remedy: restore it; a service that starts makes it anew, empty."""
+    """A stream that is followed is not there (any more). Remedy: restore it; `taskyard.setup` makes it anew, empty."""
 
     def __init__(self, stream: str) -> None:
         super().__init__(f"stream {stream} is not there")

@@ -112,7 +112,7 @@ async def ensure_leases(nc: Client, bucket: str, *, lease_seconds: float, replic
         LogUnavailable: JetStream did not answer, or has no room for so many replicas, for ENSURE_SECONDS_MAX.
         ApiRefused: JetStream refuses the bucket.
     """
-    stream = _stream(bucket)
+    stream = leases_stream(bucket)
     age = nanoseconds(lease_seconds)
     times: dict[str, object] = {"max_age": age, "duplicate_window": min(age, nanoseconds(1))}
     config: dict[str, object] = {
@@ -140,7 +140,7 @@ async def read_holder(nc: Client, bucket: str, key: str) -> str | None:
     Raises:
         EventLogError: the bucket gave no answer, or is not there.
     """
-    found = await last_message(nc, _stream(bucket), f"$KV.{bucket}.{key}", timeout=CALL_SECONDS_MAX)
+    found = await last_message(nc, leases_stream(bucket), f"$KV.{bucket}.{key}", timeout=CALL_SECONDS_MAX)
     return found.data.decode(errors="replace") or None if found is not None else None
 
 
@@ -149,7 +149,7 @@ class JetStreamLease:
 
     def __init__(self, nc: Client, bucket: str, key: str) -> None:
         self._nc = nc
-        self._stream = _stream(bucket)
+        self._stream = leases_stream(bucket)
         self._subject = f"$KV.{bucket}.{key}"
         self._value = b""
         self._revision = 0
@@ -310,5 +310,6 @@ class MemoryLease:
         await self._leases.until_free(self._key, seconds_max)
 
 
-def _stream(bucket: str) -> str:
+def leases_stream(bucket: str) -> str:
+    """The stream that holds a bucket of leases."""
     return f"KV_{bucket}"

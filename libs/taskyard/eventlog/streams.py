@@ -6,11 +6,14 @@ from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.eventlog.answers import find_stream, try_find_stream, until_answered
-from taskyard.eventlog.errors import LogMissing, StreamMismatch
-from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, api_request, nanoseconds
+from taskyard.eventlog.append import Patience
+from taskyard.eventlog.errors import LogMissing, LogUnavailable, StreamMismatch, StreamMissing
+from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, StreamInfo, api_request, nanoseconds
 
 ENSURE_SECONDS_MAX = 30.0
 """How long one stream is tried: a cluster that has just started elects its leaders first."""
+AWAIT_SECONDS_MAX = 60.0
+"""How long a service waits for streams that are still to be made."""
 UNLIMITED = -1
 
 NO_SUITABLE_PEERS = 10005
@@ -65,6 +68,32 @@ async def ensure_streams(
             await _ensure_stream(nc, spec, replicas)
 
 
+async def await_streams(nc_by_account: Mapping[str, Client], specs: Sequence[StreamSpec]) -> None:
+    """Wait until somebody has made these streams, and check them.
+
+    Raises:
+        StreamMissing: one is not there after AWAIT_SECONDS_MAX.
+        StreamMismatch: one has a dangerous setting.
+        LogUnavailable: JetStream did not answer for ENSURE_SECONDS_MAX.
+    """
+    for spec in specs:
+        found = await await_stream(nc_by_account[spec.account], spec.name)
+        for setting, wanted, value in find_dangers(spec, found.config):
+            raise StreamMismatch(stream=spec.name, setting=setting, wanted=wanted, found=value)
+
+
+async def await_stream(nc: Client, stream: str) -> StreamInfo:
+    """Wait until somebody has made a stream. Raises as `await_streams`."""
+    patience = Patience(AWAIT_SECONDS_MAX)
+    while (found := await find_stream(nc, stream, ENSURE_SECONDS_MAX)) is None:
+        missing = StreamMissing(stream)
+        try:
+            await patience.pause(missing)
+        except LogUnavailable:
+            raise missing from None
+    return found
+
+
 def stream_config(spec: StreamSpec, replicas: int) -> dict[str, object]:
     """The configuration with which a stream is made, in JetStream's words."""
     return {
@@ -82,8 +111,9 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, object]:
         "max_msg_size": spec.max_message_bytes,
         "max_consumers": UNLIMITED,
         "duplicate_window": nanoseconds(spec.duplicate_window_seconds),
-        "deny_delete": spec.append_only,
-        "deny_purge": spec.append_only,
+        # What is stored leaves a stream by its limits and in no other way.
+        "deny_delete": True,
+        "deny_purge": True,
         "allow_rollup_hdrs": False,
         # A direct get may be answered by a replica that lags, and nothing here may decide from that.
         "allow_direct": False,
@@ -174,6 +204,9 @@ def find_raises(spec: StreamSpec, config: Mapping[str, object], replicas: int) -
     changes |= more_replicas(config, replicas)
     if _number(config.get("duplicate_window")) < _number(wanted["duplicate_window"]):
         changes["duplicate_window"] = wanted["duplicate_window"]
+    for setting in ("deny_delete", "deny_purge"):
+        if not config.get(setting):
+            changes[setting] = True
     if spec.discard_new and config.get("discard") != "new":
         changes["discard"] = "new"
     if missing := [subject for subject in spec.subjects if subject not in _subjects(config)]:

@@ -22,7 +22,8 @@ from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import SNAPSHOTS_BUCKET
 from taskyard.dev.last_words import last_words
 from taskyard.dispatcher.machine import Dispatcher
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER
 from taskyard.embedded.processes import Program, free_port, spawn, stop_child
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.snapshots import JetStreamSnapshots
@@ -77,10 +78,11 @@ def _server(folder: Path) -> Iterator[Settings]:
         yield Settings(
             nats_urls=[server.url],
             nats_monitoring_urls=[server.monitor_url],
-            control_user=SERVICE_USER,
-            control_password=server.password(SERVICE_USER),
-            fleet_user=FLEET_USER,
-            fleet_password=server.password(FLEET_USER),
+            makes_streams=True,
+            control_user=CONTROL_KEEPER,
+            control_password=server.password(CONTROL_KEEPER),
+            fleet_user=AGENTS_KEEPER,
+            fleet_password=server.password(AGENTS_KEEPER),
             postgres_dsn="",
         )
     finally:

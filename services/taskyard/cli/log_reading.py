@@ -53,7 +53,10 @@ def services_settings(path: Path) -> Settings:
 @asynccontextmanager
 async def connected(settings: Settings) -> AsyncIterator[Client]:
     """A connection that may read the log. What goes wrong with the log inside is raised as the command line's errors."""
-    async with _connected(settings.nats_urls, user=settings.control_user, password=settings.control_password) as nc:
+    user = settings.control_user
+    async with _connected(
+        settings.nats_urls, user=user, password=settings.control_password, inbox_prefix=f"_INBOX_{user}"
+    ) as nc:
         yield nc
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from subprocess import Popen
 
 from taskyard.dev.errors import DevError, NotReady, describe
+from taskyard.dev.last_words import last_words
 from taskyard.dev.layout import Layout, RunningProcess
 from taskyard.dev.left_over import stop_left_over
 from taskyard.dev.options import SERVICES, WORKERS_MAX, Options, numbered
@@ -142,8 +144,14 @@ class _System:
         logs = ", ".join(str(program.log_file) for program in servers)
         if not await self._wait_until_nothing(self._servers_missing, supervisor, logs):
             return
-        for program in (*services, *workers):
+        setup = processes.spawn(self._programs.setup())
+        for program in (*services, *workers):  # they wait for the streams
             supervisor.start(program)
+        try:
+            if not await self._wait_until_nothing(lambda: self._streams_missing(setup), supervisor, self._setup_log):
+                return
+        finally:
+            processes.stop_child(setup, SERVERS_STOP_SECONDS)
         if not await self._wait_until_nothing(self._services_missing, supervisor, str(self._layout.log_file("*"))):
             return
         self._is_ready = True
@@ -219,6 +227,17 @@ class _System:
         ready = {"nats-server": self._nats.is_ready(), "PostgreSQL": self._postgres.is_ready()}
         missing = [name for name, is_ready in ready.items() if not is_ready]
         return f"{' and '.join(missing)} not ready yet" if missing else None
+
+    def _streams_missing(self, setup: Popen[bytes]) -> str | None:
+        status = setup.poll()
+        if status:
+            said = last_words(self._layout.log_file("setup"))
+            raise NotReady(f"the streams are not as they must be ({said}); see {self._setup_log}")
+        return "the streams are not made yet" if status is None else None
+
+    @property
+    def _setup_log(self) -> str:
+        return str(self._layout.log_file("setup"))
 
     def _services_missing(self) -> str | None:
         tokens, workers = self._tokens, self._options.worker_names

@@ -15,6 +15,7 @@ MODULES: Mapping[str, str] = {
     **{name: f"taskyard.{name}" for name in SERVICES},
     "services": "taskyard.dev.services",
     "worker": "taskyard.agent",
+    "setup": "taskyard.setup",
 }
 
 

@@ -4,14 +4,17 @@ import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from taskyard.dev.layout import Layout, Ports
-from taskyard.dev.options import Options, numbered
+from taskyard.dev.options import SERVICES, Options, numbered
+from taskyard.dev.together import ServiceUsers, Together
 from taskyard.embedded import processes
 from taskyard.embedded.errors import ProgramMissing
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER, agents_user, control_user
 from taskyard.embedded.postgres import Postgres
 from taskyard.embedded.processes import Program
 from taskyard.embedded.terraform import find_terraform
@@ -47,13 +50,23 @@ class Programs:
 
     def services(self) -> Iterator[Program]:
         """All instances of all services. Writes the settings of each instance; all but the first get a free HTTP port."""
-        settings = self._service_settings()
+        settings = self._keeper_settings()
         for number in self._options.instance_numbers:
             if number > 1:
                 settings = msgspec.structs.replace(settings, http_port=processes.free_port())
-            file = self._layout.write_configuration(numbered("services", number), settings)
-            for name in self._options.service_names:
+            self._layout.write_configuration(numbered("services", number), settings)
+            together = self._together(settings)
+            if self._options.separate:
+                own = {name: together.of(name) for name in SERVICES}
+                files = {name: self._layout.write_configuration(numbered(name, number), own[name]) for name in SERVICES}
+            else:
+                files = {"services": self._layout.write_configuration("together", together)}
+            for name, file in files.items():
                 yield self._program(numbered(name, number), self._options.modules[name], file)
+
+    def setup(self) -> Program:
+        """What makes the streams, and ends. Its settings are those of the operator too, and written by `services`."""
+        return self._program("setup", self._options.modules["setup"], self._layout.configuration_file("services"))
 
     def worker(self, name: str) -> Program:
         """One worker. Writes its settings."""
@@ -76,14 +89,30 @@ class Programs:
         file = self._layout.write_configuration(name, settings)
         return self._program(name, self._options.modules["worker"], file)
 
-    def _service_settings(self) -> Settings:
+    def _together(self, settings: Settings) -> Together:
+        """The settings of the services, each of which connects as itself."""
+        nobody: dict[str, Any] = {"makes_streams": False, **dict.fromkeys(ServiceUsers.__struct_fields__, "")}
+        shared: dict[str, Any] = msgspec.structs.asdict(settings) | nobody
+        return Together(**shared, users={service: self._users_of(service) for service in SERVICES})
+
+    def _users_of(self, service: str) -> ServiceUsers:
+        control, agents = control_user(service), agents_user(service)
+        return ServiceUsers(
+            control_user=control,
+            control_password=self._nats.password(control),
+            fleet_user=agents,
+            fleet_password=self._nats.password(agents),
+        )
+
+    def _keeper_settings(self) -> Settings:
         return Settings(
             nats_urls=[self._nats.url],
-            control_user=SERVICE_USER,
-            control_password=self._nats.password(SERVICE_USER),
-            fleet_user=FLEET_USER,
-            fleet_password=self._nats.password(FLEET_USER),
+            control_user=CONTROL_KEEPER,
+            control_password=self._nats.password(CONTROL_KEEPER),
+            fleet_user=AGENTS_KEEPER,
+            fleet_password=self._nats.password(AGENTS_KEEPER),
             postgres_dsn=self._postgres.dsn,
+            makes_streams=True,
             http_host=HOST,
             http_port=self._ports.http,
             nats_monitoring_urls=[self._nats.monitor_url],

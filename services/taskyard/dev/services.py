@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import structlog
@@ -14,36 +14,37 @@ import taskyard.dispatcher.app
 import taskyard.scheduler.app
 import taskyard.slot_allocator.app
 import taskyard.state_projector.app
+from taskyard.dev.together import Together
 from taskyard.eventlog.errors import LogVersionUnknown
 from taskyard.service import calm_collector
 from taskyard.settings import Settings, from_arguments
 from taskyard.telemetry.logs import set_up_logs
 
-SERVICES: tuple[Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]], ...] = (
-    taskyard.scheduler.app.run,
-    taskyard.slot_allocator.app.run,
-    taskyard.dispatcher.app.run,
-    taskyard.state_projector.app.run,
-    taskyard.api.app.run,
-)
+RUN: Mapping[str, Callable[[Settings, asyncio.Event], Coroutine[Any, Any, None]]] = {
+    "scheduler": taskyard.scheduler.app.run,
+    "slot_allocator": taskyard.slot_allocator.app.run,
+    "dispatcher": taskyard.dispatcher.app.run,
+    "state_projector": taskyard.state_projector.app.run,
+    "api": taskyard.api.app.run,
+}
 
 
-async def run(settings: Settings) -> None:
+async def run(together: Together) -> None:
     """Run until INT or TERM. When one service fails all end, as one process: whoever supervises starts it again."""
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     async with asyncio.TaskGroup() as group:
-        for service in SERVICES:
-            group.create_task(service(settings, stop))
+        for name, service in RUN.items():
+            group.create_task(service(together.of(name), stop))
 
 
 if __name__ == "__main__":
-    _settings = from_arguments(Settings)
-    set_up_logs(_settings.log_level)
+    _together = from_arguments(Together)
+    set_up_logs(_together.log_level)
     calm_collector()
     try:
-        uvloop.run(run(_settings))
+        uvloop.run(run(_together))
     except* LogVersionUnknown as _group:
         structlog.get_logger().critical(
             "stopped: this program is too old for the log", reason=str(_group.exceptions[0])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from taskyard.dev.errors import DirectoryInUse
 from taskyard.dev.layout import Layout
-from taskyard.embedded.nats_server import FLEET_USER, SERVICE_USER, NatsServer
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER
 from taskyard.settings import Settings
 
 
@@ -31,10 +32,10 @@ def nats_of(folder: Path) -> Iterator[Settings]:
         try:
             yield Settings(
                 nats_urls=[server.url],
-                control_user=SERVICE_USER,
-                control_password=server.password(SERVICE_USER),
-                fleet_user=FLEET_USER,
-                fleet_password=server.password(FLEET_USER),
+                control_user=CONTROL_KEEPER,
+                control_password=server.password(CONTROL_KEEPER),
+                fleet_user=AGENTS_KEEPER,
+                fleet_password=server.password(AGENTS_KEEPER),
                 postgres_dsn="",
                 log_archive=str(layout.archive),
             )

@@ -22,11 +22,12 @@ from taskyard.contracts.values import Instant
 from taskyard.embedded.processes import free_port
 from taskyard.eventlog.commit import Commit, CommitCodec
 from taskyard.eventlog.jetstream import JetStreamInput, JetStreamLog
+from taskyard.eventlog.jetstream_api import api_request
 from taskyard.eventlog.leases import JetStreamLease, Lease, MemoryLease, MemoryLeases, ensure_leases
 from taskyard.eventlog.log import Batches, EventLog, InputStream
 from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
 from taskyard.eventlog.snapshots import JetStreamSnapshots, MemorySnapshots, SnapshotStore, ensure_snapshots
-from taskyard.eventlog.streams import ensure_streams
+from taskyard.eventlog.streams import ensure_streams, stream_config
 
 T = TypeVar("T")
 
@@ -227,7 +228,11 @@ class JetStreamSite:
         return log, inputs
 
     async def open(self) -> None:
-        await ensure_streams({"control": self.nc}, self.specs())
+        log, inputs = self.specs()
+        await ensure_streams({"control": self.nc}, [log])
+        # As the first version made it: what is stored can be taken away, which stands for its expiring here.
+        unguarded = {**stream_config(inputs, 1), "deny_delete": False, "deny_purge": False}
+        await api_request(self.nc, f"STREAM.CREATE.{inputs.name}", unguarded)
         await ensure_leases(self.nc, self.bucket, lease_seconds=LEASE_SECONDS)
         await ensure_snapshots(self.nc, self.snapshots_bucket)
 

@@ -9,7 +9,7 @@ from nats.aio.client import Client
 
 from taskyard.contracts.subjects import streams
 from taskyard.embedded.nats_cluster import NatsCluster
-from taskyard.embedded.nats_server import SERVICE_USER
+from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.eventlog.jetstream import JetStreamInput, JetStreamLog
 from taskyard.eventlog.jetstream_api import stream_info
 from taskyard.eventlog.leases import JetStreamLease, ensure_leases
@@ -42,8 +42,8 @@ async def nc(cluster: NatsCluster) -> AsyncIterator[Client]:
     async with asyncio.timeout(SECONDS_MAX):
         await client.connect(
             cluster.urls,
-            user=SERVICE_USER,
-            password=cluster.password(SERVICE_USER),
+            user=CONTROL_KEEPER,
+            password=cluster.password(CONTROL_KEEPER),
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.1,
             error_cb=ignore,

@@ -1,0 +1,1 @@
+"""Stands for what makes the streams, of which fake services need none."""
