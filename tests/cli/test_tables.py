@@ -74,12 +74,18 @@ WORKERS = [
         slots=[Slot(id=0, status="reserved", accepts=["any"], task=FIRST), Slot(id=1, status="idle", accepts=["plan"])],
     ),
     Worker(id="worker-2", pool="default", status="lost"),
+    Worker(id="worker-3", pool="default", status="suspect", reason="the disk is full"),
 ]  # fmt: skip
 QUEUES = [
     Queue(pool="default", queue="default", depth=12_345, running=3),
     Queue(
         pool="default", queue="prod", depth=1, running=1, max_running=1, paused=True, paused_by="alice",
-        paused_reason="release", locked=True, locked_by="bob", locked_reason="audit until Monday",
+        paused_reason="release", paused_at="2026-11-21T10:00:01.500Z", locked=True, locked_by="bob",
+        locked_reason="audit until Monday", locked_at="2026-11-20T09:00:00.000Z",
+    ),
+    Queue(
+        pool="gpu", queue="prod", paused=True, paused_scope="pool", paused_by="alice", paused_reason="night",
+        paused_at="2026-11-21T10:00:01.500Z",
     ),
 ]  # fmt: skip
 POOLS = [

@@ -370,6 +370,25 @@ def test_a_worker_that_leaves_is_suspected_while_it_has_work_and_lost_when_it_ha
     assert not story.machine.state.fleet.workers
 
 
+def test_a_worker_that_takes_nothing_new_is_given_nothing_and_says_why_once_until_it_takes_something_again() -> None:
+    story = Slots().given(joined())
+
+    story.when(story.heard(reason="the disk is full: 3 MiB")).then(
+        Like(WorkerSuspected, worker="w1", reason="the disk is full: 3 MiB")
+    )
+    story.when(story.heard(reason="the disk is full: 2 MiB")).then_nothing()
+    story.scheduled(A).when(story.heard(reason="the disk is full: 2 MiB")).then_nothing()
+
+    story.when(story.heard()).then(Like(WorkerRecovered), Like(SlotAssigned, task=A))
+    story.when(story.heard(reason="again")).then(Like(WorkerSuspected, reason="again"))
+
+
+def test_why_a_worker_takes_nothing_new_takes_the_place_of_its_silence() -> None:
+    story = Slots().given(joined()).when()
+    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected, reason="silent for 10 s"))
+    story.when(story.heard(reason="the disk is full")).then(Like(WorkerSuspected, reason="the disk is full"))
+
+
 def test_a_worker_that_leaves_with_work_and_is_not_heard_again_is_lost() -> None:
     """Its process may have gone before what it had ended: nobody else would ever say so."""
     story = Slots().given(joined()).scheduled(A).when()
@@ -387,12 +406,13 @@ def test_nothing_is_remembered_of_workers_that_are_gone() -> None:
         name = f"w{number}"
         story.when(story.heard(name)).scheduled(task_id(number), "plan_and_apply").when()
         story.given(NotDelivered(task=task_id(number), attempt=1, reason=NO_RESPONDERS))
-        story.given(ForceStopped(task=task_id(number), by="root", reason="")).when(story.heard(name, leaving=True))
+        story.given(ForceStopped(task=task_id(number), by="root", reason=""))
+        story.when(story.heard(name, reason="full")).when(story.heard(name, leaving=True))
     story.after(2 * LOST_SECONDS).when()
 
     liveness = story.machine._liveness
     assert story.machine.state.fleet.workers == {}
-    assert (liveness._heard, liveness._leaving, liveness._unreachable) == ({}, {}, {})
+    assert (liveness._heard, liveness._leaving, liveness._unreachable, liveness._declining) == ({}, {}, {}, {})
 
 
 def test_a_worker_is_forgotten_with_the_last_slot_that_it_held_though_it_was_lost_before() -> None:

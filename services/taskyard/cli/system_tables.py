@@ -36,6 +36,8 @@ POOL_COLUMNS = (
     Column(title="PLACEMENT", leaves=3),
     Column(title="CLOSED", narrow=16, style="yellow"),
 )
+MINUTES_SHOWN = slice(len("2026-"), len("2026-11-21 10:00"))
+"""What is told of the time of a pause or lock: room is scarce, and the JSON has all of it."""
 STATUSES = (
     "pending", "scheduled", "assigned", "dispatched", "running", "apply_pending", "cancelling",
     "completed", "failed", "timeout", "cancelled",
@@ -43,9 +45,12 @@ STATUSES = (
 
 
 def worker_table(workers: Iterable[Worker], width: int | None) -> list[Text]:
-    """A line for each slot, and one for a worker without any."""
-    rows = [row for worker in workers for row in _slot_rows(worker)]
-    return layout(SLOT_COLUMNS, rows, width)
+    """A line for each slot, and one for a worker without any; then why workers take nothing new."""
+    shown = list(workers)
+    rows = [row for worker in shown for row in _slot_rows(worker)]
+    reasons = (texts.one_line(f"{worker.id} ({worker.status}): {worker.reason}") for worker in shown if worker.reason)
+    told = [Text(line, style="yellow") for reason in reasons for line in texts.folded(reason, width, indent=2)]
+    return [*layout(SLOT_COLUMNS, rows, width), *told]
 
 
 def queue_table(queues: Iterable[Queue], width: int | None) -> list[Text]:
@@ -75,7 +80,7 @@ def pool_table(pools: Iterable[Pool], width: int | None) -> list[Text]:
             _number(pool.max_waiting),
             "" if pool.approval_timeout_seconds is None else texts.short(pool.approval_timeout_seconds),
             pool.placement or "",
-            _held("paused", pool.paused_by, pool.paused_reason) if pool.paused else "",
+            _held("paused", pool.paused_by, pool.paused_reason, pool.paused_at) if pool.paused else "",
         )
         for pool in pools
     ]
@@ -140,13 +145,15 @@ def _slot_rows(worker: Worker) -> list[tuple[str, ...]]:
 
 
 def _closed(queue: Queue) -> list[str]:
-    paused = [_held("paused", queue.paused_by, queue.paused_reason)] if queue.paused else []
-    locked = [_held("locked", queue.locked_by, queue.locked_reason)] if queue.locked else []
+    how = "pool paused" if queue.paused_scope == "pool" else "paused"
+    paused = [_held(how, queue.paused_by, queue.paused_reason, queue.paused_at)] if queue.paused else []
+    locked = [_held("locked", queue.locked_by, queue.locked_reason, queue.locked_at)] if queue.locked else []
     return paused + locked
 
 
-def _held(how: str, by: str | None, reason: str | None) -> str:
-    return texts.one_line(how + (f" by {by}" if by else "") + (f": {reason}" if reason else ""))
+def _held(how: str, by: str | None, reason: str | None, at: str | None) -> str:
+    since = f" since {texts.moment(at)[MINUTES_SHOWN]}" if at else ""
+    return texts.one_line(how + (f" by {by}" if by else "") + since + (f": {reason}" if reason else ""))
 
 
 def _number(limit: int | None) -> str:

@@ -116,6 +116,7 @@ class Worker(View):
     id: str
     pool: str = ""
     status: str = ""
+    reason: str = ""
     labels: dict[str, str] | None = None
     slots: list[Slot] = []
 
@@ -129,11 +130,14 @@ class Queue(View):
     running: int = 0
     max_running: int | None = None
     paused: bool = False
+    paused_scope: str | None = None
     paused_by: str | None = None
     paused_reason: str | None = None
+    paused_at: str | None = None
     locked: bool = False
     locked_by: str | None = None
     locked_reason: str | None = None
+    locked_at: str | None = None
 
 
 class Pool(View):
@@ -149,6 +153,7 @@ class Pool(View):
     paused: bool = False
     paused_by: str | None = None
     paused_reason: str | None = None
+    paused_at: str | None = None
 
 
 class Readiness(View):

@@ -12,12 +12,14 @@ from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.incarnations import FOLLOWS_TOLD_MAX
+from taskyard.contracts.readable import plain_text
 from taskyard.contracts.values import SECOND, Incarnation, is_name, seconds
 
 LISTENED_SECONDS_MAX = 1.0
 """So much has been listened between two answers of the server at most, however long the second one took."""
 DESCRIPTION_BYTES_MAX = 64 * 1024
 """A worker that describes itself at greater length is not heard: its joining would not fit a commit."""
+REASON_CHARACTERS_MAX = 200
 WORKERS_MAX = 10_000
 """Workers that may be there at once; the heartbeats of more are not heard."""
 
@@ -49,6 +51,7 @@ class Liveness:
         self._answered_at: float | None = None
         self._heard: dict[str, int] = {}
         self._leaving: dict[str, Incarnation] = {}
+        self._declining: dict[str, Incarnation] = {}
         self._unreachable: dict[str, Incarnation] = {}
         self._is_due = False
 
@@ -80,9 +83,20 @@ class Liveness:
         if heartbeat.leaving:
             self._leaving[seen.agent] = heartbeat.incarnation
             self._is_due = True
+        elif heartbeat.reason:
+            return self._unwilling(seen.agent, worker, heartbeat.reason)
         elif worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
+            self._declining.pop(seen.agent, None)
             return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
         return None
+
+    def _unwilling(self, agent: str, worker: Worker, reason: str) -> Event | None:
+        """One that takes nothing new for now is given nothing, and why is told once, however its words change."""
+        if worker.is_suspect and self._declining.get(agent) == worker.incarnation:
+            return None
+        self._declining[agent] = worker.incarnation
+        told = plain_text(reason[:REASON_CHARACTERS_MAX])
+        return WorkerSuspected(worker=agent, incarnation=worker.incarnation, reason=told)
 
     def _newcomer(
         self, seen: HeartbeatSeen, worker: Worker | None, fleet: Fleet, joined: dict[str, Incarnation]
@@ -131,6 +145,7 @@ class Liveness:
             if self._heard[gone] < self._listened - self._lost:  # a heartbeat from before may still be on its way
                 del self._heard[gone]
                 self._leaving.pop(gone, None)
+                self._declining.pop(gone, None)
 
     def _check(self, worker: Worker) -> Event | None:
         name, incarnation = worker.name, worker.incarnation
