@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from litestar.types import Message, Scope
 from nats.errors import Error as NatsError
 
 from taskyard.api import replies
+from taskyard.api.denials import Denials
 from taskyard.api.directory import TaskDirectory
 from taskyard.api.doors import Door
 from taskyard.api.errors import (
@@ -82,6 +83,7 @@ class Parts:
     leaders: Leaders
     metrics: Metrics
     closing: asyncio.Event
+    denials: Denials = field(default_factory=lambda: Denials("http"))
     shows_details_to_anyone: bool
     after_seconds_max: float = AFTER_SECONDS_MAX
 
@@ -212,6 +214,14 @@ async def add_position(message: Message, scope: Scope) -> None:
 
 def on_refusal(request: HttpRequest, refusal: Refusal) -> Response[Any]:
     """Answer a refusal."""
+    caller = request.scope.get("user")
+    parts_of(request).denials.note(
+        refusal.status,
+        who=caller.name if isinstance(caller, Caller) else None,
+        where=request.client.host if request.client else None,
+        what=f"{request.method} {request.url.path}",
+        reason=refusal.detail,
+    )
     return respond(request, replies.refused(refusal))
 
 

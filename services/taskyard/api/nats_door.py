@@ -11,6 +11,7 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from taskyard.api import replies
+from taskyard.api.denials import Denials
 from taskyard.api.doors import Door
 from taskyard.api.errors import Refusal, invalid
 from taskyard.api.metrics import Metrics
@@ -42,6 +43,7 @@ class NatsDoor:
         self._door = door
         self._principals = principals
         self._metrics = metrics
+        self._denials = Denials(DOOR)
         self._subscriber: ConcurrentCoreSubscriber | None = None
 
     def attach(self, broker: NatsBroker) -> None:
@@ -82,6 +84,8 @@ class NatsDoor:
         try:
             reply = await self._decide(subject, data, traceparent)
         except Refusal as refusal:
+            _, _, who, *what = subject.split(".", 3) + [""] * 2
+            self._denials.note(refusal.status, who=who, where=None, what="".join(what), reason=refusal.detail)
             reply = replies.refused(refusal)
         except Exception:  # noqa: BLE001 - one request must not end the others
             _log.exception("request failed", extra={"subject": subject[:200]})
