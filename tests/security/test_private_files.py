@@ -30,7 +30,6 @@ THE_WAY = ROOT / "libs" / "taskyard" / "private_files.py"
 ELSEWHERE = {
     "libs/taskyard/embedded/deployment.py": {"write_text"},  # a generated file of the project, which names no secret
     "libs/taskyard/embedded/postgres.py": {"chmod"},  # lets its system user pass through folders, and read its programs
-    "services/taskyard/agent/executors/command.py": {"fdopen"},  # of a file that the helper has opened
     "services/taskyard/agent/executors/directories.py": {"chmod"},  # lets users of tasks pass to what is theirs
     "services/taskyard/agent/task_users.py": {"chmod"},  # the same
     "services/taskyard/agent/journal.py": {"connect"},  # SQLite opens by name; the file is made before it

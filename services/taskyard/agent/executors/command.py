@@ -1,7 +1,6 @@
 """`command`: an argument vector, or a script for `/bin/sh`, in a working directory of its own."""
 
 import asyncio
-import os
 import shutil
 import signal
 from collections.abc import Collection
@@ -19,7 +18,7 @@ from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import CommandInput, decode_input
 from taskyard.contracts.values import Position, TaskId
-from taskyard.private_files import make_folder, open_private
+from taskyard.private_files import make_folder, write_passing
 
 KIND = "command"
 SCRIPT_SUFFIX = "-script"
@@ -85,8 +84,7 @@ def _write_script(folder: Path, text: str, context: Context) -> Path:
     file = folder / "script"
     if not (context.is_resumed and file.exists()):
         make_folder(folder)
-        with os.fdopen(open_private(file, os.O_WRONLY | os.O_TRUNC | os.O_NOFOLLOW), "w", encoding="utf-8") as out:
-            out.write(text)
+        write_passing(file, text.encode())
         if context.user is not None:  # the folder last: as long as it is ours nobody can put a link into it
             context.user.owns(file, folder)
     return file
