@@ -15,7 +15,7 @@ from subprocess import Popen
 from taskyard.dev.errors import DevError, NotReady, describe
 from taskyard.dev.last_words import last_words
 from taskyard.dev.layout import Layout, RunningProcess
-from taskyard.dev.left_over import stop_left_over
+from taskyard.dev.left_over import end_absent_workers, stop_left_over
 from taskyard.dev.options import SERVICES, WORKERS_MAX, Options, numbered
 from taskyard.dev.ports import choose_ports, port_in_use
 from taskyard.dev.programs import ADMIN, HOST, ROLES, Programs
@@ -76,6 +76,7 @@ async def run(options: Options) -> None:
     layout = Layout(options.data)
     with layout.locked():
         await asyncio.to_thread(stop_left_over, layout, _report)
+        await end_absent_workers(layout, options.worker_names, _report)
         await _System(layout, options, stop).run()
 
 

@@ -98,6 +98,10 @@ class Layout:
         make_folder(directory)
         return directory
 
+    def worker_directories(self) -> list[Path]:
+        """The data of all workers that there have ever been here."""
+        return sorted(self._workers.iterdir())
+
     def configuration_file(self, name: str) -> Path:
         """The settings of the program `name`; those of all services are called `services`."""
         return self.configuration / f"{name}.json"

@@ -1,14 +1,20 @@
 """What an earlier run, which was killed, has left on a folder."""
 
+import asyncio
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
+from taskyard.agent.process import end_marked, marked
+from taskyard.agent.supervised import FOLDER
+from taskyard.agent.supervisor.app import FOLDER_GONE_GRACE_SECONDS
 from taskyard.dev.layout import Layout
 from taskyard.embedded import processes
 from taskyard.embedded.processes import ProcessIdentity
 
 STOP_SECONDS = 4.0
+SUPERVISOR_STOP_SECONDS = FOLDER_GONE_GRACE_SECONDS + 5.0
+"""It ends what it runs in order before it goes."""
 SERVERS = frozenset(("nats-server", "postgres"))
 
 
@@ -25,6 +31,23 @@ def stop_left_over(layout: Layout, report: Callable[[str], None]) -> None:
         for identity in processes.stop_all(signals, STOP_SECONDS):
             report(f"stopped process {identity.pid} of an earlier run")
     layout.forget_processes()
+
+
+async def end_absent_workers(layout: Layout, present: Collection[str], report: Callable[[str], None]) -> None:
+    """End what workers have left running that this run does not have: nobody would take it over."""
+    for folder in layout.worker_directories():
+        if folder.name in present:
+            continue
+        supervisors = [one for one in processes.all_running() if _supervises(processes.command_line(one), folder)]
+        if supervisors or marked(folder):
+            report(f"ends what {folder.name} of an earlier run has left running")
+            stops = dict.fromkeys(supervisors, signal.SIGTERM)
+            await asyncio.to_thread(processes.stop_all, stops, SUPERVISOR_STOP_SECONDS)
+            await end_marked(folder)
+
+
+def _supervises(command_line: list[str], folder: Path) -> bool:
+    return command_line[1:] == ["-m", "taskyard.agent.supervisor", str(folder / FOLDER)]
 
 
 def _services_and_workers(layout: Layout) -> set[ProcessIdentity]:
