@@ -1,6 +1,7 @@
 """Wires the dispatcher: reports in, requests to agents out."""
 
 import asyncio
+import time
 
 import msgspec
 import structlog
@@ -12,6 +13,7 @@ from taskyard.contracts.subjects import COMMANDS, HEARTBEAT_SUBJECTS, REPORTS
 from taskyard.dispatcher.decide import HeartbeatHeard, Input
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
+from taskyard.dispatcher.mending import Mending
 from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
 from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.requests import Requests
@@ -44,12 +46,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         ear = Ear(links, HEARTBEAT_SUBJECTS, hear)
         reports = JetStreamInput(links.fleet_client, REPORTS)
         commands = JetStreamInput(links.control_client, COMMANDS)
+        mending = Mending()
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
 
         async def read(message: StreamMessage) -> ReportsRead:
             agent = message.subject.rpartition(".")[2]  # the subject says whose they are
-            found = read_reports(agent, message.data)
+            size = len(message.data)
+            found = read_reports(agent, message.data, lambda: mending.allows(agent, size, time.monotonic()))
             counts.unreadable += found.unreadable
             return msgspec.structs.replace(found, commands=await read_mark(commands)) if found.shows_plan else found
 

@@ -3,7 +3,7 @@
 A batch is read as a whole where that is possible, else report by report: one that cannot be read costs no other one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 from msgspec import Raw, Struct
@@ -64,14 +64,14 @@ class ReportsRead(Struct, frozen=True, kw_only=True):
         return self.batch is not None and any(isinstance(report, Planned) for report in self.batch.reports)
 
 
-def read_reports(agent: str, data: bytes) -> ReportsRead:
-    """The reports of a stored message."""
+def read_reports(agent: str, data: bytes, may_mend: Callable[[], bool] = lambda: True) -> ReportsRead:
+    """The reports of a stored message. One that cannot be read as a whole is read report by report where that is allowed."""
     if len(data) > REPORT_BYTES_READ_MAX:
         return ReportsRead(agent=agent, batch=None, size=len(data), unreadable=1)
     try:
         batch, unreadable = _decode(data), 0
     except UNREADABLE:
-        batch, unreadable = _read_apart(data)
+        batch, unreadable = _read_apart(data) if may_mend() else (None, 1)
     if batch is None:
         return ReportsRead(agent=agent, batch=None, size=len(data), unreadable=1)
     reports = tuple(map(_checked, batch.reports))
