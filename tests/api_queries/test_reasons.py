@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace as replace_struct
 
-from taskyard.api.reasons import Around, Waiting, pending_reason
+from taskyard.api.reasons import Around, Waiting, pending_reason, suspects_words
 from taskyard.contracts.events import (
     ApplyConfirmed,
     AttemptFailed,
@@ -18,6 +18,7 @@ from taskyard.contracts.events import (
     TaskScheduled,
     WorkerDrainRequested,
     WorkerLost,
+    WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import SECOND, Instant
@@ -86,6 +87,28 @@ def test_every_waiting_task_says_for_what(task: Waiting, around: Around, code: s
 @pytest.mark.parametrize("phase", [Phase.ASSIGNED, Phase.RUNNING, Phase.STOPPING, Phase.COMPLETED, Phase.CANCELLED])
 def test_what_does_not_wait_has_no_reason(phase: Phase) -> None:
     assert pending_reason(waiting(phase=phase), FREE, NOW) is None
+
+
+def test_a_task_that_waits_for_a_worker_with_a_full_disk_names_it_and_its_reason(story: Any, read: Any) -> None:
+    story.join()
+    task = story.submit(kind="plan")
+    story.commit(WorkerSuspected(worker="worker-1", incarnation=1, reason="the disk is full"), writer="slot_allocator")
+
+    (reason,) = ask_for(read, task)
+
+    assert reason.code == "no_worker"
+    assert "worker-1 takes nothing new (the disk is full)" in reason.message
+
+
+def test_what_a_worker_declined_says_why_while_it_waits_for_the_next_try() -> None:
+    task = waiting(due=LATER, error_code="dispatch_failed", error_message="the disk is full", worker="w")
+    reason = pending_reason(task, FREE, NOW)
+    assert reason is not None
+    assert "delivery to w failed: the disk is full; goes on at" in reason.message
+
+
+def test_of_many_suspects_the_first_are_named() -> None:
+    assert suspects_words((f"w{n}", "x") for n in range(5)).endswith("w2 takes nothing new (x); and 2 more")
 
 
 def test_a_plan_does_not_wait_for_the_workspace() -> None:

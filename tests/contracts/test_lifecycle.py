@@ -32,7 +32,15 @@ from taskyard.contracts.events import (
     WorkerLost,
 )
 from taskyard.contracts.kinds import KINDS, OnLost
-from taskyard.contracts.lifecycle import DELIVERY_DELAYS_SECONDS, Phase, TaskRecord, Verdict, fold, new_record
+from taskyard.contracts.lifecycle import (
+    DECLINES_REMEMBERED_MAX,
+    DELIVERY_DELAYS_SECONDS,
+    Phase,
+    TaskRecord,
+    Verdict,
+    fold,
+    new_record,
+)
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Position, Status, TaskId, seconds
 
@@ -289,6 +297,20 @@ def test_a_delivery_that_failed_spends_no_try_and_waits_longer_each_time() -> No
 
     assert record.phase is P.FAILED
     assert record.error is not None and record.error.code == "dispatch_failed"
+
+
+def test_what_workers_decline_waits_a_bounded_time_and_never_ends() -> None:
+    record = new_record(of_kind("noop", max_attempts=1), AT, Position(1))
+
+    for attempt in range(1, 101):
+        fold(record, TaskScheduled(task=T), AT, Position(50))
+        fold(record, assigned(attempt), AT, Position(51))
+        fold(record, NotDelivered(task=T, attempt=attempt, reason="full", declined=True), AT, Position(52))
+        delay = DELIVERY_DELAYS_SECONDS[min(attempt, len(DELIVERY_DELAYS_SECONDS)) - 1]
+        assert (record.phase, record.due, record.tries) == (P.PENDING, AT + seconds(delay), 0)
+
+    assert len(record.declined_by) == DECLINES_REMEMBERED_MAX
+    assert record.error is not None and record.error.message == "full"
 
 
 def test_a_delivery_that_works_forgets_the_failed_ones() -> None:

@@ -178,7 +178,9 @@ def test_no_copy_is_sent_after_non_delivery_was_decided_and_before_it_is_folded(
 def test_a_declined_assignment_was_not_delivered() -> None:
     story = Delivering().with_attempt()
 
-    story.when(answered(story.sends(), "declined", "leaving")).then(NotDelivered(task=A, attempt=1, reason="leaving"))
+    story.when(answered(story.sends(), "declined", "leaving")).then(
+        NotDelivered(task=A, attempt=1, reason="leaving", declined=True)
+    )
 
 
 def test_an_attempt_that_was_accepted_and_is_then_declined_is_lost() -> None:

@@ -575,6 +575,36 @@ def test_a_worker_that_nobody_can_reach_is_suspected_at_once_and_heard_again() -
     story.when().then(Like(WorkerSuspected, worker="w1", reason="nobody listens on its subject"))
 
 
+FULL = "the disk of the worker is full"
+
+
+def test_a_worker_that_says_that_it_takes_nothing_new_is_suspected_for_its_reason_until_it_has_none() -> None:
+    story = Slots().given(joined("w1"), joined("w2"))
+    story.when(story.heard("w1", reason=FULL)).then(WorkerSuspected(worker="w1", incarnation=run(1), reason=FULL))
+
+    story.when(story.heard("w1", reason=FULL)).then_nothing()
+    story.scheduled(A).when().then(assigned(A, worker="w2"))
+    story.when(story.heard("w1")).then(Like(WorkerRecovered, worker="w1"))
+
+
+def test_a_worker_that_takes_nothing_new_and_falls_silent_is_lost_as_any_other() -> None:
+    story = Slots().given(joined())
+    story.when(story.heard(reason=FULL)).then(Like(WorkerSuspected))
+
+    story.after(LOST_SECONDS).when().then(Like(WorkerLost, worker="w1"))
+
+
+def test_a_task_that_workers_declined_prefers_others_and_takes_them_where_there_is_no_other() -> None:
+    story = Slots().given(joined("w1"), joined("w2"), joined("w3")).scheduled(A).when().then(assigned(A))
+    for attempt, worker in ((1, "w2"), (2, "w3")):
+        story.given(NotDelivered(task=A, attempt=attempt, reason="x", declined=True)).given(TaskScheduled(task=A))
+        story.when().then(assigned(A, attempt=attempt + 1, worker=worker))
+    story.given(NotDelivered(task=A, attempt=3, reason="x", declined=True), TaskScheduled(task=A))
+
+    story.when().then(assigned(A, attempt=4, worker="w1"))
+    story.scheduled(B).when().then(assigned(B, worker="w2"))  # what was looked at and not taken may be given
+
+
 def test_two_heartbeats_after_nobody_listened_let_it_recover() -> None:
     """The first one may have been on its way when nobody listened."""
     story = Slots().given(joined()).scheduled(A).when().given(NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))

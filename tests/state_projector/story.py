@@ -153,7 +153,7 @@ class Story:
             AttemptSucceeded(task=task, attempt=attempt, result=Raw(b'{"exit_code":0}')),
             AttemptFailed(task=task, attempt=attempt, error=error),
             AttemptLost(task=task, attempt=attempt),
-            NotDelivered(task=task, attempt=attempt, reason="no responders"),
+            NotDelivered(task=task, attempt=attempt, reason="no responders", declined=chance.random() < 0.5),
             TaskStopRequested(task=task, cause="cancel", by="bob"),
             TaskStopRequested(task=task, cause="timeout", by="dispatcher", attempt=attempt),
             ForceStopped(task=task, by="admin", reason="stuck"),
@@ -162,7 +162,7 @@ class Story:
                 worker=worker, incarnation=incarnation, pool="default", slots=(("any",), ("plan",)), kinds=("noop",)
             ),
             WorkerLost(worker=worker, incarnation=incarnation, reason="silent"),
-            WorkerSuspected(worker=worker, incarnation=incarnation),
+            WorkerSuspected(worker=worker, incarnation=incarnation, reason="the disk is full"),
             WorkerRecovered(worker=worker, incarnation=incarnation),
             WorkerDrainRequested(pool="default", worker=worker, by="admin"),
             PoolConfigured(pool="default", by="admin", max_waiting=1 << 70),

@@ -45,7 +45,8 @@ class WorkerState(Struct, kw_only=True):
 
     `slots[i]` lists what slot i takes, `kinds` what it runs; `place` is the folder and boot that its processes belong to;
     `replaced` are incarnations of that name that others followed, as far as they are remembered. `closing` are slots of
-    tasks that were ended by force: they are taken until the worker tells that nothing lives there.
+    tasks that were ended by force: they are taken until the worker tells that nothing lives there. `reason` says why it is
+    suspect, drained or lost.
     """
 
     name: str
@@ -57,6 +58,7 @@ class WorkerState(Struct, kw_only=True):
     place: str = ""
     replaced: tuple[Incarnation, ...] = ()
     closing: dict[int, TaskId] = {}
+    reason: str = ""
     is_suspect: bool = False
     is_draining: bool = False
     is_lost: bool = False
@@ -93,6 +95,7 @@ class WorkerState(Struct, kw_only=True):
         )
         if not is_meant:
             return False
+        self.reason = "" if isinstance(event, WorkerRecovered) else event.reason
         match event:
             case WorkerSuspected():
                 self.is_suspect = True

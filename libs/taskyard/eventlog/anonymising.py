@@ -70,6 +70,7 @@ class Anonymiser:
             "errors": lambda value: self._written(value, frozenset(("path", "message"))),
             "refused": lambda value: [self._event(each) for each in value],
             "tasks": lambda value: [self._field("task", each) for each in value],
+            "declined_by": lambda value: [self._field("worker", each) for each in value],
             "code": self._code,
             "verb": lambda value: value if value in VERBS else self._name("verb", value),
             "reason": lambda value: value if value == NO_RESPONDERS else self._written(value),

@@ -20,7 +20,7 @@ from taskyard.api.read_model import REJECTIONS_MAX, FoldedTo
 from taskyard.api.reasons import NOTHING_AROUND, Around, Waiting, needs_surroundings
 from taskyard.api.row_views import (
     Row,
-    accepted_kinds,
+    Takers,
     closing_tasks,
     history_item,
     queue_pause,
@@ -231,10 +231,10 @@ async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant)
     places = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // len({(task.pool, task.queue) for task in tasks}))
     rows = {row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, places)}
     pools = sorted({task.pool for task in tasks})
-    accepted = accepted_kinds(await connection.fetch(_statement("what_workers_accept"), pools))
+    takers = Takers(await connection.fetch(_statement("what_workers_accept"), pools))
     # A row may be missing here: a rebuild may put other tables in place between two statements of one snapshot.
     found = (task for task in tasks if task.id in rows)
-    return {task.id: surroundings(rows[task.id], (task.pool, task.kind) in accepted) for task in found}
+    return {task.id: surroundings(rows[task.id], task, takers) for task in found}
 
 
 def _hold(row: Row, whose: str) -> Hold | None:

@@ -4,6 +4,7 @@ It mirrors how the scheduler chooses: a task must be due, its pool and queue ope
 its limit; then tasks of a queue go by priority and submission; then it needs a slot of a worker that takes its kind.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from taskyard.api.views import PendingReason
@@ -14,6 +15,7 @@ from taskyard.contracts.values import Instant, format_instant
 
 DELIVERY_FAILED = "dispatch_failed"
 """The error code of a task whose delivery to a worker failed."""
+SUSPECTS_TOLD_MAX = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,6 +34,7 @@ class Waiting:
     worker: str | None
     slot: int | None
     error_code: str | None
+    error_message: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +43,7 @@ class Around:
 
     `workspace_holder` is another task, of any pool, that has the queue for itself; `locked_pool` is where the lock was set;
     `admitted` counts tasks of the queue between scheduled and their end; `next_ahead` is the one just before this task;
-    `has_worker` says that a worker which takes the kind is there.
+    `has_worker` says that a worker which takes the kind is there; `suspects` in words, which ones would but are suspect.
     """
 
     queue_position: int | None = None
@@ -59,6 +62,7 @@ class Around:
     locked_reason: str = ""
     locked_at: Instant | None = None
     has_worker: bool = False
+    suspects: str = ""
 
 
 NOTHING_AROUND = Around()
@@ -67,6 +71,13 @@ NOTHING_AROUND = Around()
 def needs_surroundings(phase: Phase, *, is_apply: bool) -> bool:
     """Whether the reason depends on more than the task's own row."""
     return phase in (Phase.PENDING, Phase.SCHEDULED) or (is_apply and phase is Phase.APPLY_PENDING)
+
+
+def suspects_words(suspects: Iterable[tuple[str, str]]) -> str:
+    """Workers that are suspect, with the reason of each: the first ones, and how many more there are."""
+    told = [f"{name} takes nothing new ({reason})" for name, reason in sorted(suspects)]
+    more = len(told) - SUSPECTS_TOLD_MAX
+    return "; ".join(told[:SUSPECTS_TOLD_MAX]) + (f"; and {more} more" if more > 0 else "")
 
 
 def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason | None:
@@ -140,7 +151,8 @@ def _not_due(task: Waiting, around: Around, now: Instant) -> PendingReason | Non
     if task.error_code is None:
         return _reason(around, "not_before", f"is to start at {when} at the earliest")
     if task.error_code == DELIVERY_FAILED:
-        return _reason(around, "backoff", f"delivery to {task.worker} failed; goes on at {when}")
+        failed = _with(f"delivery to {task.worker} failed", task.error_message)
+        return _reason(around, "backoff", f"{failed}; goes on at {when}")
     return _reason(around, "backoff", f"the last attempt failed ({task.error_code}); tried again at {when}")
 
 
@@ -190,7 +202,8 @@ def _taken(task: Waiting, around: Around) -> PendingReason | None:
 
 def _no_slot(task: Waiting, around: Around) -> PendingReason:
     if not around.has_worker:
-        return _reason(around, "no_worker", f"no active worker in pool {task.pool} takes {task.kind}")
+        message = f"no active worker in pool {task.pool} takes {task.kind}"
+        return _reason(around, "no_worker", _with(message, around.suspects))
     return _reason(around, "no_free_slot", f"waits for a free slot in pool {task.pool} that takes {task.kind}")
 
 

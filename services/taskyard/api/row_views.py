@@ -6,7 +6,7 @@ import asyncpg
 import msgspec
 from msgspec import Raw
 
-from taskyard.api.reasons import Around, Waiting, pending_reason
+from taskyard.api.reasons import Around, Waiting, pending_reason, suspects_words
 from taskyard.api.views import (
     POOL_SCOPE,
     QUEUE_SCOPE,
@@ -38,6 +38,7 @@ _decode_held = msgspec.json.Decoder(list[tuple[int, str | None, bool]]).decode
 
 def waiting_task(row: Row) -> Waiting:
     """What a task's own row tells about its waiting."""
+    error = None if row["error"] is None else _decode_error(row["error"])
     return Waiting(
         id=row["id"],
         kind=row["kind"],
@@ -50,22 +51,36 @@ def waiting_task(row: Row) -> Waiting:
         is_apply=row["confirmed"],
         worker=row["worker"],
         slot=row["slot"],
-        error_code=None if row["error"] is None else _decode_error(row["error"]).code,
+        error_code=None if error is None else error.code,
+        error_message="" if error is None else error.message,
     )
 
 
-def accepted_kinds(rows: Iterable[Row]) -> set[tuple[str, str]]:
-    """Pools with the kinds that some active worker of theirs takes."""
-    return {
-        (row["pool"], kind)
-        for row in rows
-        for slot in _decode_slots(row["slots"])
-        for kind in _decode_kinds(row["kinds"])
-        if ANY_KIND in slot or kind in slot
-    }
+class Takers:
+    """Who takes which kinds in which pools: rows of `what_workers_accept`."""
+
+    def __init__(self, rows: Iterable[Row]) -> None:
+        self._active: set[tuple[str, str]] = set()
+        self._suspects: dict[tuple[str, str], set[tuple[str, str]]] = {}
+        for row in rows:
+            slots, kinds = _decode_slots(row["slots"]), _decode_kinds(row["kinds"])
+            taken = {(row["pool"], kind) for slot in slots for kind in kinds if ANY_KIND in slot or kind in slot}
+            if row["suspect"] is None:
+                self._active |= taken
+            else:
+                for key in taken:
+                    self._suspects.setdefault(key, set()).add((row["suspect"], row["reason"]))
+
+    def has_active(self, pool: str, kind: str) -> bool:
+        """Whether a worker takes the kind now."""
+        return (pool, kind) in self._active
+
+    def suspects(self, pool: str, kind: str) -> str:
+        """In words, who would take it, but is suspect."""
+        return suspects_words(self._suspects.get((pool, kind), ()))
 
 
-def surroundings(row: Row, has_worker: bool) -> Around:
+def surroundings(row: Row, task: Waiting, takers: Takers) -> Around:
     """What stands around a waiting task: a row of `what_tasks_wait_for`."""
     return Around(
         queue_position=None if row["ahead"] is None else row["ahead"] + 1,
@@ -83,7 +98,8 @@ def surroundings(row: Row, has_worker: bool) -> Around:
         locked_by=row["locked_by"],
         locked_reason=row["locked_reason"] or "",
         locked_at=row["locked_at"],
-        has_worker=has_worker,
+        has_worker=takers.has_active(task.pool, task.kind),
+        suspects=takers.suspects(task.pool, task.kind),
     )
 
 

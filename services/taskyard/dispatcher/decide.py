@@ -269,7 +269,7 @@ class _Attempts:
                 error = TaskError(code=PLAN_MISSING, message=reason, retryable=True)
                 self._end(record, AttemptFailed(task=record.id, attempt=record.attempt, error=error))
             case Phase.ASSIGNED | Phase.HELD:
-                self._not_delivered(record, reason)
+                self._not_delivered(record, reason, by_worker=True)
             case Phase.STOPPING:
                 pass  # the stop will be answered
             case _:  # it was accepted once and is not known any more
@@ -282,11 +282,11 @@ class _Attempts:
             return
         is_unheard = self._state.deliveries.proves_non_delivery(record, by_stop=isinstance(message, Cancel))
         if record.phase in (Phase.ASSIGNED, Phase.HELD, Phase.STOPPING) and is_unheard:
-            self._not_delivered(record, NO_RESPONDERS)
+            self._not_delivered(record, NO_RESPONDERS, by_worker=False)
 
-    def _not_delivered(self, record: TaskRecord, reason: str) -> None:
+    def _not_delivered(self, record: TaskRecord, reason: str, *, by_worker: bool) -> None:
         self._state.deliveries.settle(record.id)
-        self._end(record, NotDelivered(task=record.id, attempt=record.attempt, reason=reason))
+        self._end(record, NotDelivered(task=record.id, attempt=record.attempt, reason=reason, declined=by_worker))
 
     def _say(self, record: TaskRecord, attempt: int, event: Event) -> None:
         said = (record.id, attempt, type(event))

@@ -50,6 +50,7 @@ class Life:
     attempt: int = 0
     tries: int = 0
     undelivered: int = 0
+    declined: int = 0
     worker: str | None = None
     slot: int | None = None
     incarnation: Incarnation = 0

@@ -39,9 +39,9 @@ def happen(life: Life, event: object, at: Instant) -> bool:
             return _assign(life, event, at)
         case TaskDispatched():
             life.stage = Stage.DISPATCHED if life.started_at is None else Stage.RUNNING
-            life.undelivered = 0
+            life.undelivered = life.declined = 0
         case TaskStarted():
-            life.stage, life.started_at, life.undelivered = Stage.RUNNING, at, 0
+            life.stage, life.started_at, life.undelivered, life.declined = Stage.RUNNING, at, 0, 0
         case TaskProgressed():
             life.progress = max(life.progress, min(event.progress, 100))
         case TaskPlanned():
@@ -66,7 +66,7 @@ def happen(life: Life, event: object, at: Instant) -> bool:
         case AttemptLost():
             _fail(life, at, code="worker_lost", is_retryable=True)
         case NotDelivered():
-            _not_delivered(life, at)
+            _not_delivered(life, event, at)
         case TaskReprioritised():
             changes = life.priority != event.priority
             life.priority = event.priority
@@ -151,7 +151,7 @@ def _try_again(life: Life, at: Instant, *, is_retryable: bool, delay_seconds: fl
         _wait(life, Instant(at + seconds(delay_seconds)))
 
 
-def _not_delivered(life: Life, at: Instant) -> None:
+def _not_delivered(life: Life, event: NotDelivered, at: Instant) -> None:
     if life.stage is Stage.STOPPING:
         _end(life, life.stops_as, at)
         return
@@ -159,11 +159,16 @@ def _not_delivered(life: Life, at: Instant) -> None:
         _plan_again(life)
         return
     waits = WAITS_AFTER_NO_DELIVERY_SECONDS
-    life.undelivered += 1
-    if life.undelivered > len(waits) and not life.is_confirmed:
-        _end(life, Stage.FAILED, at)
-        return
-    due = Instant(at + seconds(waits[min(life.undelivered, len(waits)) - 1]))
+    if event.declined:
+        life.declined += 1
+        times = life.declined
+    else:
+        life.undelivered += 1
+        times = life.undelivered
+        if times > len(waits) and not life.is_confirmed:
+            _end(life, Stage.FAILED, at)
+            return
+    due = Instant(at + seconds(waits[min(times, len(waits)) - 1]))
     if life.is_confirmed:
         life.stage, life.due = Stage.PLANNED, due
     else:

@@ -85,7 +85,7 @@ def _place(state: AllocatorState) -> list[Event]:
                 continue
             if len(events) >= ASSIGNED_PER_DECISION_MAX:
                 return events
-            slot = state.idle.take(pool, record.kind, state.policy(pool), state.fleet, taken)
+            slot = state.idle.take(pool, record.kind, state.policy(pool), state.fleet, taken, avoid=record.declined_by)
             if slot is None:
                 full.add(record.kind)
                 continue

@@ -4,6 +4,7 @@ A cache of the folded fleet that deciding uses up; a leader makes a new one when
 is looked at, so that what became stale drops out by itself.
 """
 
+from collections.abc import Collection
 from heapq import heappop, heappush
 
 from taskyard.contracts.fleet import Accepts, Fleet, Worker
@@ -35,12 +36,35 @@ class IdleSlots:
         heaps = self._heaps.setdefault(worker.pool, {})
         heappush(heaps.setdefault(worker.accepts[slot], []), (joined, slot, worker.name, worker.incarnation))
 
-    def take(self, pool: str, kind: str, policy: str, fleet: Fleet, taken: set[tuple[str, int]]) -> Entry | None:
+    def take(
+        self,
+        pool: str,
+        kind: str,
+        policy: str,
+        fleet: Fleet,
+        taken: set[tuple[str, int]],
+        *,
+        avoid: Collection[str] = (),
+    ) -> Entry | None:
         """The slot for a task of `kind`, taken off; None when no idle slot accepts it.
 
         First fit takes the oldest worker's lowest slot. `keep-slot-0` takes the most specialised slot first, so that
-        slots that accept anything stay free for what fits nowhere else.
+        slots that accept anything stay free for what fits nowhere else. Workers to `avoid` get it where no other can.
         """
+        put_aside: list[tuple[list[Entry], Entry]] = []
+        entry = self._first(pool, kind, policy, fleet, taken)
+        while entry is not None and entry[2] in avoid:
+            put_aside.append((self._heaps[pool][fleet.workers[entry[2]].accepts[entry[1]]], entry))
+            entry = self._first(pool, kind, policy, fleet, taken)
+        if entry is None and put_aside:
+            entry = put_aside.pop(0)[1]
+        for heap, other in put_aside:
+            heappush(heap, other)
+        if entry is not None:
+            taken.add((entry[2], entry[1]))
+        return entry
+
+    def _first(self, pool: str, kind: str, policy: str, fleet: Fleet, taken: set[tuple[str, int]]) -> Entry | None:
         best: tuple[tuple[int, Entry], Accepts] | None = None
         for accepts, heap in self._heaps.get(pool, {}).items():
             if kind not in accepts:
@@ -54,9 +78,7 @@ class IdleSlots:
                 best = (rank, accepts)
         if best is None:
             return None
-        entry = heappop(self._heaps[pool][best[1]])
-        taken.add((entry[2], entry[1]))
-        return entry
+        return heappop(self._heaps[pool][best[1]])
 
 
 def _is_idle(entry: Entry, fleet: Fleet, taken: set[tuple[str, int]]) -> bool:

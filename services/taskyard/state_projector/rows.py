@@ -109,7 +109,6 @@ class WorkerRow(WorkerState, kw_only=True):
 
     changed_at: Instant
     joined_at: Instant
-    reason: str = ""
 
     def row(self) -> Row:
         """The row as it is now."""

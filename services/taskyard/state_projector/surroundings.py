@@ -13,7 +13,6 @@ from taskyard.contracts.events import (
     SlotCleared,
     UnknownEvent,
     WorkerJoined,
-    WorkerRecovered,
     refused_ids,
 )
 from taskyard.contracts.fleet import OfWorker, joined
@@ -120,7 +119,6 @@ class Surroundings:
                 return
         elif known is not None and known.change(event):
             known.changed_at = at
-            known.reason = "" if isinstance(event, WorkerRecovered) else event.reason
         else:
             return
         self._touched_workers[event.worker] = None

@@ -81,11 +81,12 @@ class AttemptLost(Event):
 
 
 class NotDelivered(Event):
-    """It is certain that the attempt did not begin: nobody listened, or the worker declined it."""
+    """It is certain that the attempt did not begin: nobody listened, or the worker was there and declined it (`declined`)."""
 
     task: TaskId
     attempt: int
     reason: str
+    declined: bool = False
 
 
 class SlotCleared(Event):

@@ -26,7 +26,7 @@ class WorkerJoined(Event):
 
 
 class WorkerSuspected(Event):
-    """The worker has been silent: no new slots of it are given."""
+    """The worker has been silent, goes, or says why it takes nothing new: no new slots of it are given."""
 
     worker: str
     incarnation: Incarnation
@@ -34,7 +34,7 @@ class WorkerSuspected(Event):
 
 
 class WorkerRecovered(Event):
-    """A suspected worker spoke again."""
+    """A suspected worker spoke again, and takes tasks."""
 
     worker: str
     incarnation: Incarnation

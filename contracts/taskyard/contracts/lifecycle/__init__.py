@@ -14,7 +14,7 @@ transitions.py is the table; what an event does stands in the file that is named
 they share. phases.py and record.py are what they change.
 """
 
-from taskyard.contracts.lifecycle.dispatcher import DELIVERY_DELAYS_SECONDS, PLAN_MISSING
+from taskyard.contracts.lifecycle.dispatcher import DECLINES_REMEMBERED_MAX, DELIVERY_DELAYS_SECONDS, PLAN_MISSING
 from taskyard.contracts.lifecycle.phases import ATTEMPT_OPEN, ENDED, ON_WORKER, STATUS_OF, Phase, Verdict
 from taskyard.contracts.lifecycle.record import NO_INSTANT, TaskRecord, new_record
 from taskyard.contracts.lifecycle.scheduler import CAUSE_CANCEL, CAUSE_SCHEDULE_TO_START, CAUSE_TIMEOUT, DISCARDED
@@ -25,6 +25,7 @@ __all__ = [
     "CAUSE_CANCEL",
     "CAUSE_SCHEDULE_TO_START",
     "CAUSE_TIMEOUT",
+    "DECLINES_REMEMBERED_MAX",
     "DELIVERY_DELAYS_SECONDS",
     "DISCARDED",
     "ENDED",

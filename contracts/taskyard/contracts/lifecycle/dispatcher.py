@@ -17,7 +17,9 @@ from taskyard.contracts.lifecycle.record import TaskRecord
 from taskyard.contracts.values import Instant, seconds
 
 DELIVERY_DELAYS_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
-"""Waits after a delivery that failed; after as many failures in a row as there are waits, the next one ends the task."""
+"""Waits after a delivery that failed; after as many failures in a row as there are waits, the next one ends the task. What
+workers decline that are there waits as long each time, and ends nothing: it may be taken tomorrow."""
+DECLINES_REMEMBERED_MAX = 16
 
 PLAN_MISSING = "plan_missing"
 """The error code of an apply that did not begin, since its worker no longer has the plan."""
@@ -30,8 +32,7 @@ def dispatched(record: TaskRecord, event: TaskDispatched, at: Instant) -> Verdic
     # An attempt that was held and is found again had started before.
     record.phase = Phase.DISPATCHED if record.started_at is None else Phase.RUNNING
     record.dispatched_at = at
-    record.accepted = True
-    record.deliveries_failed = 0
+    _taken(record)
     return Verdict.EFFECTIVE
 
 
@@ -40,8 +41,7 @@ def started(record: TaskRecord, event: TaskStarted, at: Instant) -> Verdict:
     if event.attempt != record.attempt or record.phase not in NOT_STARTED:
         return Verdict.VOID
     record.phase = Phase.RUNNING
-    record.accepted = True
-    record.deliveries_failed = 0
+    _taken(record)
     record.started_at = at
     return Verdict.EFFECTIVE
 
@@ -109,11 +109,16 @@ def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdi
         return plan_again(record)
     if record.phase not in NOT_STARTED:
         return Verdict.VOID
-    record.deliveries_failed += 1
     delays = DELIVERY_DELAYS_SECONDS
-    if record.deliveries_failed > len(delays) and not record.confirmed:
-        return end(record, Phase.FAILED, at, TaskError(code="dispatch_failed", message=event.reason))
-    record.due = Instant(at + seconds(delays[min(record.deliveries_failed, len(delays)) - 1]))
+    if event.declined:
+        record.declined_by = (*record.declined_by, record.worker or "")[-DECLINES_REMEMBERED_MAX:]
+        times = len(record.declined_by)
+    else:
+        record.deliveries_failed += 1
+        times = record.deliveries_failed
+        if times > len(delays) and not record.confirmed:
+            return end(record, Phase.FAILED, at, TaskError(code="dispatch_failed", message=event.reason))
+    record.due = Instant(at + seconds(delays[min(times, len(delays)) - 1]))
     record.error = TaskError(code="dispatch_failed", message=event.reason, retryable=True)
     if record.confirmed:  # the apply waits on its reserved slot, and what holds applies back holds it back again
         record.phase = Phase.APPLY_PENDING
@@ -121,6 +126,12 @@ def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdi
     record.tries -= 1
     leave_worker(record)
     return Verdict.EFFECTIVE
+
+
+def _taken(record: TaskRecord) -> None:
+    record.accepted = True
+    record.deliveries_failed = 0
+    record.declined_by = ()
 
 
 def _retry_delay_seconds(record: TaskRecord) -> float:

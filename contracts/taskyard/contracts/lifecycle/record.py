@@ -18,6 +18,7 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     `submitted` orders tasks; `attempt` numbers what was given a slot and only rises; `tries` counts those that
     spend one of `max_attempts`; `due` is when a pending (or reserved) task may go on; `assigned` is the position of
     the current `SlotAssigned` and `assigned_incarnation` the worker's then (`incarnation` is the one that answers for it now);
+    `declined_by` are the workers that declined it since one took it last, one for each time;
     `accepted` tells that the worker has taken the current attempt;
     `plan_attempt` is the attempt whose plan is shown, `commands_before` marks the commands that came before it;
     `confirmed` says that plan is to be applied; `stop` is the phase that a stopping task ends in.
@@ -49,6 +50,7 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     attempt: int = 0
     tries: int = 0
     deliveries_failed: int = 0
+    declined_by: tuple[str, ...] = ()
     worker: str | None = None
     incarnation: Incarnation = 0
     assigned_incarnation: Incarnation = 0

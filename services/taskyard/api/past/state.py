@@ -16,7 +16,6 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     WorkerJoined,
-    WorkerRecovered,
 )
 from taskyard.contracts.fleet import OfWorker, WorkerState, joined
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
@@ -41,7 +40,6 @@ class PastWorker(WorkerState, kw_only=True):
 
     changed_at: Instant
     joined_at: Instant
-    reason: str = ""
 
 
 class SavedPast(Struct, frozen=True, kw_only=True):
@@ -143,7 +141,6 @@ class PastState:
                 worker.changed_at = at
         elif worker is not None and worker.change(event):
             worker.changed_at = at
-            worker.reason = "" if isinstance(event, WorkerRecovered) else event.reason
 
     # -- keeping -------------------------------------------------------------------------------------------------------
 

@@ -7,7 +7,7 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from taskyard.api.past.state import PastState, PastWorker
-from taskyard.api.reasons import NOTHING_AROUND, Around, needs_surroundings
+from taskyard.api.reasons import NOTHING_AROUND, Around, needs_surroundings, suspects_words
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase, TaskRecord
 from taskyard.contracts.queues import Hold
@@ -31,6 +31,7 @@ class Surroundings:
         self._places_max = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // max(len(queues), 1))
         self._fronts: dict[tuple[str, str], _Front] = {}
         self._takers: dict[tuple[str, str], bool] = {}
+        self._suspected: dict[tuple[str, str], str] = {}
 
     def of(self, record: TaskRecord) -> Around:
         """What stood around a live task of the state."""
@@ -59,6 +60,7 @@ class Surroundings:
             locked_reason=lock[1].reason if lock else "",
             locked_at=lock[1].at if lock else None,
             has_worker=self._has_taker(record.pool, record.kind),
+            suspects=self._suspects(record.pool, record.kind),
         )
 
     def _holder_beside(self, record: TaskRecord) -> TaskRecord | None:
@@ -92,13 +94,25 @@ class Surroundings:
         """Whether a worker was there that takes the kind."""
         known = self._takers.get((pool, kind))
         if known is None:
-            known = self._takers[pool, kind] = any(
-                worker.pool == pool
-                and worker.takes_tasks
-                and any(takes_kind(worker, slot, kind) for slot in range(len(worker.slots)))
-                for worker in self._state.workers.values()
-            )
+            known = self._takers[pool, kind] = any(worker.takes_tasks for worker in self._of_kind(pool, kind))
         return known
+
+    def _suspects(self, pool: str, kind: str) -> str:
+        """In words, who would have taken it, but was suspect."""
+        known = self._suspected.get((pool, kind))
+        if known is None:
+            found = (
+                one for one in self._of_kind(pool, kind) if one.is_suspect and not (one.is_lost or one.is_draining)
+            )
+            known = self._suspected[pool, kind] = suspects_words((worker.name, worker.reason) for worker in found)
+        return known
+
+    def _of_kind(self, pool: str, kind: str) -> Iterable[PastWorker]:
+        return (
+            worker
+            for worker in self._state.workers.values()
+            if worker.pool == pool and any(takes_kind(worker, slot, kind) for slot in range(len(worker.slots)))
+        )
 
 
 class _Front:

@@ -77,6 +77,7 @@ def waiting_of(record: TaskRecord) -> Waiting:
         worker=record.worker,
         slot=record.slot,
         error_code=None if error is None else error.code,
+        error_message="" if error is None else error.message,
     )
 
 
