@@ -77,6 +77,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._has_asked = False
         self._is_refused = False
         self._fault = UNREADABLE
+        self._late_fault: Fault | None = None
         self._head_bytes = 0
         # Bytes since the parser last told of something whole: a header that never ends is kept by it until then.
         self._pending_bytes = 0
@@ -106,20 +107,22 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._is_refused:
             self._pending_bytes += len(data)
             if self._pending_bytes > LINGER_BYTES_MAX:
-                self.drop()
+                self.flow.pause_reading()  # no reset yet: the client may be about to read
+            return
+        if self._late_fault is not None:
             return
         self._unset_keepalive_if_required()
         self._has_told = False
         try:
             self.parser.feed_data(data)  # pyright: ignore[reportOptionalMemberAccess] - there is one until the connection is lost
         except httptools.HttpParserError:
-            self._refuse(self._fault)
+            self._fail(self._fault)
             return
         except httptools.HttpParserUpgrade:
             pass  # we speak nothing else, and the request is answered as it is
         self._pending_bytes = 0 if self._has_told else self._pending_bytes + len(data)
         if self._pending_bytes > HEAD_BYTES_MAX:
-            self._refuse(HEAD_TOO_LARGE)
+            self._fail(HEAD_TOO_LARGE)
         elif not self._unanswered and not self._has_told:
             self._await_head()
 
@@ -173,7 +176,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_response_complete()
         if not self._unanswered:
             self._all.turn(self, Turn.NEXT_REQUEST)
-            if self._is_receiving:
+            if self._late_fault is not None:
+                self._refuse(self._late_fault)
+            elif self._is_receiving:
                 self._await_head()
 
     def pause_writing(self) -> None:
@@ -212,12 +217,24 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _await_head(self) -> None:
         if self._deadline is None:
-            self._deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._refuse, HEAD_TOO_SLOW)
+            self._deadline = self.loop.call_later(HEAD_SECONDS_MAX, self._fail, HEAD_TOO_SLOW)
 
     def _forget_deadline(self) -> None:
         if self._deadline is not None:
             self._deadline.cancel()
             self._deadline = None
+
+    def _fail(self, fault: Fault) -> None:
+        """Refuse what cannot be read; behind a whole request that has no answer yet, once it has: they come in order."""
+        if self._unanswered and not self._is_receiving and not self._is_speaking:
+            self._late_fault = fault
+            self.flow.pause_reading()
+        else:
+            self._refuse(fault)
+
+    @property
+    def _is_speaking(self) -> bool:
+        return any(cycle.response_started for cycle in self._unanswered)
 
     def _refuse(self, fault: Fault) -> None:
         """Say what is wrong, if nothing else is being said, and end."""
@@ -228,7 +245,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._all.refused[fault.name] += 1
         self._forget_deadline()
         self._unset_keepalive_if_required()
-        is_speaking = any(cycle.response_started for cycle in self._unanswered)
+        is_speaking = self._is_speaking
         for cycle in self._unanswered:
             _disconnect(cycle)
         self.pipeline.clear()
