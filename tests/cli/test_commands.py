@@ -252,6 +252,19 @@ def test_retry_shows_the_new_task(server: FakeServer, run: Run) -> None:
     assert run("retry", FIRST).out.splitlines()[-1] == SECOND
 
 
+@pytest.mark.parametrize("name", ["queues", "workers", "pools"])
+def test_a_list_is_shown_with_all_of_its_pages(server: FakeServer, run: Run, name: str) -> None:
+    def pages(request: Request) -> tuple[int, Any]:
+        first = "cursor" not in request.parameters
+        item = {"id": "a" if first else "b", "pool": "a" if first else "b", "queue": "q"}
+        return 200, {"items": [item], "next_cursor": "more" if first else None}
+
+    server.on("GET", f"/{name}", pages)
+    assert [item["pool"] for item in run(name, "--json").objects] == ["a", "b"]
+    assert len(run(name).out.splitlines()) == 3
+    assert [asked.parameters.get("cursor") for asked in server.asked("GET", f"/{name}")] == [None, ["more"]] * 2
+
+
 def test_logs_writes_the_output_as_it_is(server: FakeServer, run: Run) -> None:
     server.on("GET", f"/tasks/{SECOND}/output", "eins\nzw\u00f6lf\x00".encode())
     assert run("logs", SECOND, "--attempt", "2", "--stream", "stderr").out == "eins\nzw\u00f6lf\x00"

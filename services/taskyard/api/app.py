@@ -26,6 +26,7 @@ from taskyard.api.past.explaining import Explaining
 from taskyard.api.past.keeping import keep_up
 from taskyard.api.past.questions import Past
 from taskyard.api.past.travel import TimeTravel
+from taskyard.api.places import Places
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
@@ -154,6 +155,8 @@ def _parts(
         metrics=metrics,
         closing=closing,
         shows_details_to_anyone=shows_details_to_anyone,
+        event_places=Places("event streams"),
+        output_places=Places("readers of output"),
     )
 
 

@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.api.directory import Place, TaskDirectory
-from taskyard.api.errors import ReadModelUnavailable, invalid, unavailable
+from taskyard.api.errors import ReadModelUnavailable, invalid
 from taskyard.api.inputs import shown_to
 from taskyard.contracts.events import (
     AnyEvent,
@@ -39,8 +39,6 @@ from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import Batches, EventLog
 
 HEARTBEAT_SECONDS = 10.0
-STREAMS_MAX = 200
-"""How many may follow at a time; each has a consumer and a bounded buffer of its own."""
 RECONNECT_MILLISECONDS = 2_000
 
 LogEvent = AnyEvent | UnknownEvent
@@ -82,10 +80,8 @@ class EventFeed:
         """Where a stream begins: after the position that the parameter `said_by` gave, or at the live end.
 
         Raises:
-            Refusal: the log does not reach there, or too many follow already.
+            Refusal: the log does not reach there.
         """
-        if self.streams >= STREAMS_MAX:
-            raise unavailable(f"{STREAMS_MAX} streams are open already")
         head = await self._log.head()
         if resume_after is None:
             return make_position(head + 1, 0)

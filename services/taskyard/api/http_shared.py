@@ -37,6 +37,7 @@ from taskyard.api.openapi import PROBLEM_MEDIA_TYPE
 from taskyard.api.output import TaskOutput
 from taskyard.api.past.explaining import Explaining
 from taskyard.api.past.questions import Past
+from taskyard.api.places import Places
 from taskyard.api.principals import Caller, Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.replies import Problem, Reply
@@ -85,6 +86,8 @@ class Parts:
     closing: asyncio.Event
     denials: Denials = field(default_factory=lambda: Denials("http"))
     shows_details_to_anyone: bool
+    event_places: Places
+    output_places: Places
     after_seconds_max: float = AFTER_SECONDS_MAX
 
 

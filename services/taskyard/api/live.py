@@ -6,7 +6,7 @@ answer has one, would cancel the closing as well.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -27,26 +27,35 @@ class BrokenOff(Exception):
 
 
 class Live(Stream):
-    """The answer of a route: sends the pieces as they are made."""
+    """The answer of a route: sends the pieces as they are made. `give_back` is called once it is over."""
 
-    def __init__(self, pieces: Pieces, *, media_type: str) -> None:
+    def __init__(self, pieces: Pieces, *, media_type: str, give_back: Callable[[], None]) -> None:
         super().__init__(pieces, media_type=media_type, headers=NO_BUFFERING)
         self._pieces = pieces
+        self._give_back = give_back
 
     def to_asgi_response(self, app: Litestar | None, request: Request[Any, Any, Any], **given: Any) -> ASGIResponse:
         """The answer as it is sent."""
         head = super().to_asgi_response(app, request, **given)
-        return _LiveResponse(self._pieces, head, request.scope)
+        return _LiveResponse(self._pieces, head, request.scope, self._give_back)
 
 
 class _LiveResponse(ASGIResponse):
     """Takes its head from the answer that the framework has made, and sends the body by itself."""
 
-    def __init__(self, pieces: Pieces, head: ASGIResponse, scope: Scope) -> None:
+    def __init__(self, pieces: Pieces, head: ASGIResponse, scope: Scope, give_back: Callable[[], None]) -> None:
         super().__init__()
         self._pieces = pieces
         self._head = head
         self._scope = scope
+        self._give_back = give_back
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._give_back()
 
     async def start_response(self, send: Send) -> None:
         """Send the head."""

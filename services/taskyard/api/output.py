@@ -14,7 +14,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 
-from taskyard.api.errors import ReadModelUnavailable, Refusal, unavailable
+from taskyard.api.errors import ReadModelUnavailable, Refusal
 from taskyard.api.live import BrokenOff
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
 from taskyard.contracts.output_marks import missing_mark
@@ -26,8 +26,6 @@ from taskyard.eventlog.log import StreamMessage
 
 END_CHECK_SECONDS = 0.25
 """How often a follower asks whether the task has ended, and how long chunks may come in after its end."""
-READERS_MAX = 200
-"""How many may read or follow output at a time; each has a consumer and a bounded buffer of its own."""
 READ_SECONDS_MAX = 10.0
 """How long reading what is stored may go on without a chunk."""
 
@@ -66,12 +64,6 @@ class TaskOutput:
         self._workers_of = workers_of
         self._closing = closing
         self._end_check_seconds = end_check_seconds
-        self._readers = 0
-
-    def require_room(self) -> None:
-        """Check that another one may read. Raises `Refusal`: too many read already."""
-        if self._readers >= READERS_MAX:
-            raise unavailable(f"{READERS_MAX} readers of output are there already")
 
     async def head(self, task: str) -> int:
         """The sequence of the task's last chunk, 0 for none. Raises `EventLogError`."""
@@ -126,13 +118,9 @@ class TaskOutput:
 
     @asynccontextmanager
     async def _following(self, task: str) -> AsyncGenerator[StreamFollower, None]:
-        self._readers += 1
-        try:
-            subject = output_subject("*", task)
-            async with StreamFollower(self._fleet, OUTPUT, after=0, filter_subject=subject) as follower:
-                yield follower
-        finally:
-            self._readers -= 1
+        subject = output_subject("*", task)
+        async with StreamFollower(self._fleet, OUTPUT, after=0, filter_subject=subject) as follower:
+            yield follower
 
 
 @contextmanager

@@ -83,7 +83,8 @@ async def events(
     )
     first = await feed.start_of(resume_after, said_by=said_by)
     reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))
-    return Live(feed.stream(first, wanted), media_type="text/event-stream")
+    place = parts_of(request).event_places.take(request.user)
+    return Live(feed.stream(first, wanted), media_type="text/event-stream", give_back=place)
 
 
 @get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)
@@ -127,7 +128,6 @@ async def output(
     An answer that ends before the output does is broken off: its last chunk is missing, and `from` goes on.
     """
     parts = parts_of(request)
-    parts.output.require_room()
     await await_after(request, after)
     task = await parts.read_model.task(task_id_in(task_id), sees_only=request.user.sees_only)
     wanted = OutputRequest(
@@ -137,9 +137,11 @@ async def output(
         stream=None if stream == "both" else stream,
         skip_bytes=from_,
     )
-    if follow:
-        return Live(parts.output.follow(wanted, lambda: _has_ended(request, task_id)), media_type="text/plain")
-    return Live(parts.output.read(wanted, await parts.output.head(task_id)), media_type="text/plain")
+    head = 0 if follow else await parts.output.head(task_id)
+    place = parts.output_places.take(request.user)
+    output = parts.output
+    pieces = output.follow(wanted, lambda: _has_ended(request, task_id)) if follow else output.read(wanted, head)
+    return Live(pieces, media_type="text/plain", give_back=place)
 
 
 STREAM_ROUTES: list[HTTPRouteHandler] = [events, log, output]
