@@ -11,7 +11,7 @@ import pytest
 from planter import ROOT, Mutant
 from table import MUTANTS
 
-SECONDS_MAX = 240
+SECONDS_MAX = 360
 
 
 def test_mutants_have_names_of_their_own() -> None:
