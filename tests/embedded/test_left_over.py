@@ -68,8 +68,9 @@ def test_what_a_worker_runs_that_this_run_does_not_have_is_ended_and_nothing_of_
     async def scenario() -> None:
         present, absent = [await running_worker(layout.worker_directory(f"worker-{number}")) for number in (1, 2)]
         if is_supervisor_killed:
-            os.kill(absent.supervisor, signal.SIGKILL)
+            os.kill(absent.supervisor, signal.SIGSTOP)  # or one of the two would end what the other has
             os.kill(absent.keeper, signal.SIGKILL)
+            os.kill(absent.supervisor, signal.SIGKILL)
         await end_absent_workers(layout, ["worker-1"], told.append)
         assert not is_running(absent.program)
         assert not is_running(absent.supervisor)

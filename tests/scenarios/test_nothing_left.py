@@ -69,9 +69,11 @@ def test_after_kill_9_of_everything_a_new_start_and_stop_leave_no_process(
     begin_work(own, OBEDIENT)
     before = left(own, mark)
     own.kill_everything()
-    for pid in (pid for pid, command_line in before.items() if killed(command_line)):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
+    pids = [pid for pid, command_line in before.items() if killed(command_line)]
+    for number in (signal.SIGSTOP, signal.SIGKILL):  # all at once: nobody ends what another has run
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
     survivors = [command_line for command_line in left(own, mark).values() if "sleep" in command_line]
     assert survivors, "what a task has run outlives who started it"
     own.start()

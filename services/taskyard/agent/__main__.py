@@ -45,9 +45,8 @@ def _raise_file_limit() -> None:
 
 
 def _keep_to_itself() -> None:
-    """What tasks of our user must not read: our memory, the settings in our environment, the files that we make."""
+    """What tasks of our user must not read: our memory, and the settings in our environment."""
     become_unreadable()
-    os.umask(0o077)
     for name in [name for name in os.environ if name.startswith(ENVIRONMENT_PREFIX)]:
         del os.environ[name]
 

@@ -30,8 +30,6 @@ NOT_BEGUN = 125
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit statuses, as shells give them."""
 
-TASK_UMASK = 0o022
-
 _PR_SET_DUMPABLE = 4
 _PR_SET_CHILD_SUBREAPER = 36
 _LENGTH = struct.Struct("!I")
@@ -234,7 +232,6 @@ def _become(job: Job, descriptors: list[int]) -> NoReturn:
         os.dup2(out, 1)
         os.dup2(err, 2)
         os.closerange(3, _open_files_max())
-        os.umask(TASK_UMASK)
         if job.user is not None:
             _become_user(job.user)
         os.chdir(job.cwd)
