@@ -14,6 +14,7 @@ FIRST = {
     "begins-behind-versions": 386,
     "believes-a-journal-that-was-put-back": 103,
     "believes-anybody": 33,
+    "confirms-what-is-shown-now": 355,
     "fills-what-it-closes": 25,
     "forgets-drains": 255,
     "log-is-not-believed": 664,
