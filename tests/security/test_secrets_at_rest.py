@@ -70,8 +70,8 @@ def test_nothing_that_a_system_keeps_archives_or_exports_is_open_to_others(tmp_p
     try:
         assert not arguments_with(secrets_of(system.data))
         gate = system.gate("open")
-        running = system.command(f"umask; {gate.wait}")
-        assert system.written(running) == ["0000"]  # what a command writes has the mode that its agent was told
+        running = system.command(f"echo said; {gate.wait}")
+        assert system.written(running) == ["said"]  # its worker keeps the output
         assert not list(open_to_others(system.data))
         gate.open()
         system.wait(running, "completed")
@@ -80,14 +80,17 @@ def test_nothing_that_a_system_keeps_archives_or_exports_is_open_to_others(tmp_p
         assert not list(open_to_others(system.data))
         assert system.act(planned, "confirm").status_code == 202
         system.wait(planned, "completed")
-        run("log", "archive", "--to", str(tmp_path / "archives" / "first"), *connection)
+        archive, head = str(tmp_path / "archives" / "first"), ("--head", str(tmp_path / "head"))
+        for _ in range(2):  # the second one looks at the head of the first
+            run("log", "archive", "--to", archive, *head, *connection)
+        run("log", "verify", archive, *head)
         run("log", "export", "..", str(tmp_path / "slice.jsonl"), *connection)
         assert not list(open_to_others(system.data))
     finally:
         status = system.stop()
     assert status == 0
     run("log", "new-generation", "--data", str(system.data))
-    written = [system.data, tmp_path / "archives", tmp_path / "slice.jsonl"]
+    written = [system.data, tmp_path / "archives", tmp_path / "slice.jsonl", tmp_path / "head"]
     assert [found for path in written for found in open_to_others(path)] == []
     assert any((system.data / "archive").iterdir())
     seen = {path.suffix or path.name for path in system.data.rglob("*") if path.is_file()}

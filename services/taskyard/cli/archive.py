@@ -15,10 +15,11 @@ from taskyard.cli import log_files
 from taskyard.cli.connection import PASSWORD_VARIABLE, OtherServer, other_server, settings_file
 from taskyard.cli.errors import Broken, WrongUsage
 from taskyard.cli.screen import Screen, SequenceProgress
-from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
+from taskyard.cli.session import ArchiveHead, AsJson, ConnectionFile, ServicesSettings
 from taskyard.contracts.events import AnyEvent, decode_event
 from taskyard.contracts.subjects import LEASES_BUCKET, SNAPSHOTS_BUCKET, StreamSpec, log_stream, streams
 from taskyard.contracts.values import SECOND, Instant
+from taskyard.eventlog.archive_head import write_head
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.settings import Settings
 
@@ -48,19 +49,22 @@ DataFolder = Annotated[
 
 def archive(
     to: ArchivePlace = None,
+    *,
+    head: ArchiveHead = None,
     config: ServicesSettings = None,
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
     """Add to an archive what the log holds beyond it: compressed segments, each read back and compared once written.
 
-    Run it as often as you like, also while the services run; it goes on where the archive ends. It deletes nothing.
+    Run it as often as you like, also while the services run; it goes on where the archive ends. It deletes nothing. With
+    --head it first looks whether this is the archive that the file knows, and then keeps the new head there.
     """
     from taskyard.cli.log_reading import services_settings
 
     settings = services_settings(settings_file(config, connection))
     to = _place(to, settings)
-    done = asyncio.run(_archive(settings, to))
+    done = asyncio.run(_archive(settings, to, head))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.json(done | {"archive": to})
@@ -75,6 +79,8 @@ def archive(
 
 def restore(
     from_: Annotated[str, typer.Option("--from", metavar="DIR|s3://…", help="The archive.")],
+    *,
+    head: ArchiveHead = None,
     data: DataFolder = None,
     config: ServicesSettings = None,
     connection: ConnectionFile = None,
@@ -85,7 +91,7 @@ def restore(
     The services must not run there yet. A restore that was stopped goes on. Start the services afterwards: they fold the
     log, and the read model is made from it.
     """
-    done = asyncio.run(_restore(from_, data, settings_file(config, connection)))
+    done = asyncio.run(_restore(from_, head, data, settings_file(config, connection)))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.json(done)
@@ -175,13 +181,19 @@ def activate_version(
         screen.text(f"nothing to do: version {done['version']} is active")
 
 
-async def _archive(settings: Settings, to: str) -> dict[str, Any]:
+async def _archive(settings: Settings, to: str, head: Path | None) -> dict[str, Any]:
     from taskyard.cli.log_reading import connected
     from taskyard.eventlog.archiving import archive_log
 
-    target = await log_files.open_archive(to, settings.partition)
+    known = head if head is not None and head.exists() else None
+    target = await log_files.open_archive(to, settings.partition, known)
     async with connected(settings) as nc:
         done = await archive_log(nc, log_stream(settings.partition), target, SequenceProgress())
+    if head is not None:
+        try:
+            write_head(head, target.manifest)
+        except OSError as error:
+            raise WrongUsage(f"{head} cannot be written: {error.strerror}") from error
     return msgspec.to_builtins(done)
 
 
@@ -219,12 +231,12 @@ async def _require_whole(place: str) -> None:
         raise Broken(f"the archive is not whole, nothing was changed: commit {first.sequence} {first.what}")
 
 
-async def _restore(where: str, data: Path | None, settings_path: Path) -> dict[str, Any]:
+async def _restore(where: str, head: Path | None, data: Path | None, settings_path: Path) -> dict[str, Any]:
     from taskyard.cli.log_reading import connected
     from taskyard.eventlog.archiving import restore_log
     from taskyard.eventlog.copying import LogCopy
 
-    source = await log_files.open_archive(where)
+    source = await log_files.open_archive(where, head=head)
     async with _server(data, settings_path) as settings, connected(settings) as nc:
         if settings.partition != source.manifest.partition:
             raise WrongUsage(f"the archive is of partition {source.manifest.partition}, not of {settings.partition}")

@@ -13,7 +13,7 @@ from taskyard.cli import archive, export, log_files, texts
 from taskyard.cli.connection import settings_file
 from taskyard.cli.errors import NOT_COMPLETED, WrongUsage
 from taskyard.cli.screen import Screen, SequenceProgress
-from taskyard.cli.session import AsJson, ConnectionFile, ServicesSettings
+from taskyard.cli.session import ArchiveHead, AsJson, ConnectionFile, ServicesSettings
 from taskyard.cli.tables import Column, layout
 from taskyard.cli.verification import Verification
 from taskyard.contracts.events import event_name, shown_event
@@ -86,6 +86,8 @@ def verify(
             metavar="[SOURCE]", help="An archive (folder or s3://…) or the file of a slice. Default: the live log."
         ),
     ] = None,
+    *,
+    head: ArchiveHead = None,
     config: ServicesSettings = None,
     connection: ConnectionFile = None,
     as_json: AsJson = False,
@@ -96,11 +98,13 @@ def verify(
     writer's own; epochs only rise; cursors never go back. Exit 1 if anything is broken.
     """
     if source is None:
+        if head is not None:
+            raise WrongUsage("--head is of an archive: name that")
         from taskyard.cli.log_reading import services_settings
 
         found = asyncio.run(_verify(services_settings(settings_file(config, connection))))
     else:
-        found = asyncio.run(log_files.verify(source, SequenceProgress()))
+        found = asyncio.run(log_files.verify(source, SequenceProgress(), head))
     screen = Screen(as_json=as_json)
     if as_json:
         screen.json(_summary(found))

@@ -10,6 +10,7 @@ from taskyard.cli.errors import Broken, Unreachable, WrongUsage
 from taskyard.cli.verification import Verification
 from taskyard.contracts.subjects import log_subject
 from taskyard.eventlog.archive import MANIFEST, Archive
+from taskyard.eventlog.archive_head import Head, check_head, read_head
 from taskyard.eventlog.archive_stores import S3_SCHEME, open_store
 from taskyard.eventlog.errors import ArchiveDamaged, ArchiveMismatch, ArchiveUnreachable, SliceUnreadable
 from taskyard.eventlog.log import StreamMessage
@@ -22,8 +23,8 @@ class _Named(Struct, frozen=True):
     writer: str = ""
 
 
-async def verify(source: str, progress: Progress) -> Verification:
-    """Look at an archive or a slice, whichever the source is.
+async def verify(source: str, progress: Progress, head: Path | None = None) -> Verification:
+    """Look at an archive or a slice, whichever the source is; at an archive also by its head in a file.
 
     Raises:
         WrongUsage: it is neither.
@@ -31,14 +32,19 @@ async def verify(source: str, progress: Progress) -> Verification:
         Unreachable: it cannot be read.
     """
     if source.startswith(S3_SCHEME) or Path(source).is_dir():
-        return await _verify_archive(source, progress)
+        return await _verify_archive(source, progress, head)
+    if head is not None:
+        raise WrongUsage("--head is of an archive")
     return verify_slice(Path(source), progress)
 
 
-async def open_archive(where: str, partition: str | None = None) -> Archive:
-    """The archive at an address; with `partition` a new one where there is none. Raises as `verify`."""
+async def open_archive(where: str, partition: str | None = None, head: Path | None = None) -> Archive:
+    """The archive at an address, the one of this head; with `partition` a new one where there is none. Raises as `verify`."""
     try:
-        return await Archive.open(open_store(where), partition)
+        archive = await Archive.open(open_store(where), partition)
+        if head is not None:
+            check_head(archive.manifest, _read_head(head))
+        return archive
     except ArchiveDamaged as error:
         if error.name == MANIFEST and "missing" in str(error):
             raise WrongUsage(f"{where} is no archive: it has no {MANIFEST}") from error
@@ -49,8 +55,15 @@ async def open_archive(where: str, partition: str | None = None) -> Archive:
         raise Unreachable(str(error)) from error
 
 
-async def _verify_archive(where: str, progress: Progress) -> Verification:
-    archive = await open_archive(where)
+def _read_head(file: Path) -> Head:
+    try:
+        return read_head(file)
+    except (OSError, msgspec.DecodeError) as error:
+        raise WrongUsage(f"{file} is no head of an archive: {error}") from error
+
+
+async def _verify_archive(where: str, progress: Progress, head: Path | None) -> Verification:
+    archive = await open_archive(where, head=head)
     verification = Verification(max(archive.first - 1, 0))
     try:
         async for messages in archive.commits():

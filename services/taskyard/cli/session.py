@@ -20,6 +20,12 @@ from taskyard.cli.task_tables import as_of_line
 from taskyard.cli.views import Accepted, AsOf, Page
 from taskyard.contracts.values import is_uuid7
 
+ArchiveHead = Annotated[
+    Path | None,
+    typer.Option(
+        "--head", metavar="FILE", help="The head of the archive, kept apart: tells whether it was changed or cut off."
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Write JSON and nothing else to standard output.")]
 ConnectionFile = Annotated[
     Path | None,
