@@ -3,10 +3,12 @@
 from typing import Any
 
 import pytest
-from machine_story import A, B, C, joined, submitted, task_id
+from machine_story import SUSPECT_SECONDS, A, B, C, Like, Story, assigned, joined, submitted, task_id
 from msgspec import json
+from msgspec.structs import replace
 from scheduler_story import Commands
 from test_commit_sizes import decide_all, stored_bytes
+from test_slot_allocator import Slots
 
 from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
 from taskyard.contracts.events import (
@@ -15,16 +17,25 @@ from taskyard.contracts.events import (
     QueuePaused,
     QueueResumed,
     TaskScheduled,
+    TaskStarted,
     TaskStopRequested,
     TaskSubmitted,
 )
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import FAULT_BYTES_MAX, FAULTS_MAX
+from taskyard.dispatcher.machine import Dispatcher
 from taskyard.eventlog.errors import CommitTooLarge
+from taskyard.machine import aside
+from taskyard.machine.aside import ASIDE_SECONDS
+from taskyard.machine.deadlines import Deadlines
+from taskyard.machine.machine import Decision
 from taskyard.scheduler import decide, verbs
 from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
 from taskyard.scheduler.submissions import Submissions
+from taskyard.slot_allocator.liveness import Liveness
+from taskyard.slot_allocator.placement import IdleSlots
 
 
 def broken(*_: Any) -> Any:
@@ -264,21 +275,124 @@ def test_a_queue_that_is_mended_goes_on_when_it_is_resumed(monkeypatch: pytest.M
     story.then(TaskScheduled(task=A))
 
 
+def pool_paused() -> Any:
+    return Like(QueuePaused, pool="default", queue=None, by=SCHEDULER)
+
+
 def test_one_pool_that_makes_admission_raise_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     story = Commands()
     story.given(joined("w1"), joined("w2", pool="other"))
-    fill = Admission._fill
+    best = Admission._best
 
-    def touchy(self: Any, pool: Any) -> bool:
-        return broken() if pool.name == "default" else fill(self, pool)
+    def touchy(self: Any, pool: Any) -> Any:
+        return broken() if pool.name == "default" else best(self, pool)
 
-    monkeypatch.setattr(Admission, "_fill", touchy)
+    monkeypatch.setattr(Admission, "_best", touchy)
     story.given(submitted(A), submitted(B, pool="other"))
 
     decision = story.decide()
 
-    assert decision.events == [TaskScheduled(task=B)]
+    assert decision.events == [pool_paused(), TaskScheduled(task=B)]
+    assert decision.events[0].reason.startswith(INTERNAL_ERROR)
     assert [fault.reference for fault in decision.faults] == ["pool default"]
+    story.given(*decision.events).when().then_nothing()
+    assert story.decide().faults == []  # told once
+    monkeypatch.undo()
+    story.given(QueueResumed(pool="default", by="root")).when().then(TaskScheduled(task=A))
+
+
+def test_a_submission_to_a_pool_that_makes_admission_raise_is_accepted_and_says_why_it_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Commands()
+    story.given(joined())
+    monkeypatch.setattr(Admission, "_room", broken)
+
+    decision = story.decide(story.submit(1), story.submit(2))
+
+    assert [type(event) for event in decision.events] == [TaskSubmitted, TaskSubmitted, QueuePaused]
+    assert decision.taken == 2
+    assert [fault.reference for fault in decision.faults] == ["pool default"]
+
+
+def test_a_command_that_cannot_be_read_is_refused_and_its_client_gets_the_verdict() -> None:
+    story = Commands()
+    message = replace(story.submit(1), could_not_be_read=ZeroDivisionError("a bug"))
+
+    decision = story.decide(message)
+
+    (refusal,) = decision.events
+    assert (refusal.status, refusal.code, decision.taken) == (500, INTERNAL_ERROR, 1)
+    assert len(decision.faults) == 1
+
+
+# -- what raises without an input in the other machines ----------------------------------------------------------------
+
+
+def test_a_kind_whose_placing_raises_stands_aside_and_what_is_behind_it_is_placed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Slots().given(joined()).scheduled(A, "plan").scheduled(B).scheduled(C, "plan")
+    take = IdleSlots.take
+
+    def touchy(self: Any, pool: str, kind: str, *args: Any, **more: Any) -> Any:
+        return broken() if kind == "plan" else take(self, pool, kind, *args, **more)
+
+    monkeypatch.setattr(IdleSlots, "take", touchy)
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", SUSPECT_SECONDS / 2)
+
+    decision = story.decide()
+
+    assert decision.events == [assigned(B)]
+    assert [fault.reference for fault in decision.faults] == ["kind plan of pool default"]
+    story.given(*decision.events)
+    assert story.decide() == Decision(events=[])  # told once, not by every decision
+    monkeypatch.undo()
+    story.after(SUSPECT_SECONDS / 2).when()
+    assert [task for task, _, _ in story.slots()] == [A, C]
+
+
+def test_a_worker_at_whom_looking_raises_stands_aside_and_others_are_lost_by_their_silence(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Slots().given(joined("w1"), joined("w2"))
+    check = Liveness._check
+
+    def touchy(self: Any, worker: Any) -> Any:
+        return broken() if worker.name == "w1" else check(self, worker)
+
+    monkeypatch.setattr(Liveness, "_check", touchy)
+    story.after(SUSPECT_SECONDS)
+
+    decision = story.decide()
+
+    assert [event.worker for event in decision.events] == ["w2"]
+    assert [fault.reference for fault in decision.faults] == ["worker w1"]
+
+
+def test_a_deadline_at_which_looking_raises_stands_aside_and_those_behind_it_are_judged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    machine = Dispatcher()
+    story: Story = Story(machine)
+    for number, task in enumerate((A, B)):
+        story.given(joined(f"w{number}"), submitted(task, timeout_seconds=10.0 + number), TaskScheduled(task=task))
+        story.given(assigned(task, worker=f"w{number}"), TaskStarted(task=task, attempt=1))
+    after = Deadlines.after
+    monkeypatch.setattr(
+        Deadlines, "after", lambda self, since, duration: broken() if duration == 12.0 else after(self, since, duration)
+    )
+    story.after(60)
+    machine.deadlines.read(story.now)
+
+    decision = story.decide()
+
+    assert [event.task for event in decision.events] == [B]
+    assert [fault.reference for fault in decision.faults] == [f"deadline of attempt 1 of task {A}"]
+    monkeypatch.undo()
+    story.given(*decision.events).after(ASIDE_SECONDS)
+    machine.deadlines.read(story.now)
+    assert [event.task for event in story.decide().events] == [A]
 
 
 # -- a decision that does not stand ------------------------------------------------------------------------------------

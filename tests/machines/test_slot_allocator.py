@@ -20,8 +20,9 @@ from machine_story import (
     submitted,
     task_id,
 )
+from msgspec import json
 
-from taskyard.contracts.agent_protocol import Heartbeat
+from taskyard.contracts.agent_protocol import AGENT_SLOTS_MAX, Heartbeat, LiveAttempt
 from taskyard.contracts.events import (
     NO_RESPONDERS,
     ApplyConfirmed,
@@ -46,7 +47,8 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import Phase
-from taskyard.contracts.values import SECOND, Instant, TaskId, seconds
+from taskyard.contracts.values import SECOND, Instant, Position, TaskId, seconds
+from taskyard.embedded.nats_configuration import MAX_PAYLOAD_BYTES
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
 
@@ -350,6 +352,19 @@ def test_a_worker_that_describes_itself_at_too_great_length_is_not_heard() -> No
     story = Slots()
 
     story.when(story.heard(labels={"a": "x" * 70_000})).then_nothing()
+
+
+def test_a_restarted_agent_with_as_many_live_attempts_as_an_agent_may_have_is_heard() -> None:
+    slots = (("command",),) * AGENT_SLOTS_MAX
+    story = Slots().given(joined(slots=slots))
+    live = tuple(
+        LiveAttempt(position=Position((5_000_000 << 20) + n), task=task_id(n), attempt=2, slot=n)
+        for n in range(AGENT_SLOTS_MAX)
+    )
+    heard = story.heard(incarnation=2, slots=slots, follows=(run(1),), live=live)
+    assert len(json.encode(heard.heartbeat)) < MAX_PAYLOAD_BYTES // 2
+
+    story.when(heard).then(Like(WorkerJoined, incarnation=run(2), continues=run(1)))
 
 
 def test_a_worker_that_drains_gets_nothing_new_and_stays() -> None:

@@ -29,7 +29,9 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import TaskRecord
+from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, TaskId, derive_uuid7, make_position, make_uuid7
+from taskyard.state_projector import projection as projection_module
 from taskyard.state_projector.projection import Projection, RowChanges
 from taskyard.state_projector.rows import (
     ATTEMPT_COLUMNS,
@@ -80,6 +82,45 @@ def test_a_task_that_came_and_went_between_two_writes_is_one_new_row(story: Any)
     assert changes.changed_attempts == []
     assert attempt["outcome"] == "succeeded"
     assert attempt["assigned_at"] < attempt["started_at"] < attempt["finished_at"]
+
+
+def test_an_event_that_cannot_be_folded_is_kept_in_history_counted_and_the_rest_goes_on(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = story.submit(), story.submit()
+    story.commit(TaskScheduled(task=bad), TaskScheduled(task=good))
+    apply = TaskTable.apply
+
+    def touchy(self: Any, event: Any, at: Any, position: Any) -> Any:
+        if isinstance(event, TaskScheduled) and event.task == bad:
+            raise ZeroDivisionError("a bug")
+        return apply(self, event, at, position)
+
+    monkeypatch.setattr(TaskTable, "apply", touchy)
+    projection = Projection()
+
+    changes = fold(story, projection)
+
+    rows = {row["id"]: row["status"] for row in named(TASK_COLUMNS, changes.new_tasks)}
+    assert rows == {bad: "pending", good: "scheduled"}
+    (kept,) = [
+        row for row in named(HISTORY_COLUMNS, changes.history) if (row["task"], row["type"]) == (bad, "TaskScheduled")
+    ]
+    assert kept["void"] and kept["event"] == msgspec.json.encode(TaskScheduled(task=bad)).decode()
+    assert projection.unreadable == 1
+
+
+def test_an_event_that_cannot_be_shown_has_its_effect_all_the_same(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    task = story.submit()
+    story.start(task)
+    story.succeed(task)
+    monkeypatch.setattr(projection_module, "shown_event", lambda _: 1 // 0)
+    projection = Projection()
+
+    (row,) = named(TASK_COLUMNS, fold(story, projection).new_tasks)
+
+    assert row["status"] == "completed"
+    assert projection.unreadable == 1
 
 
 def test_a_task_that_was_written_before_is_a_changed_row(story: Any) -> None:

@@ -117,7 +117,8 @@ def waited_for(task: Waiting, around: Around, code: str) -> str:
         case "paused":
             return waited_for(task, around, "pool_paused" if around.queue_paused_by is None else "queue_paused")
         case "internal_error":
-            return f"while {queue} was paused, since deciding on it failed"
+            which = queue if around.queue_paused_by is not None else pool
+            return f"while {which} was paused, since deciding on it failed"
         case "queue_paused":
             return _with(f"while {queue} was paused by {around.queue_paused_by}", around.queue_paused_reason)
         case "pool_paused":
@@ -163,6 +164,9 @@ def _closed(task: Waiting, around: Around) -> PendingReason | None:
     if around.queue_paused_by is not None:
         message = f"queue {task.queue} was paused by {around.queue_paused_by}{_since(around.queue_paused_at)}"
         return _reason(around, "queue_paused", _with(message, around.queue_paused_reason))
+    if around.pool_paused_by == SCHEDULER and around.pool_paused_reason.startswith(INTERNAL_ERROR):
+        message = f"deciding on pool {task.pool} failed, and it was paused: {around.pool_paused_reason}"
+        return _reason(around, INTERNAL_ERROR, message)
     if around.pool_paused_by is not None:
         message = f"pool {task.pool} was paused by {around.pool_paused_by}{_since(around.pool_paused_at)}"
         return _reason(around, "pool_paused", _with(message, around.pool_paused_reason))

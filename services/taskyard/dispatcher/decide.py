@@ -44,7 +44,7 @@ from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.reports import ReportsRead
 from taskyard.dispatcher.state import DispatcherState
 from taskyard.machine.deadlines import Deadlines
-from taskyard.machine.machine import Decision
+from taskyard.machine.machine import Decision, Fault
 
 EVENTS_PER_DECISION_MAX = 400
 BYTES_PER_DECISION_MAX = 128 * 1024
@@ -92,7 +92,7 @@ def decide(state: DispatcherState, deadlines: Deadlines, now: Instant, inputs: S
         attempts.take(each)
         taken += 1
     attempts.time_out(deadlines)
-    return Decision(events=attempts.events, taken=taken)
+    return Decision(events=attempts.events, taken=taken, faults=tuple(attempts.faults))
 
 
 def _bytes_made(each: Input) -> int:
@@ -111,6 +111,7 @@ class _Attempts:
 
     def __init__(self, state: DispatcherState, now: Instant) -> None:
         self.events: list[Event] = []
+        self.faults: list[Fault] = []
         self._state = state
         self._now = now
         self._said: set[tuple[TaskId, int, type[Event]]] = set()
@@ -133,7 +134,11 @@ class _Attempts:
 
     def time_out(self, deadlines: Deadlines) -> None:
         for _ in range(TIMEOUTS_PER_DECISION_MAX):
-            record = self._state.pop_timeout(self._now, deadlines)
+            try:
+                record = self._state.pop_timeout(self._now, deadlines)
+            except Exception as error:  # noqa: BLE001 - one deadline must not stop all others
+                self.faults.append(self._state.put_off_timeout(self._now, error))
+                continue
             if record is None:
                 return
             if (record.id, record.attempt) not in self._over:

@@ -29,7 +29,9 @@ from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ON_WORKER, Phase, TaskRec
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, Position, TaskId, seconds
 from taskyard.dispatcher.delivery import Deliveries
+from taskyard.machine.aside import ASIDE_SECONDS
 from taskyard.machine.deadlines import Deadlines
+from taskyard.machine.machine import Fault
 
 TIMEOUT_SLACK_SECONDS = 2.0
 """The agent enforces the timeout first; the dispatcher does when it has heard nothing so much later."""
@@ -200,6 +202,12 @@ class DispatcherState:
             else:
                 return None
         return None
+
+    def put_off_timeout(self, now: Instant, error: Exception) -> Fault:
+        """Looking at the next timeout raised: it stands aside for a while."""
+        _, task, attempt, has_begun = self.timeouts[0]
+        heapreplace(self.timeouts, (Instant(now + seconds(ASIDE_SECONDS)), task, attempt, has_begun))
+        return Fault(f"deadline of attempt {attempt} of task {task}", error)
 
     def next_deadline(self, deadlines: Deadlines) -> Instant | None:
         """The next timeout, or the next message that has to be sent again."""

@@ -73,12 +73,21 @@ class Admission:
             try:
                 is_full = self._fill(self._state.pool(name))
             except Exception as error:  # noqa: BLE001 - one pool must not stop all others
-                self.faults.append(Fault(f"pool {name}", error))
+                self._pause_pool(name, error)
                 is_full = True
             if is_full:
                 del self._agenda.touched[name]
         self._choose_submitted()
         return self._events
+
+    def _pause_pool(self, name: str, error: Exception) -> None:
+        """Deciding on a pool raised: it is paused, as a queue is, so that its tasks say why they wait."""
+        reference = f"pool {name}"
+        self.faults.append(Fault(reference, error))
+        if name not in self._closed:
+            self._closed.add(name)
+            reason = f"{INTERNAL_ERROR}: see {reference!r} in the scheduler's log, then resume it"
+            self._events.append(QueuePaused(pool=name, by=SCHEDULER, reason=reason))
 
     def _fill(self, pool: Pool) -> bool:
         if pool.is_paused:
@@ -116,17 +125,24 @@ class Admission:
         """Tasks that are not folded yet, best first; the first one without room ends it for its pool."""
         clear: dict[str, Pool | None] = {}
         for event in sorted(self._submitted, key=lambda event: event.priority):
-            if event.pool not in clear:
-                clear[event.pool] = self._clear(event.pool)
-            pool = clear[event.pool]
-            if pool is None or event.not_before is not None:
-                continue
-            if len(self._events) >= SCHEDULED_PER_DECISION_MAX or self._room(pool, event.kind, set()) <= 0:
+            try:
+                if event.pool not in clear:
+                    clear[event.pool] = self._clear(event.pool)
+                pool = clear[event.pool]
+                if pool is not None and event.not_before is None:
+                    clear[event.pool] = self._choose_one(pool, event)
+            except Exception as error:  # noqa: BLE001 - one pool must not have what is submitted refused
                 clear[event.pool] = None
-                continue
-            queue = self._state.queue(event.pool, event.queue)
-            if self._may_run(queue, event.task if event.exclusive else None):
-                self._schedule(event.task, event)
+                self._pause_pool(event.pool, error)
+
+    def _choose_one(self, pool: Pool, event: TaskSubmitted) -> Pool | None:
+        """Schedule a task that is being submitted, if it may run; the pool, as long as it has room."""
+        if len(self._events) >= SCHEDULED_PER_DECISION_MAX or self._room(pool, event.kind, set()) <= 0:
+            return None
+        queue = self._state.queue(event.pool, event.queue)
+        if self._may_run(queue, event.task if event.exclusive else None):
+            self._schedule(event.task, event)
+        return pool
 
     def _clear(self, name: str) -> Pool | None:
         """The pool, if it runs and nothing waits in it that may run: only then may what is new be looked at."""

@@ -60,12 +60,14 @@ class CommandReader:
         _, _, principal, pool, verb = (message.subject.split(".", 4) + [""] * 5)[:5]
         headers: Mapping[str, str] = message.headers or {}
         door = headers.get(HEADER_ANSWER)
-        original, is_away = None, False
+        original, is_away, failure = None, False, None
         if verb == RETRY:
             try:
                 original = await self._original(message.data, pool)
             except Unavailable:
                 is_away = True
+            except Exception as error:  # noqa: BLE001 - whoever sent it is told that it was refused
+                failure = error
         return CommandMessage(
             stream=self._commands.cursor,
             sequence=message.sequence,
@@ -78,6 +80,7 @@ class CommandReader:
             traceparent=valid_traceparent(headers.get(HEADER_TRACEPARENT)),
             original=original,
             original_is_away=is_away,
+            could_not_be_read=failure,
         )
 
     async def _original(self, data: bytes, pool: str) -> TaskSubmitted | None:

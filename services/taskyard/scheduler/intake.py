@@ -61,6 +61,8 @@ class Intake:
             self._refuse(message, failed(reference))
 
     def _decide(self, message: CommandMessage) -> None:
+        if message.could_not_be_read is not None:
+            raise message.could_not_be_read
         try:
             # A subject may hold any text. What is no name here would become a pool, and some of it nobody could store.
             if not is_name(message.pool):

@@ -23,7 +23,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     `stream` is the name of its stream's cursor, and `sequence` its place in it.
 
     `original` is the submission of the task that a `retry` names, where the log still has it; `original_is_away` says that
-    it may be there and cannot be read now.
+    it may be there and cannot be read now. `could_not_be_read` is what reading it raised: it is refused for that.
     """
 
     stream: str = ""
@@ -37,6 +37,7 @@ class CommandMessage(Struct, frozen=True, kw_only=True):
     traceparent: str | None = None
     original: TaskSubmitted | None = None
     original_is_away: bool = False
+    could_not_be_read: Exception | None = None
 
 
 class Refused(Exception):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
 from taskyard.contracts.values import Incarnation, Instant
-from taskyard.machine.machine import Decision
-from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Liveness, Reconnected, description_bytes
+from taskyard.machine.machine import Decision, Fault
+from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Liveness, Reconnected, stored_bytes
 from taskyard.slot_allocator.state import AllocatorState
 
 HEARTBEATS_PER_DECISION_MAX = 100
@@ -22,13 +22,15 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
     for worker, incarnation in state.not_reached.items():
         liveness.not_reached(worker, incarnation)
     state.not_reached.clear()
-    events += liveness.check(state.fleet)[:CHECKED_PER_DECISION_MAX]
+    faults: list[Fault] = []
+    events += liveness.check(state.fleet, faults)[:CHECKED_PER_DECISION_MAX]
     # What this commit itself says of a worker is not folded yet: a slot of it given here would be one of a worker that
     # is lost, or of an incarnation that is gone, and nobody would ever answer for the task.
     if not any(isinstance(event, WorkerJoined | WorkerLost | WorkerSuspected) for event in events):
+        state.look_aside(now)
         events += _applies(state, now)
-        events += _place(state)
-    return Decision(events=events, taken=taken)
+        events += _place(state, now, faults)
+    return Decision(events=events, taken=taken, faults=tuple(faults))
 
 
 def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observation]) -> tuple[list[Event], int]:
@@ -46,7 +48,7 @@ def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observatio
                 event = liveness.hear(seen, state.fleet, joined)
                 if event is not None and event not in events:
                     events.append(event)
-                    size += description_bytes(seen.heartbeat)
+                    size += stored_bytes(event)
         taken += 1
         if size > JOINED_BYTES_PER_DECISION_MAX:
             break
@@ -73,19 +75,30 @@ def _applies(state: AllocatorState, now: Instant) -> list[Event]:
     return events
 
 
-def _place(state: AllocatorState) -> list[Event]:
-    """Slots for what waits in the pools that were touched. A pool that is not finished stays touched."""
+def _place(state: AllocatorState, now: Instant, faults: list[Fault]) -> list[Event]:
+    """Slots for what waits in the pools that were touched. A pool that is not finished stays touched.
+
+    A kind for which looking raises stands aside in that pool, and what is behind it goes on.
+    """
     events: list[Event] = []
     taken: set[tuple[str, int]] = set()
     for pool in list(state.touched):
         full: set[str] = set()
         for id in state.waiting.get(pool, ()):
             record = state.tasks.live[id]
-            if record.kind in full:
+            if record.kind in full or (pool, record.kind) in state.aside:
                 continue
             if len(events) >= ASSIGNED_PER_DECISION_MAX:
                 return events
-            slot = state.idle.take(pool, record.kind, state.policy(pool), state.fleet, taken, avoid=record.declined_by)
+            try:
+                slot = state.idle.take(
+                    pool, record.kind, state.policy(pool), state.fleet, taken, avoid=record.declined_by
+                )
+            except Exception as error:  # noqa: BLE001 - one kind must not stop all others
+                key = (pool, record.kind)
+                faults.append(state.aside.put(key, f"kind {record.kind} of pool {pool}", error, now))
+                state.offer_again(pool)  # what was looked at when it raised may be off the list
+                continue
             if slot is None:
                 full.add(record.kind)
                 continue
@@ -98,5 +111,7 @@ def _place(state: AllocatorState) -> list[Event]:
 
 
 def next_deadline(state: AllocatorState) -> Instant | None:
-    """When the next apply is due. Silence is looked at when this instance has listened, not by a timer."""
-    return min((state.tasks.live[id].due for id in state.applies), default=None)
+    """When the next apply is due, or what stands aside. Silence is looked at when this instance has listened, not by a timer."""
+    again = state.aside.next_deadline
+    dues = [state.tasks.live[id].due for id in state.applies]
+    return min(dues if again is None else [*dues, again], default=None)

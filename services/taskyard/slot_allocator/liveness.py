@@ -13,7 +13,9 @@ from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRec
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.incarnations import FOLLOWS_TOLD_MAX
 from taskyard.contracts.readable import plain_text
-from taskyard.contracts.values import SECOND, Incarnation, is_name, seconds
+from taskyard.contracts.values import SECOND, Incarnation, Instant, is_name, seconds
+from taskyard.machine.aside import Aside
+from taskyard.machine.machine import Fault
 
 LISTENED_SECONDS_MAX = 1.0
 """So much has been listened between two answers of the server at most, however long the second one took."""
@@ -54,6 +56,7 @@ class Liveness:
         self._declining: dict[str, Incarnation] = {}
         self._unreachable: dict[str, Incarnation] = {}
         self._is_due = False
+        self._aside: Aside[str] = Aside()
 
     def begin(self) -> None:
         """Nobody could be heard before now."""
@@ -110,14 +113,11 @@ class Liveness:
         continued = _continued(heartbeat, worker)
         is_taken = worker is not None and not worker.is_lost and continued is None
         is_replaced = worker is not None and heartbeat.incarnation in worker.replaced
-        if heartbeat.leaving or is_taken or is_replaced or description_bytes(heartbeat) > DESCRIPTION_BYTES_MAX:
+        if heartbeat.leaving or is_taken or is_replaced:
             return None
         if worker is None and len(fleet.workers) + len(joined) >= WORKERS_MAX:
             return None
-        self._heard[seen.agent] = self._listened
-        joined[seen.agent] = heartbeat.incarnation
-        self._unreachable.pop(seen.agent, None)  # that was before
-        return WorkerJoined(
+        event = WorkerJoined(
             worker=seen.agent,
             incarnation=heartbeat.incarnation,
             pool=heartbeat.pool,
@@ -128,15 +128,32 @@ class Liveness:
             follows=heartbeat.follows[:FOLLOWS_TOLD_MAX],
             place=heartbeat.place,
         )
+        if stored_bytes(event) > DESCRIPTION_BYTES_MAX:
+            return None
+        self._heard[seen.agent] = self._listened
+        joined[seen.agent] = heartbeat.incarnation
+        self._unreachable.pop(seen.agent, None)  # that was before
+        return event
 
-    def check(self, fleet: Fleet) -> list[Event]:
-        """Who has been silent for too long, or goes."""
+    def check(self, fleet: Fleet, faults: list[Fault]) -> list[Event]:
+        """Who has been silent for too long, or goes. One at whom looking raises stands aside, and is among the faults."""
         if not self._is_due:
             return []
         self._is_due = False
-        events = [self._check(worker) for worker in fleet.workers.values() if not worker.is_lost]
+        now = Instant(self._listened)
+        self._aside.take_back(now)
+        events: list[Event] = []
+        for worker in fleet.workers.values():
+            if worker.is_lost or worker.name in self._aside:
+                continue
+            try:
+                event = self._check(worker)
+            except Exception as error:  # noqa: BLE001 - one worker must not stop all others
+                faults.append(self._aside.put(worker.name, f"worker {worker.name}", error, now))
+            else:
+                events += () if event is None else (event,)
         self._forget_who_is_gone(fleet)
-        return [event for event in events if event is not None]
+        return events
 
     def _forget_who_is_gone(self, fleet: Fleet) -> None:
         for gone in self._unreachable.keys() - fleet.workers.keys():
@@ -168,9 +185,9 @@ class Liveness:
         return None
 
 
-def description_bytes(heartbeat: Heartbeat) -> int:
-    """How long the event of this worker's joining is, about."""
-    return len(msgspec.json.encode(heartbeat))
+def stored_bytes(event: Event) -> int:
+    """How long an event is in a commit."""
+    return len(msgspec.json.encode(event))
 
 
 def _continued(heartbeat: Heartbeat, worker: Worker | None) -> Incarnation | None:

@@ -36,6 +36,10 @@ class IdleSlots:
         heaps = self._heaps.setdefault(worker.pool, {})
         heappush(heaps.setdefault(worker.accepts[slot], []), (joined, slot, worker.name, worker.incarnation))
 
+    def forget(self, pool: str) -> None:
+        """Nothing of the pool is idle, until it is added."""
+        self._heaps.pop(pool, None)
+
     def take(
         self,
         pool: str,

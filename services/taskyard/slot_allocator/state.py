@@ -18,6 +18,7 @@ from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.lifecycle import ON_WORKER, Phase, TaskRecord, Verdict
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
+from taskyard.machine.aside import Aside
 from taskyard.slot_allocator.placement import FIRST_FIT, IdleSlots
 
 
@@ -47,6 +48,8 @@ class AllocatorState:
         self.idle = IdleSlots(is_open=False)
         self.touched: dict[str, None] = {}
         self.not_reached: dict[str, Incarnation] = {}
+        self.aside: Aside[tuple[str, str]] = Aside()
+        """Pools and kinds at whose placing deciding raised."""
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -98,6 +101,18 @@ class AllocatorState:
         if change.released is not None:
             self._slot_freed(*change.released)
 
+    def look_aside(self, now: Instant) -> None:
+        """Look again at what has stood aside for long enough."""
+        for pool, _ in self.aside.take_back(now):
+            self.touched[pool] = None
+
+    def offer_again(self, pool: str) -> None:
+        """Make the cache of idle slots of a pool anew."""
+        self.idle.forget(pool)
+        for worker in self.fleet.workers.values():
+            if worker.pool == pool:
+                self.idle.add_worker(worker, self.joined[worker.name])
+
     def _slot_freed(self, name: str, slot: int) -> None:
         worker = self.fleet.workers.get(name)
         if worker is None:  # it was lost before, and this was the last slot that it held
@@ -110,6 +125,7 @@ class AllocatorState:
         """Remember nothing to decide."""
         self.idle = IdleSlots(is_open=False)
         self.not_reached = {}
+        self.aside = Aside()
 
     def open_idle_slots(self) -> None:
         """Look at everything once, as a new leader does."""

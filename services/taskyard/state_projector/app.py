@@ -58,7 +58,9 @@ class _Shown:
         metrics.refresh(ask_head)
         metrics.counter("taskyard_projected_events", "Events whose rows were written.", lambda: self._events)
         metrics.counter(
-            "taskyard_unreadable_events", "Events that could not be shown whole.", lambda: projector.unreadable
+            "taskyard_unreadable_events",
+            "Events that could not be folded or shown whole.",
+            lambda: projector.unreadable,
         )
         metrics.gauge(
             "taskyard_projected_commit",

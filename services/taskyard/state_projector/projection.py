@@ -4,6 +4,7 @@ Status, verdict and times come from the one fold that every service shares; here
 gathers until `take`, so that a task which came and went between two writes costs one row, not six.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import ATTEMPT_OPEN, ENDED, Phase, TaskRecord, Verdict
 from taskyard.contracts.readable import plain_text
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, make_position
+from taskyard.contracts.values import Instant, Position, format_position, make_position
 from taskyard.state_projector.rows import (
     NULL,
     SHOWN_STATUS,
@@ -68,7 +69,11 @@ _WITH_RAW: frozenset[type] = frozenset((AttemptSucceeded, AttemptFailed, Unknown
 
 _WITHOUT_EFFECT = (Change(record=None, before=None, held=None, verdict=Verdict.VOID),)
 
+UNSHOWN = "{}"
+"""What stands in a history for an event that cannot be shown at all."""
+
 _encode = msgspec.json.Encoder().encode
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -130,36 +135,56 @@ class Projection:
         `known` are those of the tasks that are submitted in it which had a row at the last `take`.
         """
         position = Position(make_position(sequence, 0) - 1)
-        apply, fold_surroundings = self._table.apply, self._surroundings.fold
-        history, touched = self._history, self._touched
         for event in events:
             position = Position(position + 1)
-            kind = type(event)
-            is_repeated = kind is TaskSubmitted and self._has_ended(cast("TaskSubmitted", event).task, known)
-            changes = _WITHOUT_EFFECT if is_repeated else apply(event, at, position)
-            if changes:
-                by = event.by if kind in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
-                text = self._text(event)
-                for change in changes:
-                    record, verdict = change.record, change.verdict
-                    is_void = verdict is not Verdict.EFFECTIVE
-                    task = record.id if record is not None else _named_task(event)
-                    history.append((task, position, at, writer, kind.__name__, by, is_void, text))
-                    if record is not None:
-                        first = touched.get(task)
-                        touched[task] = (record, position, change.before if first is None else first[2])
-                        if not is_void:
-                            self._follow_change(kind, change.before, record, at)
-                            if kind is ForceStopped:
-                                self._surroundings.close_slot(event, change)
-            elif kind is SlotCleared:
-                text = _encode(event).decode()
-                task = cast("SlotCleared", event).task
-                history.append((task, position, at, writer, kind.__name__, None, False, text))
-            elif kind is UnknownEvent:
-                self._show_unknown(cast("UnknownEvent", event), position, at, writer)
-            if kind in SURROUNDING_EVENTS:
-                fold_surroundings(event, at, position)
+            try:
+                self._fold_one(event, position, at, writer, known)
+            except Exception as error:  # noqa: BLE001 - one event must not stop the projection
+                self._stand_aside(event, position, at, writer, error)
+
+    def _stand_aside(
+        self, event: AnyEvent | UnknownEvent, position: Position, at: Instant, writer: str, error: Exception
+    ) -> None:
+        """An event that cannot be folded has no effect here; it is told and counted, and stands in its task's history."""
+        self.unreadable += 1
+        fields = {"position": format_position(position), "type": event_name(event), "error": repr(error)}
+        _log.error("an event could not be folded and was passed over", extra=fields)
+        task = plain_text(named_task(event))
+        if task and (not self._history or self._history[-1][1] != position):
+            name = plain_text(event_name(event))
+            self._history.append((task, position, at, writer, name, None, True, self._text(event)))
+
+    def _fold_one(
+        self, event: AnyEvent | UnknownEvent, position: Position, at: Instant, writer: str, known: Container[str]
+    ) -> None:
+        apply, fold_surroundings = self._table.apply, self._surroundings.fold
+        history, touched = self._history, self._touched
+        kind = type(event)
+        is_repeated = kind is TaskSubmitted and self._has_ended(cast("TaskSubmitted", event).task, known)
+        changes = _WITHOUT_EFFECT if is_repeated else apply(event, at, position)
+        if changes:
+            by = event.by if kind in _WITH_AUTHOR else None  # pyright: ignore[reportAttributeAccessIssue]
+            text = self._text(event)
+            for change in changes:
+                record, verdict = change.record, change.verdict
+                is_void = verdict is not Verdict.EFFECTIVE
+                task = record.id if record is not None else _named_task(event)
+                history.append((task, position, at, writer, kind.__name__, by, is_void, text))
+                if record is not None:
+                    first = touched.get(task)
+                    touched[task] = (record, position, change.before if first is None else first[2])
+                    if not is_void:
+                        self._follow_change(kind, change.before, record, at)
+                        if kind is ForceStopped:
+                            self._surroundings.close_slot(event, change)
+        elif kind is SlotCleared:
+            text = _encode(event).decode()
+            task = cast("SlotCleared", event).task
+            history.append((task, position, at, writer, kind.__name__, None, False, text))
+        elif kind is UnknownEvent:
+            self._show_unknown(cast("UnknownEvent", event), position, at, writer)
+        if kind in SURROUNDING_EVENTS:
+            fold_surroundings(event, at, position)
 
     def take(self) -> RowChanges:
         """The changes since the last call; they are forgotten here."""
@@ -216,11 +241,16 @@ class Projection:
 
     def _text(self, event: AnyEvent | UnknownEvent) -> str:
         """The event as its history shows it."""
-        shown = event
-        if type(event) in _WITH_RAW:
-            shown, is_whole = shown_event(event)
-            self.unreadable += not is_whole
-        return _encode(shown).decode()
+        try:
+            shown = event
+            if type(event) in _WITH_RAW:
+                shown, is_whole = shown_event(event)
+                self.unreadable += not is_whole
+            return _encode(shown).decode()
+        except Exception as error:  # noqa: BLE001 - what it does counts though it cannot be shown
+            self.unreadable += 1
+            _log.error("an event could not be shown", extra={"type": event_name(event), "error": repr(error)})
+            return UNSHOWN
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
