@@ -40,7 +40,7 @@ def test_seeds_differ() -> None:
 
 def test_the_seeds_contain_what_they_should() -> None:
     """Faults, applies, and tasks of every kind: a world in which nothing happens would find nothing."""
-    outcomes = [run_seed(seed) for seed in range(60)]
+    outcomes = [run_seed(seed) for seed in range(90)]
     runs = [run for outcome in outcomes for run in outcome.runs]
     assert {run.kind for run in runs} == {"plan", "plan_and_apply", "command", "noop"}
     assert sum(run.apply for run in runs) > 60

@@ -55,6 +55,7 @@ UNREADABLE = Fault(400, "unreadable", "this is no HTTP request")
 HEAD_TOO_SLOW = Fault(408, "head_too_slow", f"the headers did not end within {HEAD_SECONDS_MAX:g} s")
 HEAD_TOO_LARGE = Fault(431, "head_too_large", f"the address and the headers are larger than {HEAD_BYTES_MAX} bytes")
 FULL = Fault(503, "full", "there are too many connections", {"Retry-After": "2"})
+FAULTS = (UNREADABLE, HEAD_TOO_SLOW, HEAD_TOO_LARGE, FULL)
 
 
 class LimitedProtocol(HttpToolsProtocol):

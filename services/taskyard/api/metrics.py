@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from taskyard.eventlog.space import Room
 from taskyard.http_server.connections import Connections
+from taskyard.http_server.protocol import FAULTS
 from taskyard.telemetry.metrics import Histogram, MetricsScope
 
 DURATION_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
@@ -60,7 +61,7 @@ class Metrics:
         self._scope.counter(
             "taskyard_http_connections_refused",
             "HTTP connections that were ended with a problem before their request was whole.",
-            lambda: [({"reason": name}, float(count)) for name, count in connections.refused.items()],
+            lambda: [({"reason": fault.name}, float(connections.refused[fault.name])) for fault in FAULTS],
         )
 
     def watch(self, name: str, text: str, read: Callable[[], float]) -> None:

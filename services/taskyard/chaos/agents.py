@@ -49,6 +49,11 @@ class Twin:
             time.sleep(POLL_SECONDS)
         return True
 
+    def incarnation(self) -> str:
+        """What it calls this run of itself; `""` before it has said so."""
+        told = (msgspec.json.decode(line) for line in self._log.read_bytes().splitlines() if line.startswith(b"{"))
+        return next((line["incarnation"] for line in told if "incarnation" in line), "")
+
     def stop(self) -> None:
         """End it in order, and then whatever it has left: its host is gone with it."""
         self._process.terminate()

@@ -140,13 +140,12 @@ class Breaker:
         done.hit = (worker,)
         folder = self.system.layout.directory / "twins" / f"twin-{len(self.done)}"
         self.witnesses.also(worker, folder)
-        joins = self.monitor.joins[worker]
         second = await asyncio.to_thread(Twin, self.system.layout.configuration_file(worker), folder)
         try:
             if not await asyncio.to_thread(second.is_connected, TWIN_CONNECT_SECONDS_MAX):
                 raise NotBroken(f"the second agent of {worker} did not connect")
             await asyncio.sleep(step.seconds)
-            if self.monitor.joins[worker] > joins:
+            if second.incarnation() in self.monitor.joined:
                 raise NotBroken(f"the second agent of {worker} took the place of the first, which was there")
         finally:
             await asyncio.to_thread(second.stop)

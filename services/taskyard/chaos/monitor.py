@@ -11,7 +11,7 @@ from nats.aio.client import Client as NatsClient
 from taskyard.chaos.errors import NotHealed
 from taskyard.contracts.events import OWNERS, CommandRejected, TaskStarted, WorkerJoined, decode_event
 from taskyard.contracts.subjects import log_stream
-from taskyard.contracts.values import Instant, make_position
+from taskyard.contracts.values import Incarnation, Instant, make_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.follower import StreamFollower
 from taskyard.eventlog.log import StreamMessage
@@ -33,7 +33,7 @@ class Monitor:
         self.head = 0
         self.starts = 0
         self.refusals = 0
-        self.joins: Counter[str] = Counter()
+        self.joined: set[Incarnation] = set()
         self.leaders: dict[str, str] = {}
         self._client = client
         self._stream = log_stream(partition)
@@ -91,7 +91,7 @@ class Monitor:
             self.starts += isinstance(event, TaskStarted)
             self.refusals += isinstance(event, CommandRejected)
             if isinstance(event, WorkerJoined):
-                self.joins[event.worker] += 1
+                self.joined.add(event.incarnation)
             for step in self.lives.tell(event, Instant(message.at), make_position(message.sequence, index)):
                 if step.counts and step.life.is_over:
                     self.ended[step.life.status] += 1

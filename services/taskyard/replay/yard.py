@@ -71,6 +71,7 @@ class Yard:
         self._dispatcher: LoopCore[Any, Any] = LoopCore(Dispatcher(), _codec, "replay")
         self._cores = (self._scheduler, self._allocator, self._dispatcher)
         self._agenda: list[tuple[Instant, int, Step]] = []
+        self._on_their_way: list[LoopCore[Any, Any]] = []
         self._number = 0
         for core in self._cores:
             core.machine.stand_by()
@@ -108,11 +109,11 @@ class Yard:
             progress(self.now)
 
     def _next(self) -> Instant | None:
-        """When something is to be done."""
+        """When something is to be done. Whose commit is on its way decides nothing before it has arrived."""
         times = [self._agenda[0][0]] if self._agenda else []
         for core in self._cores:
             deadline = core.machine.next_deadline()
-            if deadline is not None:
+            if deadline is not None and core not in self._on_their_way:
                 times.append(Instant(max(deadline, self.now)))
         return min(times, default=None)
 
@@ -162,6 +163,7 @@ class Yard:
             for core in self._cores:
                 while (decided := core.decide(self._monotonic)) is not None:
                     if self._hop_seconds and core is not self._dispatcher:
+                        self._on_their_way.append(core)
                         self.later(self._hop_seconds, lambda core=core, data=decided.data: self._store(core, data))
                         break
                     self._store(core, decided.data)
@@ -172,6 +174,8 @@ class Yard:
             self._scheduler.effects(self._monotonic)  # nobody waits for these answers
 
     def _store(self, core: LoopCore[Any, Any], data: bytes) -> None:
+        if core in self._on_their_way:
+            self._on_their_way.remove(core)
         self._append(core, data)
         self._fold()
 

@@ -22,7 +22,7 @@ from taskyard.simulation.time import World
 from taskyard.simulation.upgrades import Upgrades
 from taskyard.simulation.worker_faults import WorkerFaults
 
-HEALED_SECONDS_MAX = 400.0
+HEALED_SECONDS_MAX = 900.0
 """So long after everything was healed all that was accepted must have ended: delays after failed deliveries are long."""
 TIDY_SECONDS = 2.0
 SUBMISSIONS = (4, 40)

@@ -102,7 +102,7 @@ async def test_more_connections_than_there_are_places_are_503_until_one_is_free(
             async with asyncio.timeout(5):
                 while (await other.get("/api/v1/tasks")).status_code != 200:
                     await asyncio.sleep(0.05)
-            assert "taskyard_http_connections_refused_total" in (await other.get("/metrics")).text
+            assert 'taskyard_http_connections_refused_total{reason="full"} 1.0' in (await other.get("/metrics")).text
         for stream in streams[1:]:
             await stream.__aexit__(None, None, None)
 
