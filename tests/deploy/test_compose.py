@@ -393,10 +393,10 @@ def test_the_proxy_speaks_tls_hides_the_metrics_and_passes_on_what_comes(secrets
     port, behind = free_port(), free_port()
     text = (ROOT / "deploy/proxy.conf").read_text(encoding="utf-8")
     for name, value in {
+        "/tmp/": f"{tmp_path}/",  # first: what is put in after it may have it
         "/etc/taskyard": str(secrets),
         "listen 8443": f"listen 127.0.0.1:{port}",
         "http://api:8420": f"http://127.0.0.1:{behind}",
-        "/tmp/": f"{tmp_path}/",
         "/dev/stderr": f"{tmp_path}/log",
     }.items():
         assert name in text

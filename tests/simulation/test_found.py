@@ -140,7 +140,7 @@ def test_of_drained_workers_that_are_gone_only_so_many_are_remembered() -> None:
 
 def test_the_end_of_an_earlier_attempt_is_told_once_however_often_it_is_reported() -> None:
     error = TaskError(code="exit_status", message="failed", retryable=True)
-    again = (AttemptFailed(task=TASK, attempt=1, error=error), TaskScheduled(task=TASK), _slot(2))
+    again = (WorkerLost(worker="w", incarnation=1, reason="silent"), _joined(1), TaskScheduled(task=TASK), _slot(2))
     machine = _leading(*_assigned(), *again)
     told = machine.decide(AT, [_reported(1, error)]).events
     assert [(type(event), event.attempt) for event in told] == [(AttemptFailed, 1)]
