@@ -17,7 +17,7 @@ FIRST = {
     "confirms-what-is-shown-now": 355,
     "fills-what-it-closes": 25,
     "forgets-drains": 255,
-    "log-is-not-believed": 664,
+    "log-is-not-believed": 1440,
     "memory-is-not-on-disk": 127,
     "never-fences-itself": 534,
     "passes-over-versions": 27,
