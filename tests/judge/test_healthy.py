@@ -7,7 +7,10 @@ from taskyard.contracts.events import (
     AttemptFailed,
     AttemptLost,
     Event,
+    SlotAssigned,
+    TaskDispatched,
     TaskError,
+    TaskScheduled,
     TaskStopRequested,
     WorkerLost,
 )
@@ -106,3 +109,14 @@ def test_an_attempt_that_its_worker_ends_after_somebody_asked_for_it_is_no_ones_
     story.tell(TaskStopRequested(task=task, cause="cancel", by="root", attempt=1))
     story.tell(AttemptFailed(task=task, attempt=1, error=TaskError(code="cancelled", message="")))  # type: ignore[arg-type]
     assert not story.judged(troubles=[]).faults
+
+
+def test_an_attempt_that_its_worker_lost_before_it_began_was_not_healthy_yet() -> None:
+    story = Story()
+    story.join()
+    task = story.submit(1, "command")
+    story.tell(TaskScheduled(task=task))  # type: ignore[arg-type]
+    story.tell(SlotAssigned(task=task, attempt=1, worker="w", incarnation=1, slot=0))  # type: ignore[arg-type]
+    story.tell(TaskDispatched(task=task, attempt=1))  # type: ignore[arg-type]
+    story.tell(AttemptLost(task=task, attempt=1))  # type: ignore[arg-type]
+    assert Rule.HEALTHY not in rules(story.judged(troubles=[]))
