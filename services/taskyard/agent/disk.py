@@ -11,7 +11,6 @@ RESERVE_BYTES = 4 << 20
 """Kept as a file and given back when the journal finds the disk full: ends of what runs must be written."""
 LOW_BYTES = 8 << 20
 """With less free than that nothing new begins."""
-REASON_FULL = "the disk of the worker is full"
 
 
 class Disk:

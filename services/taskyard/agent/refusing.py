@@ -1,6 +1,6 @@
 """Why an agent begins nothing new. Pure."""
 
-from taskyard.agent.disk import REASON_FULL
+REASON_FULL = "the disk of the worker is full"
 
 
 def why_nothing_new(*, is_leaving: bool, is_disk_full: bool, is_outbox_full: bool, is_cut_off: bool) -> str | None:

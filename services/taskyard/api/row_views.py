@@ -1,8 +1,8 @@
 """Rows of the read model as answers. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-import asyncpg
 import msgspec
 from msgspec import Raw
 
@@ -25,7 +25,10 @@ from taskyard.contracts.queues import Hold
 from taskyard.contracts.readable import UNREADABLE, UNREADABLE_SHOWN, is_readable
 from taskyard.contracts.values import SECOND, Instant, format_instant, format_position
 
-Row = asyncpg.Record
+if TYPE_CHECKING:
+    import asyncpg
+
+Row: TypeAlias = "asyncpg.Record"
 
 _decode_error = msgspec.json.Decoder(TaskError).decode
 _decode_event = msgspec.json.Decoder(dict[str, Raw]).decode

@@ -211,7 +211,7 @@ def main(options: HostileOptions) -> int:
 
 
 def judge_phase(flood: str, sent: Sequence[str], started: Mapping[str, Instant], now: Instant) -> Phase:
-    """What became of the tasks that were sent during a flood. Pure."""
+    """What became of the tasks that were sent during a flood."""
     milliseconds = [(started.get(task, now) - uuid7_instant(task)) / 1_000 for task in sent]
     found = percentiles(milliseconds)
     if found is None:

@@ -1,4 +1,4 @@
-"""Which faults come in which order: drawn from a seed, before anything runs. Pure."""
+"""Which faults come in which order: drawn from a seed, before anything runs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass

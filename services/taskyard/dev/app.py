@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from subprocess import Popen
 
+from taskyard.contracts.values import Role
 from taskyard.dev.errors import DevError, NotReady, describe
 from taskyard.dev.last_words import last_words
 from taskyard.dev.layout import Layout, RunningProcess
@@ -26,7 +27,6 @@ from taskyard.embedded.errors import EmbeddedError
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.postgres import Postgres
 from taskyard.embedded.processes import ProcessIdentity, Program
-from taskyard.settings import Role
 
 START_SECONDS_MAX = 120.0
 START_TRIES_MAX = 5

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from taskyard.contracts.values import Role
 from taskyard.dev.layout import Layout, Ports
 from taskyard.dev.options import SERVICES, Options, numbered
 from taskyard.dev.together import ServiceUsers, Together
@@ -18,7 +19,7 @@ from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER, agents_u
 from taskyard.embedded.postgres import Postgres
 from taskyard.embedded.processes import Program
 from taskyard.embedded.terraform import find_terraform
-from taskyard.settings import AgentSettings, Principal, Role, Settings
+from taskyard.settings import AgentSettings, Principal, Settings
 
 HOST = "127.0.0.1"
 ADMIN = "admin"

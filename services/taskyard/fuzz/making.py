@@ -1,4 +1,4 @@
-"""Requests, each made from the OpenAPI document, a seed and its number: the same again whenever these are the same. Pure.
+"""Requests, each made from the OpenAPI document, a seed and its number: the same again whenever these are the same.
 
 About half of all values are what the document asks for, so that requests get past the first check; the others are what
 breaks programs: numbers without end, nesting, text that is none, the wrong type, too much, nothing.
