@@ -17,11 +17,12 @@ from real_servers import service_settings
 from taskyard.api.app import serve
 from taskyard.contracts.commands import AnswerBatch
 from taskyard.contracts.events import AnyEvent, decode_event
-from taskyard.contracts.subjects import COMMAND_SUBJECTS, HEADER_ANSWER, answer_subject
+from taskyard.contracts.subjects import COMMAND_SUBJECTS, HEADER_ANSWER, LEASES_BUCKET, answer_subject
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.nats_users import CONTROL_KEEPER
 from taskyard.embedded.processes import free_port
 from taskyard.eventlog.commit import Commit, CommitCodec
+from taskyard.eventlog.leases import JetStreamLease
 from taskyard.service import Links, linked
 from taskyard.settings import Principal, Role, Settings
 
@@ -122,3 +123,23 @@ async def until_ready(world: World, serving: asyncio.Task[None]) -> None:
                     return
             await asyncio.sleep(0.01)
     await serving
+
+
+@asynccontextmanager
+async def led(world: World, *writers: str) -> AsyncIterator[None]:
+    """Within it somebody leads these services and stays."""
+    leases = [JetStreamLease(world.control, LEASES_BUCKET, writer) for writer in writers]
+    for lease in leases:
+        assert await lease.try_acquire("one")
+
+    async def renew() -> None:
+        while True:
+            await asyncio.gather(*(lease.renew() for lease in leases))
+            await asyncio.sleep(0.2)
+
+    renewing = asyncio.create_task(renew())
+    try:
+        yield
+    finally:
+        renewing.cancel()
+        await asyncio.gather(renewing, return_exceptions=True)

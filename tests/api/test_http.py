@@ -268,6 +268,7 @@ async def test_readiness_asks_for_all_leaders_at_once_and_tells_those_that_it_le
     async with world.http("") as http:
         ready = (await http.get("/readyz")).json()
     assert ready["ready"] and ready["leaders"] == {"scheduler": None, "slot_allocator": "one", "dispatcher": None}
+    assert ready["leaders_unknown"] == ["scheduler", "dispatcher"]
 
 
 async def test_system_routes_ask_for_no_token(world):

@@ -1,34 +1,52 @@
 """Whether commands are decided, told from what is seen of the leaders again and again. A lease period is 3 s here."""
 
 import asyncio
+import time
 
 import httpx
 import pytest
+from running_api import led
 
-from taskyard.api.leaders import DECIDERS, Leaders, watch_leaders
-from taskyard.contracts.subjects import LEASES_BUCKET
-from taskyard.eventlog.leases import JetStreamLease
+from taskyard.api.clock import now
+from taskyard.api.leader_watch import look_back, watch_leaders
+from taskyard.api.leaders import BEGINNINGS_MAX, LATELY_SECONDS, Leaders, Look
+from taskyard.contracts.events import DECIDERS, SCHEDULER, AnyEvent, decode_event
+from taskyard.contracts.values import Instant, seconds
+from taskyard.eventlog.commit import Commit, CommitCodec
+from taskyard.eventlog.memory import MemoryLog, MemoryStream
 
 LEASE_SECONDS = 3.0
+UNKNOWN = "unknown"
 
 
 class Watch:
-    """Looks once a second from 0 on, as long as it is told, at what a story says of the scheduler; others are led."""
+    """Looks once a second from 0 on, as long as it is told, at what a story says of the scheduler; others are led.
+
+    Whoever leads has an epoch of its own.
+    """
 
     def __init__(self) -> None:
         self.leaders = Leaders(LEASE_SECONDS, 0.0)
         self.now = 0.0
+        self.epoch = 0
+        self.leader: str | None = None
         self.unwell: list[float] = []
 
     def see(self, leader: str | None, for_seconds: float) -> "Watch":
+        if leader not in (None, UNKNOWN, self.leader):
+            self.epoch, self.leader = self.epoch + 1, leader
         end = self.now + for_seconds
         while self.now < end:
             for writer in DECIDERS:
-                self.leaders.saw(writer, leader if writer == "scheduler" else "one", self.now)
+                look = Look(leader=leader if writer == SCHEDULER else "one", epoch=self.epoch)
+                self.leaders.saw(writer, None if leader == UNKNOWN and writer == SCHEDULER else look, self.now)
             if not self.leaders.health(self.now).healthy:
                 self.unwell.append(self.now)
             self.now += 1.0
         return self
+
+    def reason(self) -> str:
+        return self.leaders.health(self.now).reasons.get(SCHEDULER, "")
 
 
 def test_an_installation_whose_leaders_stay_is_well() -> None:
@@ -71,6 +89,57 @@ def test_a_service_that_fails_whenever_it_leads_is_named_though_its_lease_is_hel
     assert "scheduler" in watch.leaders.health(watch.now).reasons
 
 
+@pytest.mark.parametrize("life_seconds", [5, 6, 10, 20])
+def test_a_service_that_leads_for_a_while_and_dies_again_and_again_is_named(life_seconds: float) -> None:
+    watch = Watch().see("one", 60)
+    for life in range(15):
+        watch.see(f"life-{life}", life_seconds).see(None, 3)
+    assert watch.unwell and watch.unwell[0] <= 60 + (BEGINNINGS_MAX + 1) * (life_seconds + 3)
+    last = watch.now - 1
+    assert watch.unwell[-10:] == [last - 9 + second for second in range(10)], "it stays so, and does not flicker"
+    assert "times in the last 120 s: it restarts in a loop" in watch.reason()
+    watch.see("cured", LATELY_SECONDS)
+    assert watch.reason() == ""
+
+
+def test_one_that_steps_down_and_leads_again_under_its_name_is_named_by_its_epochs() -> None:
+    watch = Watch().see("one", 60)
+    for _ in range(BEGINNINGS_MAX + 1):
+        watch.epoch += 1
+        watch.see("one", 10)
+    assert f"leadership began {BEGINNINGS_MAX + 1} times" in watch.reason()
+
+
+def test_beginnings_between_two_looks_count() -> None:
+    watch = Watch().see("one", 60)
+    watch.epoch += BEGINNINGS_MAX + 1
+    assert watch.see("one", 1).unwell
+
+
+@pytest.mark.parametrize("instances", [2, 3])
+def test_a_rolling_restart_and_a_hand_over_are_healthy(instances: int) -> None:
+    watch = Watch().see("one", 60)
+    for instance in range(instances):
+        watch.see(f"restarted-{instance}", 15)
+    watch.see("handed over", 120)
+    assert watch.unwell == []
+
+
+def test_that_who_leads_was_not_learnt_is_not_that_nobody_leads() -> None:
+    watch = Watch().see("one", 60)
+    for _ in range(20):
+        watch.see(UNKNOWN, 5).see("one", 1)
+    assert watch.unwell == [] and watch.leaders.lacking_seconds(SCHEDULER, watch.now) == 0
+    watch.see(UNKNOWN, 5)
+    health = watch.leaders.health(watch.now)
+    assert (health.leaders[SCHEDULER], health.unknown) == ("one", [SCHEDULER])
+
+    watch.see(UNKNOWN, 20)
+    assert watch.reason() == "who leads has not been learnt for 25 s: look at nats-server"
+    assert watch.see("one", 1).reason() == ""
+    assert watch.see(None, 20).reason().startswith("no leader has been seen for 20 s")
+
+
 def test_one_that_begins_gives_the_others_time() -> None:
     assert Watch().see(None, 6).unwell == []
     assert Watch().see(None, 12).unwell
@@ -81,7 +150,7 @@ async def test_a_look_that_gives_no_answer_ends_nothing() -> None:
     leaders, looks = Leaders(0.03, 0.0), asyncio.Event()
     asked: list[str] = []
 
-    async def ask(writer: str) -> str | None:
+    async def ask(writer: str) -> Look | None:
         asked.append(writer)
         if len(asked) > 3 * len(DECIDERS):
             looks.set()
@@ -95,34 +164,44 @@ async def test_a_look_that_gives_no_answer_ends_nothing() -> None:
 
 
 @pytest.mark.anyio
-async def test_health_is_503_and_names_the_writer_while_readiness_stays_about_the_instance(world) -> None:
-    async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
-        async with asyncio.timeout(30):
-            while (answer := await http.get("/api/v1/health")).status_code != status:
-                await asyncio.sleep(0.1)
-            return answer
+async def test_one_that_ends_with_what_it_watches_knows_how_often_leadership_began_before() -> None:
+    codec = CommitCodec(AnyEvent, decode_event)
+    log = MemoryLog(MemoryStream("log", now), "log.", codec)
+    for epoch in range(BEGINNINGS_MAX + 2):
+        commit = Commit(writer=SCHEDULER, instance=f"life-{epoch}", epoch=epoch, at=0)
+        await log.append(codec.encode(commit), writer=SCHEDULER, expected=epoch)
 
+    late, later = Leaders(LEASE_SECONDS, 0.0), Leaders(LEASE_SECONDS, 0.0)
+    await look_back(late, log, now)
+    await look_back(later, log, lambda: Instant(now() + seconds(LATELY_SECONDS + 60)))
+
+    assert late.beginnings(SCHEDULER, time.monotonic()) == BEGINNINGS_MAX + 1
+    assert later.beginnings(SCHEDULER, time.monotonic()) == 0
+
+
+async def until(http: httpx.AsyncClient, status: int) -> httpx.Response:
+    async with asyncio.timeout(30):
+        while (answer := await http.get("/api/v1/health")).status_code != status:
+            await asyncio.sleep(0.1)
+        return answer
+
+
+@pytest.mark.anyio
+async def test_health_is_503_and_names_the_writer_while_readiness_stays_about_the_instance(world) -> None:
     async with world.http("") as anybody:
         lost = await until(anybody, 503)
         assert set(lost.json()["reasons"]) == set(DECIDERS)
         assert (await anybody.get("/readyz")).status_code == 200
         text = (await anybody.get("/metrics")).text
         assert 'taskyard_writer_leaderless_seconds{service="scheduler"}' in text
+        assert 'taskyard_writer_healthy{service="scheduler"} 0.0' in text
 
-        leases = [JetStreamLease(world.control, LEASES_BUCKET, writer) for writer in DECIDERS]
-        for lease in leases:
-            assert await lease.try_acquire("one")
-
-        async def renew() -> None:
-            while True:
-                await asyncio.gather(*(lease.renew() for lease in leases))
-                await asyncio.sleep(0.2)
-
-        renewing = asyncio.create_task(renew())
-        well = await until(anybody, 200)
-        renewing.cancel()
-        await asyncio.gather(renewing, return_exceptions=True)
-    assert well.json() == {"healthy": True, "reasons": {}, "leaders": dict.fromkeys(DECIDERS, "one")}
+        async with led(world, *DECIDERS):
+            well = await until(anybody, 200)
+        text = (await anybody.get("/metrics")).text
+        assert 'taskyard_writer_healthy{service="scheduler"} 1.0' in text
+    leaders = dict.fromkeys(DECIDERS, "one")
+    assert well.json() == {"healthy": True, "reasons": {}, "leaders": leaders, "unknown": []}
     assert "/api/v1/health" in (await _schema(world))
 
 

@@ -26,3 +26,10 @@ def test_a_service_without_a_leader_is_named_and_ends_with_1(server: FakeServer,
 def test_a_503_of_somebody_else_is_not_taken_for_ours(server: FakeServer, run: Run) -> None:
     server.on("GET", "/health", {"detail": "bad gateway"}, 503)
     assert run("health").status == 4
+
+
+def test_that_who_leads_was_not_learnt_is_told_apart_from_that_nobody_leads(server: FakeServer, run: Run) -> None:
+    leaders = LEADERS | {"dispatcher": None}
+    server.on("GET", "/health", {"healthy": True, "reasons": {}, "leaders": leaders, "unknown": ["scheduler"]})
+    told = {line.split(maxsplit=1)[0]: line.split(maxsplit=1)[1] for line in run("health").out.splitlines()}
+    assert told == {"scheduler": "not learnt just now", "slot_allocator": "host-2", "dispatcher": "-"}

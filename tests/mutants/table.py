@@ -481,8 +481,15 @@ MUTANTS = (
     Mutant(
         name="nobody-leads-and-all-is-healthy",
         file=LEADERS,
-        old="        if leader is None and lacking >",
-        new="        if leader is not None and lacking >",
+        old="        if seen.leader is None and lacking >",
+        new="        if seen.leader is not None and lacking >",
+        killers=("tests/api/test_leaders.py",),
+    ),
+    Mutant(
+        name="what-leads-for-a-while-and-dies-again-and-again-is-healthy",
+        file=LEADERS,
+        old="(begun := self.beginnings(writer, now)) > BEGINNINGS_MAX:",
+        new="(begun := self.beginnings(writer, now)) > BEGINNINGS_KEPT_MAX:",
         killers=("tests/api/test_leaders.py",),
     ),
 )

@@ -16,7 +16,8 @@ from taskyard.api.feed import EventFeed
 from taskyard.api.health import Health
 from taskyard.api.http_app import make_app
 from taskyard.api.http_shared import Parts
-from taskyard.api.leaders import Leaders, watch_leaders
+from taskyard.api.leader_watch import look_back, watch_leaders
+from taskyard.api.leaders import Leaders
 from taskyard.api.metrics import Metrics
 from taskyard.api.nats_door import NatsDoor
 from taskyard.api.outcomes import ANSWER_SECONDS, Outcomes
@@ -32,7 +33,6 @@ from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
-from taskyard.contracts.events import DECIDERS
 from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.eventlog.space import LogSpace
@@ -98,10 +98,13 @@ async def serve(
     nats_door = NatsDoor(door, principals, metrics)
     nats_door.attach(links.control)
     leaders = parts.leaders
-    metrics.leaderless(lambda: {writer: leaders.lacking_seconds(writer, time.monotonic()) for writer in DECIDERS})
-    looking = asyncio.create_task(
-        watch_leaders(leaders, parts.health.leader, settings.lease_seconds), name="api watches leaders"
-    )
+    metrics.leaders(leaders, time.monotonic)
+
+    async def watch() -> None:
+        await look_back(leaders, links.log, now)
+        await watch_leaders(leaders, parts.health.look_at, settings.lease_seconds)
+
+    looking = asyncio.create_task(watch(), name="api watches leaders")
     keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:

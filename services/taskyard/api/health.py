@@ -9,6 +9,7 @@ from nats.aio.client import Client
 from taskyard.api.clock import now
 from taskyard.api.errors import ReadModelBehind, ReadModelUnavailable
 from taskyard.api.feed import LogEvent
+from taskyard.api.leaders import Look
 from taskyard.api.metrics import Metrics
 from taskyard.api.read_model import FoldedTo, ReadModel
 from taskyard.contracts.events import DECIDERS
@@ -30,8 +31,8 @@ class Readiness(Struct, frozen=True, kw_only=True):
 
     `projection_lag_commits` is how many commits the read model lacks, `projection_lag_seconds` the age of the first of
     them; null where that could not be learnt. `leaders` names the instance that leads each deciding service, for
-    information: commands are stored without one. `warnings` says what is well now and will not stay so: `space` where the
-    log will soon have no room.
+    information: commands are stored without one; of the services in `leaders_unknown` it was not learnt. `warnings` says
+    what is well now and will not stay so: `space` where the log will soon have no room.
     """
 
     ready: bool
@@ -40,6 +41,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
     projection_lag_commits: int | None
     projection_lag_seconds: float | None
     leaders: dict[str, str | None]
+    leaders_unknown: list[str]
 
 
 class Health:
@@ -80,7 +82,7 @@ class Health:
 
     async def _look(self) -> Readiness:
         reasons: dict[str, str] = {"service": "it stops"} if self.is_leaving else {}
-        lag, leaders, warnings = await asyncio.gather(self._lag(reasons), self._leaders(), self._warnings())
+        lag, looks, warnings = await asyncio.gather(self._lag(reasons), self._look_at_all(), self._warnings())
         if lag is not None and await self._is_of_another_log(lag.folded):
             reasons["projection"] = (
                 f"the read model was folded to commit {lag.folded.sequence} of another log: this one was restored or "
@@ -92,7 +94,8 @@ class Health:
             warnings=warnings,
             projection_lag_commits=None if lag is None else lag.commits,
             projection_lag_seconds=None if lag is None else lag.seconds,
-            leaders=leaders,
+            leaders={writer: None if look is None else look.leader for writer, look in looks.items()},
+            leaders_unknown=[writer for writer, look in looks.items() if look is None],
         )
 
     async def measure(self) -> None:
@@ -106,18 +109,21 @@ class Health:
         scarce = [room.told for room in rooms if room.is_scarce]
         return {"space": f"the log will soon have no room: {'; '.join(scarce)}"} if scarce else {}
 
-    async def _leaders(self) -> dict[str, str | None]:
-        """Who leads each service; all are asked at once, and None is told of those of whom nothing was learnt."""
-        holders = await asyncio.gather(*(self.leader(writer) for writer in DECIDERS))
-        return dict(zip(DECIDERS, holders, strict=True))
+    async def _look_at_all(self) -> dict[str, Look | None]:
+        """Who leads each service; all are asked at once."""
+        looks = await asyncio.gather(*(self.look_at(writer) for writer in DECIDERS))
+        return dict(zip(DECIDERS, looks, strict=True))
 
-    async def leader(self, writer: str) -> str | None:
-        """Who leads a service now; None for nobody, or where that was not learnt."""
+    async def look_at(self, writer: str) -> Look | None:
+        """Who leads a service now, and its epoch; None where that was not learnt."""
         try:
             async with asyncio.timeout(self._check_seconds_max):
-                return await read_holder(self._control, LEASES_BUCKET, writer)
+                holder, last = await asyncio.gather(
+                    read_holder(self._control, LEASES_BUCKET, writer), self._log.last(writer)
+                )
         except (EventLogError, TimeoutError):
             return None
+        return Look(leader=holder, epoch=0 if last is None else last.commit.epoch)
 
     async def catch_up(self) -> None:
         """Wait for a moment until the read model has everything that is stored now.

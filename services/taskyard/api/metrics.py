@@ -1,8 +1,10 @@
 """What the service counts: requests, commands, and how far the read model is behind."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
+from taskyard.api.leaders import LATELY_SECONDS, Leaders
+from taskyard.contracts.events import DECIDERS
 from taskyard.eventlog.space import Room
 from taskyard.http_server.connections import Connections
 from taskyard.http_server.protocol import FAULTS
@@ -45,12 +47,26 @@ class Metrics:
         """Note how much room the log has, below each limit that is known."""
         self._rooms = rooms
 
-    def leaderless(self, read: Callable[[], Mapping[str, float]]) -> None:
-        """Show how long each deciding service has been without a leader that stays."""
+    def leaders(self, leaders: Leaders, clock: Callable[[], float]) -> None:
+        """Show what is seen of the leaders of deciding services."""
+        self._scope.gauge(
+            "taskyard_writer_healthy",
+            "1 while /api/v1/health finds nothing wrong with the leader of a service, otherwise 0.",
+            lambda: [
+                ({"service": writer}, float(writer not in reasons))
+                for reasons in (leaders.health(clock()).reasons,)
+                for writer in DECIDERS
+            ],
+        )
         self._scope.gauge(
             "taskyard_writer_leaderless_seconds",
             "How long a service has had no leader that stays; 0 where it has one.",
-            lambda: [({"service": writer}, lacking) for writer, lacking in read().items()],
+            lambda: [({"service": writer}, leaders.lacking_seconds(writer, clock())) for writer in DECIDERS],
+        )
+        self._scope.gauge(
+            "taskyard_writer_leaders_begun",
+            f"How often leadership of a service has begun in the last {LATELY_SECONDS:.0f} s.",
+            lambda: [({"service": writer}, float(leaders.beginnings(writer, clock()))) for writer in DECIDERS],
         )
 
     def connections(self, connections: Connections) -> None:

@@ -56,12 +56,15 @@ async def readyz(request: Request[Any, Any, State]) -> Response[Readiness | Read
     security=[],
     responses={
         503: ResponseSpec(
-            WritersHealth, description="`reasons` names each service without a leader", generate_examples=False
+            WritersHealth,
+            description="`reasons` names each service that has no leader that stays",
+            generate_examples=False,
         )
     },
 )
 async def health(request: Request[Any, Any, State]) -> Response[WritersHealth]:
-    """200 while each deciding service has a leader, or is taking one; 503 when one has been without for too long.
+    """200 while each deciding service has a leader, or is taking one; 503 when one has been without for too long, or begins to
+    lead again and again, as one does that is started and fails in a loop.
 
     This is about the whole installation. `/readyz` is about the instance that is asked: it reads, and stores commands,
     also where nobody decides on them.

@@ -41,7 +41,7 @@ def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
 
 
 def health(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Say whether commands are decided: which instance leads each service. Status 1 where one has had none for too long."""
+    """Say whether commands are decided: which instance leads each service. Status 1 where one has none that stays."""
     with session(connection, as_json=as_json) as s:
         answer = s.api.health()
         found = decode(answer, Health)

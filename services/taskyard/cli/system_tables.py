@@ -112,7 +112,10 @@ def stats_tables(stats: Stats, width: int | None) -> list[Text]:
 
 def health_lines(health: Health) -> list[Text]:
     """Each service and who leads it; one that is not well stands out."""
-    rows = [(service, texts.one_line(leader or "-")) for service, leader in health.leaders.items()]
+    rows = [
+        (service, "not learnt just now" if service in health.unknown else texts.one_line(leader or "-"))
+        for service, leader in health.leaders.items()
+    ]
     width = max((len(service) for service, _ in rows), default=0)
     return [Text(f"{name:<{width}}  {who}", style="bold red" if name in health.reasons else "") for name, who in rows]
 

@@ -165,11 +165,14 @@ class Readiness(View):
 
 
 class Health(View):
-    """Who leads each deciding service; `reasons` says what is wrong with those that have lacked a leader for too long."""
+    """Who leads each deciding service, as learnt last of those in `unknown`; `reasons` says what is wrong with those that
+    have no leader that stays.
+    """
 
     healthy: bool
     reasons: dict[str, str] = {}
     leaders: dict[str, str | None] = {}
+    unknown: list[str] = []
 
 
 class Times(View):
