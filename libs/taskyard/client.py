@@ -22,10 +22,11 @@ from msgspec import Struct
 from nats.aio.client import Client as NatsClient
 from nats.errors import Error as NatsError
 
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import command_subject, request_subject
 from taskyard.contracts.values import POOL_DEFAULT, PRIORITY_DEFAULT, Instant, make_uuid7
+from taskyard.contracts.verbs import SUBMIT
 
 CONNECT_SECONDS_MAX = 5.0
 """How long to try until the first connection stands; one that is lost later is sought for ever."""

@@ -27,6 +27,7 @@ from taskyard.contracts.generate_asyncapi import asyncapi, channels
 from taskyard.contracts.generate_schema import GROUPS, schema
 from taskyard.contracts.kinds import CommandInput, TerraformInput
 from taskyard.contracts.values import Instant, Position, TaskId
+from taskyard.contracts.verbs import VERBS
 from taskyard.eventlog.commit import Commit, CommitCodec
 
 TASK = TaskId("0199f3c2-0000-7000-8000-000000000001")
@@ -176,7 +177,7 @@ def test_channels_lie_on_the_subjects_of_the_table_and_leave_none_out() -> None:
 def test_the_page_names_every_event_verb_and_stream() -> None:
     page = render()["subjects.md"]
     names = [event.__name__ for owned in OWNERS.values() for event in owned]
-    for name in (*names, *commands.VERBS, *(stream.name for stream in subjects.streams("<partition>"))):
+    for name in (*names, *VERBS, *(stream.name for stream in subjects.streams("<partition>"))):
         assert f"`{name}`" in page
 
 

@@ -10,7 +10,7 @@ from scheduler_story import Commands
 from test_commit_sizes import decide_all, stored_bytes
 from test_slot_allocator import Slots
 
-from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
 from taskyard.contracts.events import (
     SCHEDULER,
     CommandRejected,
@@ -24,6 +24,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
 from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import FAULT_BYTES_MAX, FAULTS_MAX
+from taskyard.contracts.verbs import VERBS, Verb
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.eventlog.errors import CommitTooLarge
 from taskyard.machine import aside
@@ -36,6 +37,8 @@ from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
 from taskyard.scheduler.submissions import Submissions
 from taskyard.slot_allocator.liveness import Liveness
 from taskyard.slot_allocator.placement import IdleSlots
+
+POSTPONE = Verb(name="postpone", bodies=(QueueCommand,), summary="", done="")
 
 
 def broken(*_: Any) -> Any:
@@ -190,7 +193,7 @@ def test_a_submission_that_raises_halfway_submits_nothing(monkeypatch: pytest.Mo
 
 def test_a_new_verb_that_reuses_a_body_never_becomes_the_opposite_act(monkeypatch: pytest.MonkeyPatch) -> None:
     story = Commands()
-    monkeypatch.setitem(BODIES, "postpone", QueueCommand)
+    monkeypatch.setitem(VERBS, "postpone", POSTPONE)
 
     (event,) = story.decide(story.said("postpone", {"queue": "q"}, "root")).events
 

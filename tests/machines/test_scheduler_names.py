@@ -6,8 +6,8 @@ import pytest
 from machine_story import START, A, Like, joined, submitted, task_id
 from scheduler_story import Commands
 
-from taskyard.contracts.commands import BODIES
 from taskyard.contracts.events import CommandRejected, PoolConfigured, QueuePaused, TaskSubmitted
+from taskyard.contracts.verbs import VERBS
 from taskyard.scheduler import names
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.names import QueueNames
@@ -22,7 +22,7 @@ BODY: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("verb", sorted({"submit", *BODIES} - {"configure-pool"}))
+@pytest.mark.parametrize("verb", sorted(VERBS.keys() - {"configure-pool"}))
 def test_every_command_about_an_unknown_pool_is_refused_with_the_nearest_name(verb: str) -> None:
     story = Commands().given(joined(pool="gpu-west"))
     body = BODY.get(verb, {"task": A})

@@ -4,25 +4,28 @@ import pytest
 from machine_story import joined
 from scheduler_story import Commands
 
-from taskyard.contracts.commands import BODIES, QueueCommand
+from taskyard.contracts.commands import QueueCommand
 from taskyard.contracts.events import QueueLocked, QueuePaused, QueueResumed, QueueUnlocked
+from taskyard.contracts.verbs import VERBS, Verb
 from taskyard.scheduler import verbs
 from taskyard.scheduler.machine import Scheduler
 
+POSTPONE = Verb(name="postpone", bodies=(QueueCommand,), summary="", done="")
 
-def test_every_verb_that_has_a_body_has_a_decision() -> None:
+
+def test_every_verb_has_a_decision() -> None:
     verbs.check_verbs()
 
 
-def test_a_verb_with_a_body_and_no_decision_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(BODIES, "postpone", QueueCommand)
+def test_a_verb_without_a_decision_refuses_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(VERBS, "postpone", POSTPONE)
     with pytest.raises(verbs.VerbsDiffer, match="postpone"):
         Scheduler({})
 
 
-def test_a_decision_without_a_body_refuses_the_start() -> None:
+def test_a_decision_without_a_verb_refuses_the_start() -> None:
     with pytest.raises(verbs.VerbsDiffer, match="drain"):
-        verbs.check_verbs(bodies=[verb for verb in BODIES if verb != "drain"])
+        verbs.check_verbs(verbs=[verb for verb in VERBS if verb != "drain"])
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,8 @@ from nats_doors import connected
 from system import System
 
 from taskyard.client import make_id
-from taskyard.contracts.commands import VERBS
 from taskyard.contracts.values import Instant, make_uuid7
+from taskyard.contracts.verbs import VERBS
 
 POOL = "nobody"
 DEEP = 60_000

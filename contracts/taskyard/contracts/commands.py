@@ -1,4 +1,4 @@
-"""Commands: what people and programs ask for, who may ask it, and the answers.
+"""Commands: the forms of what people and programs ask for, whose tasks they may command, and the answers.
 
 A command is JSON that a person can type. Its author, pool and verb come from the subject
 `taskyard.command.<principal>.<pool>.<verb>`; a `pool` in the body must equal the subject's.
@@ -34,6 +34,9 @@ SETTING_SECONDS_MAX = 10 * 366 * 86_400
 """What a setting may be at most: a time that no `Instant` can bear would stop the fold of every service."""
 
 _Timestamp = Annotated[datetime, Meta(tz=True)]
+_Why = Annotated[Reason, Meta(description="Why; others see it.")]
+_Comment = Annotated[Reason, Meta(description="A comment; others see it.")]
+_Create = Annotated[bool, Meta(description="Also a queue that nobody has named yet.")]
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -67,92 +70,72 @@ class TaskCommand(Command):
     """`cancel`, `force-stop`, `release`, `retry`: about one task, with a reason."""
 
     task: Uuid7
-    reason: Reason = ""
+    reason: _Why = ""
 
 
 class ApprovalCommand(Command):
     """`confirm`, `discard`: the answer to a plan; `attempt` names the plan that was seen."""
 
     task: Uuid7
-    attempt: Annotated[int, Meta(ge=1)] | None = None
-    comment: Reason = ""
+    attempt: Annotated[Annotated[int, Meta(ge=1)] | None, Meta(description="The attempt whose plan you saw.")] = None
+    comment: _Comment = ""
 
 
 class ReprioritiseCommand(Command):
     """`reprioritise`: another priority for a waiting task."""
 
     task: Uuid7
-    priority: Priority
+    priority: Annotated[Priority, Meta(description="1 is first, 10 last.")]
 
 
 class ConfigurePoolCommand(Command):
     """`configure-pool`: the settings to change."""
 
-    max_waiting: Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None = None
-    approval_timeout_seconds: Annotated[float, Meta(gt=0, le=SETTING_SECONDS_MAX)] | None = None
-    placement: Annotated[str, Meta(pattern=r"^(first-fit|keep-slot-0)$(?!\n)")] | None = None
+    max_waiting: Annotated[
+        Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None, Meta(description="How many tasks may wait.")
+    ] = None
+    approval_timeout_seconds: Annotated[
+        Annotated[float, Meta(gt=0, le=SETTING_SECONDS_MAX)] | None,
+        Meta(description="How long a plan waits for its answer."),
+    ] = None
+    placement: Annotated[
+        Annotated[str, Meta(pattern=r"^(first-fit|keep-slot-0)$(?!\n)")] | None,
+        Meta(description="first-fit or keep-slot-0."),
+    ] = None
 
 
 class ConfigureQueueCommand(Command):
     """`configure-queue`: the settings to change; `max_running` 0 lifts the limit. `create` makes a queue that is unknown."""
 
     queue: QueueName
-    create: bool = False
-    max_running: Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None = None
+    create: _Create = False
+    max_running: Annotated[
+        Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None,
+        Meta(description="How many may run at a time; 0 lifts the limit."),
+    ] = None
 
 
 class QueueCommand(Command):
     """`pause`, `resume` (the whole pool when `queue` is left out). `create` makes a queue that is unknown."""
 
     queue: QueueName | None = None
-    create: bool = False
-    reason: Reason = ""
+    create: _Create = False
+    reason: _Why = ""
 
 
 class LockCommand(Command):
     """`lock`, `unlock`: by a person, with a reason. `create` makes a queue that is unknown."""
 
     queue: QueueName
-    create: bool = False
-    reason: Reason = ""
+    create: _Create = False
+    reason: _Why = ""
 
 
 class DrainCommand(Command):
     """`drain`: the worker finishes what it has and gets nothing new."""
 
     worker: Name
-    reason: Reason = ""
-
-
-SUBMIT = "submit"
-BODIES: dict[str, type[Command]] = {
-    "cancel": TaskCommand,
-    "force-stop": TaskCommand,
-    "release": TaskCommand,
-    "retry": TaskCommand,
-    "confirm": ApprovalCommand,
-    "discard": ApprovalCommand,
-    "reprioritise": ReprioritiseCommand,
-    "configure-pool": ConfigurePoolCommand,
-    "configure-queue": ConfigureQueueCommand,
-    "pause": QueueCommand,
-    "resume": QueueCommand,
-    "lock": LockCommand,
-    "unlock": LockCommand,
-    "drain": DrainCommand,
-}
-"""The body of each verb except `submit`, which takes a `TaskSpec` or a `TaskBatch`."""
-
-VERBS: tuple[str, ...] = (SUBMIT, *BODIES)
-
-_OPERATOR_VERBS = frozenset((SUBMIT, "cancel", "retry", "confirm", "discard", "reprioritise"))
-
-
-def may_command(role: Role, verb: str) -> bool:
-    """Whether a principal of this role may use the verb at all."""
-    if role is Role.ADMIN:
-        return True
-    return role is Role.OPERATOR and verb in _OPERATOR_VERBS
+    reason: _Why = ""
 
 
 def may_touch(role: Role, principal: str, submitted_by: str) -> bool:

@@ -5,9 +5,10 @@ from typing import Any, cast
 
 from msgspec import Struct
 
-from taskyard.contracts import agent_protocol, commands, subjects
+from taskyard.contracts import agent_protocol, subjects
 from taskyard.contracts.events import OWNERS, Event
-from taskyard.contracts.generate_schema import GROUPS, MARK, SUBMISSIONS, components
+from taskyard.contracts.generate_schema import GROUPS, MARK, components
+from taskyard.contracts.verbs import VERBS
 
 ASYNCAPI = "3.0.0"
 ASYNCAPI_VERSION = "1"
@@ -39,7 +40,7 @@ def channels() -> tuple[Channel, ...]:
                 source=stored,
                 messages=bodies_of(verb),
             )
-            for verb in commands.VERBS
+            for verb in VERBS
         ),
         *(
             Channel(
@@ -49,7 +50,7 @@ def channels() -> tuple[Channel, ...]:
                 messages=bodies_of(verb),
                 reply="Reply",
             )
-            for verb in commands.VERBS
+            for verb in VERBS
         ),
         *(
             Channel(
@@ -226,8 +227,7 @@ _PARAMETERS = {
 
 def bodies_of(verb: str) -> tuple[str, ...]:
     """The names of the types that a verb's body may have."""
-    bodies = SUBMISSIONS if verb == commands.SUBMIT else (commands.BODIES[verb],)
-    return tuple(body.__name__ for body in bodies)
+    return tuple(body.__name__ for body in VERBS[verb].bodies)
 
 
 def _commit_of(writer: str) -> str:

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
-from taskyard.contracts import commands, subjects
+from taskyard.contracts import subjects
 from taskyard.contracts.events import OWNERS
 from taskyard.contracts.generate_asyncapi import bodies_of
 from taskyard.contracts.generate_schema import MARK
 from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.verbs import VERBS
 
 
 def page() -> str:
@@ -18,7 +19,7 @@ def page() -> str:
         for s in subjects.streams("<partition>")
     ]
     core = [(f"`{row.subject}`", row.account, row.owner, row.readers, row.purpose) for row in subjects.CORE_SUBJECTS]
-    verbs = [(f"`{verb}`", ", ".join(f"`{body}`" for body in bodies_of(verb))) for verb in commands.VERBS]
+    verbs = [(f"`{verb}`", ", ".join(f"`{body}`" for body in bodies_of(verb))) for verb in VERBS]
     events = [(f"`{e.__name__}`", writer, _summary(e)) for writer, owned in OWNERS.items() for e in owned]
     kinds = [
         (

@@ -11,6 +11,7 @@ from msgspec import Raw, Struct
 from taskyard.contracts import agent_protocol, commands
 from taskyard.contracts.events import OWNERS, Event
 from taskyard.contracts.kinds import CommandInput, TerraformInput
+from taskyard.contracts.verbs import VERBS
 
 MARK = "Generated from contracts/taskyard by `./dev generate`. Do not edit."
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -24,10 +25,9 @@ REPORTS: tuple[type[Struct], ...] = (
     agent_protocol.Failed,
     agent_protocol.Lost,
 )
-SUBMISSIONS: tuple[type[Struct], ...] = (commands.TaskSpec, commands.TaskBatch)
 
 GROUPS: dict[str, tuple[type[Struct], ...]] = {
-    "commands": (*SUBMISSIONS, *dict.fromkeys(commands.BODIES.values())),
+    "commands": tuple(dict.fromkeys(body for verb in VERBS.values() for body in verb.bodies)),
     "answers": (commands.Answer, commands.CommandAnswers, commands.AnswerBatch),
     "events": EVENTS,
     "agent_protocol": (

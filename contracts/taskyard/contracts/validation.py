@@ -11,12 +11,13 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Raw, Struct
 
-from taskyard.contracts.commands import BODIES, COMMAND_BYTES_MAX, SUBMIT, Command, TaskBatch, TaskSpec
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, Command, TaskBatch, TaskSpec
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
 from taskyard.contracts.readable import UNREADABLE, held
 from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_DEFAULT, QUEUE_PATTERN, UUID7_PATTERN
+from taskyard.contracts.verbs import SUBMIT, VERBS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
@@ -61,7 +62,7 @@ class _Probe(Struct):
 _probe = msgspec.json.Decoder(_Probe)
 _spec = msgspec.json.Decoder(TaskSpec)
 _batch = msgspec.json.Decoder(TaskBatch)
-_bodies = {verb: msgspec.json.Decoder(body) for verb, body in BODIES.items()}
+_bodies = {verb.name: msgspec.json.Decoder(verb.body) for verb in VERBS.values() if verb.name != SUBMIT}
 
 
 def decode_submission(data: bytes, pool: str) -> TaskSpec | TaskBatch:
@@ -123,8 +124,8 @@ def decode_body(verb: str, data: bytes, pool: str) -> Command:
     Raises:
         InvalidCommand: the verb is unknown or the body does not fit it.
     """
-    if verb not in BODIES:
-        known = ", ".join((SUBMIT, *BODIES))
+    if verb == SUBMIT or verb not in VERBS:
+        known = ", ".join(VERBS)
         raise InvalidCommand(FieldError(path="", message=f"unknown verb; known are {known}"))
     _check_size(data)
     try:

@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
-from taskyard.contracts.commands import VERBS
 from taskyard.contracts.events import NO_RESPONDERS
 from taskyard.contracts.values import POOL_DEFAULT, QUEUE_DEFAULT, is_uuid7
+from taskyard.contracts.verbs import VERBS
 from taskyard.eventlog.commit import HASH_BYTES, hash_commit
 from taskyard.eventlog.errors import CommitUnreadable
 

@@ -17,11 +17,12 @@ from taskyard.api.principals import Caller
 from taskyard.api.replies import AcceptedBatch, BatchEntry, Reply
 from taskyard.api.submission import Entry, Item, Limits, Submission, envelope, read_submission
 from taskyard.api.tracing import DoorSpans
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, Answer
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import command_subject
 from taskyard.contracts.validation import InvalidCommand, decode_body
 from taskyard.contracts.values import derive_uuid7, is_name
+from taskyard.contracts.verbs import SUBMIT
 from taskyard.telemetry.context import valid_traceparent
 
 RETRY = "retry"

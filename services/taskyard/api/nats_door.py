@@ -18,10 +18,10 @@ from taskyard.api.metrics import Metrics
 from taskyard.api.principals import Principals
 from taskyard.api.replies import Reply
 from taskyard.api.submission import NATS_LIMITS
-from taskyard.contracts.commands import SUBMIT, VERBS
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import HEADER_TRACEPARENT, REQUEST_SUBJECTS
 from taskyard.contracts.values import is_name
+from taskyard.contracts.verbs import SUBMIT, VERBS
 
 QUEUE = "api"
 DOOR = "nats"

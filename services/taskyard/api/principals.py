@@ -6,8 +6,8 @@ from msgspec import Struct
 
 from taskyard import settings
 from taskyard.api.errors import forbidden, unauthorized
-from taskyard.contracts.commands import may_command
 from taskyard.contracts.values import Role
+from taskyard.contracts.verbs import may_command
 from taskyard.http_server.tokens import bearer_of, token_in
 
 

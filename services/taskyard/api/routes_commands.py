@@ -16,30 +16,14 @@ from taskyard.api.openapi import PROBLEM_RESPONSES, body_operation
 from taskyard.api.principals import Caller
 from taskyard.api.replies import Accepted, AcceptedBatch, Reply
 from taskyard.api.submission import HTTP_LIMITS
-from taskyard.contracts.commands import (
-    BODIES,
-    COMMAND_BYTES_MAX,
-    SUBMIT,
-    TaskBatch,
-    TaskSpec,
-    may_touch,
-)
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TaskBatch, TaskSpec, may_touch
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import HEADER_TRACEPARENT
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.contracts.values import POOL_DEFAULT, is_name
+from taskyard.contracts.verbs import SUBMIT, VERBS, Target, Verb
 
-TASK_VERBS = ("cancel", "force-stop", "release", "confirm", "discard", "retry", "reprioritise")
-POOL_VERBS = {"configure": "configure-pool", "pause": "pause", "resume": "resume"}
-QUEUE_VERBS = {
-    "configure": "configure-queue",
-    "pause": "pause",
-    "resume": "resume",
-    "lock": "lock",
-    "unlock": "unlock",
-}
 DOOR = "http"
-_APPROVALS = ("confirm", "discard")
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
@@ -65,22 +49,28 @@ async def submit(request: Request[Caller, Any, State]) -> Response[Accepted | Ac
     return respond(request, reply)
 
 
-def _task_route(verb: str) -> HTTPRouteHandler:
-    @post(
-        f"/tasks/{{task_id:str}}/{verb}",
-        name=f"task-{verb}",
-        operation_id=f"task_{verb.replace('-', '_')}",
+def _about(target: Target, verb: Verb, address: str) -> Any:
+    """The decorator of a route for a verb about a target at an address."""
+    return post(
+        f"{address}/{verb.word}",
+        name=f"{target}-{verb.word}",
+        operation_id=f"{target}_{verb.word.replace('-', '_')}",
         status_code=202,
         tags=["commands"],
-        summary=f"{verb.capitalize()} a task",
-        operation_class=body_operation(BODIES[verb]),
+        summary=f"{verb.word.capitalize()} a {target}",
+        description=verb.summary.format(target=target),
+        operation_class=body_operation(verb.body),
         responses=PROBLEM_RESPONSES,
     )
+
+
+def _task_route(verb: Verb) -> HTTPRouteHandler:
+    @_about(Target.TASK, verb, "/tasks/{task_id:str}")
     async def command_task(request: Request[Caller, Any, State], task_id: FromPath[str]) -> Response[Accepted]:
-        request.user.require(verb)
+        request.user.require(verb.name)
         task = task_id_in(task_id)
         fields = _read_fields(await read_body(request))
-        _fix(fields, "task", task)
+        _fix(fields, Target.TASK, task)
         _accept_either_word(fields, verb)
         pool = await _pool_of_task(request, task, fields)
         return await _send(request, verb, pool, fields)
@@ -88,80 +78,60 @@ def _task_route(verb: str) -> HTTPRouteHandler:
     return command_task
 
 
-def _pool_route(path_verb: str, verb: str) -> HTTPRouteHandler:
-    @post(
-        f"/pools/{{pool:str}}/{path_verb}",
-        name=f"pool-{path_verb}",
-        operation_id=f"pool_{path_verb}",
-        status_code=202,
-        tags=["commands"],
-        summary=f"{path_verb.capitalize()} a pool",
-        operation_class=body_operation(BODIES[verb]),
-        responses=PROBLEM_RESPONSES,
-    )
+def _pool_route(verb: Verb) -> HTTPRouteHandler:
+    @_about(Target.POOL, verb, "/pools/{pool:str}")
     async def command_pool(request: Request[Caller, Any, State], pool: FromPath[str]) -> Response[Accepted]:
-        _require_name(pool, "pool")
+        _require_name(pool, Target.POOL)
         fields = _read_fields(await read_body(request))
-        if "queue" in fields:
+        if Target.QUEUE in fields:
             raise invalid(FieldError(path="queue", message="queues are commanded below /api/v1/queues"))
         return await _send(request, verb, pool, fields)
 
     return command_pool
 
 
-def _queue_route(path_verb: str, verb: str) -> HTTPRouteHandler:
-    @post(
-        f"/queues/{{pool:str}}/{path_verb}",
-        name=f"queue-{path_verb}",
-        operation_id=f"queue_{path_verb}",
-        status_code=202,
-        tags=["commands"],
-        summary=f"{path_verb.capitalize()} a queue, which the body names",
-        operation_class=body_operation(BODIES[verb]),
-        responses=PROBLEM_RESPONSES,
-    )
+def _queue_route(verb: Verb) -> HTTPRouteHandler:
+    @_about(Target.QUEUE, verb, "/queues/{pool:str}")
     async def command_queue(request: Request[Caller, Any, State], pool: FromPath[str]) -> Response[Accepted]:
-        _require_name(pool, "pool")
+        _require_name(pool, Target.POOL)
         fields = _read_fields(await read_body(request))
-        if fields.get("queue") in (None, b"null"):
+        if fields.get(Target.QUEUE) in (None, b"null"):
             raise invalid(FieldError(path="queue", message="is required"))
         return await _send(request, verb, pool, fields)
 
     return command_queue
 
 
-@post(
-    "/workers/{worker:str}/drain",
-    status_code=202,
-    tags=["commands"],
-    summary="Drain a worker",
-    operation_class=body_operation(BODIES["drain"]),
-    responses=PROBLEM_RESPONSES,
-)
-async def drain(request: Request[Caller, Any, State], worker: FromPath[str]) -> Response[Accepted]:
-    """The worker finishes what it has and gets nothing new."""
-    _require_name(worker, "worker")
-    fields = _read_fields(await read_body(request))
-    _fix(fields, "worker", worker)
-    pool = _named_pool(fields) or await _pool_of_worker(request, worker)
-    return await _send(request, "drain", pool, fields)
+def _worker_route(verb: Verb) -> HTTPRouteHandler:
+    @_about(Target.WORKER, verb, "/workers/{worker:str}")
+    async def command_worker(request: Request[Caller, Any, State], worker: FromPath[str]) -> Response[Accepted]:
+        _require_name(worker, Target.WORKER)
+        fields = _read_fields(await read_body(request))
+        _fix(fields, Target.WORKER, worker)
+        pool = _named_pool(fields) or await _pool_of_worker(request, worker)
+        return await _send(request, verb, pool, fields)
+
+    return command_worker
 
 
+_ROUTES = {
+    Target.TASK: _task_route,
+    Target.POOL: _pool_route,
+    Target.QUEUE: _queue_route,
+    Target.WORKER: _worker_route,
+}
 COMMAND_ROUTES: list[HTTPRouteHandler] = [
     submit,
-    drain,
-    *(_task_route(verb) for verb in TASK_VERBS),
-    *(_pool_route(path_verb, verb) for path_verb, verb in POOL_VERBS.items()),
-    *(_queue_route(path_verb, verb) for path_verb, verb in QUEUE_VERBS.items()),
+    *(_ROUTES[target](verb) for verb in VERBS.values() for target in verb.targets),
 ]
 
 
-async def _send(request: HttpRequest, verb: str, pool: str, fields: dict[str, Raw]) -> Response[Any]:
+async def _send(request: HttpRequest, verb: Verb, pool: str, fields: dict[str, Raw]) -> Response[Any]:
     parts = parts_of(request)
     data = msgspec.json.encode(fields)
     traceparent = request.headers.get(HEADER_TRACEPARENT)
-    answering = parts.door.command(request.user, verb, data, pool=pool, traceparent=traceparent)
-    reply = await _counted(parts, verb, answering)
+    answering = parts.door.command(request.user, verb.name, data, pool=pool, traceparent=traceparent)
+    reply = await _counted(parts, verb.name, answering)
     return respond(request, reply)
 
 
@@ -213,11 +183,11 @@ def _fix(fields: dict[str, Raw], name: str, value: str) -> None:
     fields[name] = Raw(encoded)
 
 
-def _accept_either_word(fields: dict[str, Raw], verb: str) -> None:
-    """People say `reason` and `comment` for the same; each verb stores one of them."""
-    spoken, stored = ("reason", "comment") if verb in _APPROVALS else ("comment", "reason")
-    if verb != "reprioritise" and spoken in fields and stored not in fields:
-        fields[stored] = fields.pop(spoken)
+def _accept_either_word(fields: dict[str, Raw], verb: Verb) -> None:
+    """People say `reason` and `comment` for the same; each verb stores one of them, if any."""
+    for stored, spoken in (("reason", "comment"), ("comment", "reason")):
+        if stored in verb.body.__struct_fields__ and spoken in fields and stored not in fields:
+            fields[stored] = fields.pop(spoken)
 
 
 def _named_pool(fields: dict[str, Raw]) -> str | None:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 
 from taskyard.api.clock import now
 from taskyard.api.outcomes import Outcome
-from taskyard.contracts.commands import SUBMIT, Answer
+from taskyard.contracts.commands import Answer
 from taskyard.contracts.values import Instant
+from taskyard.contracts.verbs import SUBMIT
 from taskyard.telemetry.context import COMMAND, TASK, parse_traceparent, span_id_of, trace_of
 from taskyard.telemetry.spans import Spans, SpanTold
 

@@ -10,7 +10,7 @@ import typer
 from taskyard.cli import programs, rebuild, replay, submit, system, tasks, verbs, watch
 from taskyard.cli.errors import EXIT_STATUSES, CliError
 from taskyard.cli.log import log_app
-from taskyard.cli.system_verbs import pool_app, queue_app, worker_app
+from taskyard.contracts.verbs import Target
 
 PASS_EVERYTHING = {"allow_extra_args": True, "ignore_unknown_options": True}
 GROUPS: dict[str, tuple[Callable[..., Any], ...]] = {
@@ -22,13 +22,6 @@ GROUPS: dict[str, tuple[Callable[..., Any], ...]] = {
         tasks.why,
         tasks.logs,
         watch.watch,
-        verbs.cancel,
-        verbs.confirm,
-        verbs.discard,
-        verbs.retry,
-        verbs.force_stop,
-        verbs.release,
-        verbs.reprioritise,
     ),
     "System": (system.workers, system.queues, system.pools, system.stats, system.health),
 }
@@ -45,9 +38,10 @@ app = typer.Typer(
 for _panel, _commands in GROUPS.items():
     for _command in _commands:
         app.command(_command.__name__.replace("_", "-"), rich_help_panel=_panel, epilog=EXIT_STATUSES)(_command)
-app.add_typer(queue_app, name="queue", rich_help_panel="System")
-app.add_typer(pool_app, name="pool", rich_help_panel="System")
-app.add_typer(worker_app, name="worker", rich_help_panel="System")
+for _word, _command in verbs.commands_of(Target.TASK).items():
+    app.command(_word, rich_help_panel="Tasks", epilog=EXIT_STATUSES)(_command)
+for _target in (Target.QUEUE, Target.POOL, Target.WORKER):
+    app.add_typer(verbs.group_of(_target), name=_target, rich_help_panel="System")
 app.add_typer(log_app, name="log", rich_help_panel="Log")
 app.command("rebuild", rich_help_panel="Log", epilog=EXIT_STATUSES)(rebuild.rebuild)
 app.command("replay", rich_help_panel="Log", epilog=EXIT_STATUSES)(replay.replay)

@@ -1,33 +1,14 @@
-"""Commanding one task: `cancel`, `confirm`, `discard`, `retry`, `force-stop`, `release`, `reprioritise`."""
+"""The verbs of the table as commands: about tasks, and in groups about queues, pools and workers. `retry` can also wait."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
 
-from taskyard.cli.commanding import Ask, verb
-from taskyard.cli.session import AsJson, ConnectionFile, ReasonOption, TaskIdArgument, session, task_id
+from taskyard.cli.commanding import ask_for, command_of
+from taskyard.cli.session import AsJson, ConnectionFile, ReasonOption, TaskIdArgument, session
 from taskyard.cli.submit import follow
-
-AttemptOption = Annotated[int | None, typer.Option("--attempt", min=1, help="The attempt whose plan you saw.")]
-CommentOption = Annotated[str | None, typer.Option("--comment", help="A comment; others see it.")]
-
-
-@verb
-def cancel(id: TaskIdArgument, reason: ReasonOption = "") -> Ask:
-    """Cancel a task; one that runs is stopped."""
-    return Ask(_path(id, "cancel"), {"reason": reason or None}, "cancel was taken")
-
-
-@verb
-def confirm(id: TaskIdArgument, attempt: AttemptOption = None, comment: CommentOption = None) -> Ask:
-    """Let the plan of a task be applied."""
-    return Ask(_path(id, "confirm"), {"attempt": attempt, "comment": comment}, "confirmed")
-
-
-@verb
-def discard(id: TaskIdArgument, attempt: AttemptOption = None, comment: CommentOption = None) -> Ask:
-    """Do not apply the plan of a task."""
-    return Ask(_path(id, "discard"), {"attempt": attempt, "comment": comment}, "discarded")
+from taskyard.contracts.verbs import VERBS, Target
 
 
 def retry(
@@ -38,37 +19,32 @@ def retry(
     as_json: AsJson = False,
 ) -> None:
     """Run a task that ended badly again, as a new task."""
+    asked = ask_for(VERBS["retry"], Target.TASK, {"id": id, "reason": reason})
     with session(connection, as_json=as_json) as s:
-        accepted = s.command(_path(id, "retry"), {"reason": reason or None}, "retry was taken")
+        accepted = s.command(*asked)
         if accepted.id is not None and not as_json:
             s.screen.text(accepted.id)
         if wait and accepted.id is not None:
             raise typer.Exit(follow(s, [accepted.id], after=accepted.position))
 
 
-@verb
-def force_stop(
-    id: TaskIdArgument, reason: Annotated[str, typer.Option("--reason", help="Why; it is needed, and others see it.")]
-) -> Ask:
-    """End a task at once, whatever its process does (admins). Slot and workspace are free on your word."""
-    return Ask(_path(id, "force-stop"), {"reason": reason}, "stopped by force")
+_BY_HAND: dict[str, Callable[..., None]] = {"retry": retry}
 
 
-@verb
-def release(
-    id: TaskIdArgument, reason: Annotated[str, typer.Option("--reason", help="Why; it is needed, and others see it.")]
-) -> Ask:
-    """Give up a held apply whose host is gone for good (admins): it has failed; slot and workspace are free on your word."""
-    return Ask(_path(id, "release"), {"reason": reason}, "released")
+def commands_of(target: Target) -> dict[str, Callable[..., None]]:
+    """The commands about a target, by their words."""
+    return {
+        verb.word: _BY_HAND.get(verb.name) or command_of(verb, target)
+        for verb in VERBS.values()
+        if target in verb.targets
+    }
 
 
-@verb
-def reprioritise(
-    id: TaskIdArgument, priority: Annotated[int, typer.Argument(min=1, max=10, help="1 is first, 10 last.")]
-) -> Ask:
-    """Give a waiting task another priority."""
-    return Ask(_path(id, "reprioritise"), {"priority": priority}, f"priority is {priority}")
-
-
-def _path(id: str, name: str) -> str:
-    return f"/tasks/{task_id(id)}/{name}"
+def group_of(target: Target) -> typer.Typer:
+    """The commands about a target as a group of the command line."""
+    commands = commands_of(target)
+    words = ", ".join(word.capitalize() if not at else word for at, word in enumerate(commands))
+    group = typer.Typer(no_args_is_help=True, help=f"{words} a {target} (admins).")
+    for word, command in commands.items():
+        group.command(word)(command)
+    return group

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX
 from taskyard.contracts.events import (
     ApplyConfirmed,
     ApprovalExpired,
@@ -16,6 +16,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
 from taskyard.contracts.values import Instant, Role, TaskId
+from taskyard.contracts.verbs import SUBMIT
 from taskyard.eventlog.errors import CommitTooLarge
 from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 
 import msgspec
 
-from taskyard.contracts.commands import SUBMIT, Answer, TaskCommand, may_command
+from taskyard.contracts.commands import Answer, TaskCommand
 from taskyard.contracts.events import Event, FieldError
 from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import InvalidCommand, asked_digest, decode_body
 from taskyard.contracts.values import CommandId, Role, TaskId, is_name
+from taskyard.contracts.verbs import SUBMIT, VERBS, may_command
 from taskyard.machine.machine import Fault
 from taskyard.scheduler.messages import (
     ID_CONFLICT,
@@ -102,6 +103,9 @@ class Intake:
         if self._is_decided(message, id, asked):
             return
         check_age(self._state.known.commands.window, id, message)
+        if VERBS[message.verb].needs_reason and not getattr(body, "reason", ""):
+            error = FieldError(path="reason", message="is required")
+            raise Refused(422, "invalid", f"a {message.verb} needs a reason", error)
         outcome: Answer | CommandId | TaskId = id
         if message.verb == RETRY:
             assert isinstance(body, TaskCommand)

@@ -6,10 +6,11 @@ from typing import Any
 import msgspec
 from msgspec import Raw, Struct
 
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, SUBMIT, TASKS_PER_COMMAND_MAX
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX
 from taskyard.contracts.events import RefusedTasks
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.contracts.values import TaskId, is_uuid7
+from taskyard.contracts.verbs import SUBMIT
 from taskyard.scheduler.messages import CommandMessage, Refused
 
 WORDINGS_MAX = 5

@@ -8,7 +8,7 @@ from typing import cast, get_args
 
 from msgspec import Struct
 
-from taskyard.contracts.commands import SUBMIT, Answer
+from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import (
     AnyEvent,
     ApplyConfirmed,
@@ -25,6 +25,7 @@ from taskyard.contracts.lifecycle import DISCARDED, ON_WORKER, Phase, TaskRecord
 from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import POOL_DEFAULT, Instant, Position, TaskId, seconds
+from taskyard.contracts.verbs import SUBMIT
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
 from taskyard.scheduler.known import KnownIds, SavedIds

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from taskyard.contracts.commands import (
-    BODIES,
     ApprovalCommand,
     ConfigurePoolCommand,
     ConfigureQueueCommand,
@@ -39,6 +38,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle import CAUSE_CANCEL
 from taskyard.contracts.values import POOL_DEFAULT, CommandId, Role, TaskId
+from taskyard.contracts.verbs import SUBMIT, VERBS
 from taskyard.scheduler.messages import CommandMessage, Refused, lost_worker
 from taskyard.scheduler.names import nearest
 from taskyard.scheduler.state import SchedulerState
@@ -48,7 +48,7 @@ CONFIGURE_POOL = "configure-pool"
 
 
 class VerbsDiffer(Exception):
-    """A verb has a body and no decision, or a decision and no body: the program must not start. The cure is in its code."""
+    """A verb has a row in the table and no decision, or the other way round. The program must not start; its code is wrong."""
 
 
 class View:
@@ -143,23 +143,15 @@ def _cancel(view: View, message: CommandMessage, body: TaskCommand, id: CommandI
 
 
 def _force_stop(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
-    _need_reason(message.verb, body)
     task = view.touchable(message, body.task)
     return ForceStopped(task=task, by=message.principal, reason=body.reason, command=id)
 
 
 def _release(view: View, message: CommandMessage, body: TaskCommand, id: CommandId) -> Event:
-    _need_reason(message.verb, body)
     task = view.touchable(message, body.task)
     record = view.state.tasks.live.get(task)
     attempt = record.attempt if record is not None else 0
     return AttemptReleased(task=task, attempt=attempt, by=message.principal, reason=body.reason, command=id)
-
-
-def _need_reason(verb: str, body: TaskCommand) -> None:
-    if not body.reason:
-        error = FieldError(path="reason", message="is required")
-        raise Refused(422, "invalid", f"a {verb} needs a reason", error)
 
 
 def _confirm(view: View, message: CommandMessage, body: ApprovalCommand, id: CommandId) -> Event:
@@ -253,12 +245,12 @@ DECISIONS: dict[str, Decide] = {
 }
 
 
-def check_verbs(bodies: Iterable[str] = BODIES, decisions: Iterable[str] = (RETRY, *DECISIONS)) -> None:
-    """Every verb that may be read is decided, and no other.
+def check_verbs(verbs: Iterable[str] = VERBS, decisions: Iterable[str] = (SUBMIT, RETRY, *DECISIONS)) -> None:
+    """Every verb of the table is decided, and no other.
 
     Raises:
         VerbsDiffer: it is not so.
     """
-    differ = sorted(set(bodies) ^ set(decisions))
+    differ = sorted(set(verbs) ^ set(decisions))
     if differ:
-        raise VerbsDiffer(f"verbs without a body or without a decision: {', '.join(differ)}")
+        raise VerbsDiffer(f"verbs without a row or without a decision: {', '.join(differ)}")

@@ -16,7 +16,7 @@ from nats.aio.client import Client
 from system import System
 
 from taskyard.api.clock import make_id
-from taskyard.contracts.commands import VERBS
+from taskyard.contracts.verbs import VERBS
 
 POOL, QUEUE, WORKER = "matrix", "matrix", "nobody"
 OBJECTS = ("own", "foreign", "missing")
