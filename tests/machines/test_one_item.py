@@ -7,8 +7,8 @@ from machine_story import SUSPECT_SECONDS, A, B, C, Like, Story, assigned, joine
 from msgspec import json
 from msgspec.structs import replace
 from scheduler_story import Commands
+from slot_story import Slots
 from test_commit_sizes import decide_all, stored_bytes
-from test_slot_allocator import Slots
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
 from taskyard.contracts.events import (

@@ -1,7 +1,5 @@
 """Where tasks run, and who is there: slots in the order of the log, workers by what they say and by their silence."""
 
-from typing import Any
-
 import pytest
 from machine_story import (
     LOST_SECONDS,
@@ -21,8 +19,9 @@ from machine_story import (
     task_id,
 )
 from msgspec import json
+from slot_story import KINDS, Slots
 
-from taskyard.contracts.agent_protocol import AGENT_SLOTS_MAX, Heartbeat, LiveAttempt
+from taskyard.contracts.agent_protocol import AGENT_SLOTS_MAX, LiveAttempt
 from taskyard.contracts.events import (
     NO_RESPONDERS,
     ApplyConfirmed,
@@ -47,37 +46,12 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import Phase
-from taskyard.contracts.values import SECOND, Instant, Position, TaskId, seconds
+from taskyard.contracts.values import Instant, Position, seconds
 from taskyard.embedded.nats_configuration import MAX_PAYLOAD_BYTES
-from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Reconnected
+from taskyard.slot_allocator.liveness import Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
 
-KINDS = ("command", "noop", "plan", "plan_and_apply")
 SUSPECTED, LOST = WorkerSuspected(worker="w1", incarnation=run(1)), lost()
-
-
-class Slots(Story):
-    """A slot allocator's story, in which workers speak."""
-
-    def __init__(self) -> None:
-        super().__init__(SlotAllocator(SUSPECT_SECONDS, LOST_SECONDS))
-
-    def scheduled(self, task: TaskId, kind: str = "noop", **fields: Any) -> "Slots":
-        self.given(submitted(task, kind, **fields), TaskScheduled(task=task))
-        return self
-
-    def heard(self, worker: str = "w1", incarnation: int = 1, **fields: Any) -> HeartbeatSeen:
-        """A heartbeat that is heard now."""
-        values: dict[str, Any] = {"pool": "default", "slots": PLANS_AND_ANY, "kinds": KINDS}
-        return HeartbeatSeen(agent=worker, heartbeat=Heartbeat(incarnation=run(incarnation), **(values | fields)))
-
-    def answered(self) -> Listened:
-        """The server answers now."""
-        return Listened(at=self.now / SECOND)
-
-    def slots(self) -> list[tuple[TaskId, str, int]]:
-        """What was assigned: task, worker, slot."""
-        return [(event.task, event.worker, event.slot) for event in self.chosen if isinstance(event, SlotAssigned)]
 
 
 # -- placing -----------------------------------------------------------------------------------------------------------
@@ -385,25 +359,6 @@ def test_a_worker_that_leaves_is_suspected_while_it_has_work_and_lost_when_it_ha
     assert not story.machine.state.fleet.workers
 
 
-def test_a_worker_that_takes_nothing_new_is_given_nothing_and_says_why_once_until_it_takes_something_again() -> None:
-    story = Slots().given(joined())
-
-    story.when(story.heard(reason="the disk is full: 3 MiB")).then(
-        Like(WorkerSuspected, worker="w1", reason="the disk is full: 3 MiB")
-    )
-    story.when(story.heard(reason="the disk is full: 2 MiB")).then_nothing()
-    story.scheduled(A).when(story.heard(reason="the disk is full: 2 MiB")).then_nothing()
-
-    story.when(story.heard()).then(Like(WorkerRecovered), Like(SlotAssigned, task=A))
-    story.when(story.heard(reason="again")).then(Like(WorkerSuspected, reason="again"))
-
-
-def test_why_a_worker_takes_nothing_new_takes_the_place_of_its_silence() -> None:
-    story = Slots().given(joined()).when()
-    story.after(SUSPECT_SECONDS).when().then(Like(WorkerSuspected, reason="silent for 10 s"))
-    story.when(story.heard(reason="the disk is full")).then(Like(WorkerSuspected, reason="the disk is full"))
-
-
 def test_a_worker_that_leaves_with_work_and_is_not_heard_again_is_lost() -> None:
     """Its process may have gone before what it had ended: nobody else would ever say so."""
     story = Slots().given(joined()).scheduled(A).when()
@@ -427,7 +382,9 @@ def test_nothing_is_remembered_of_workers_that_are_gone() -> None:
 
     liveness = story.machine._liveness
     assert story.machine.state.fleet.workers == {}
-    assert (liveness._heard, liveness._leaving, liveness._unreachable, liveness._declining) == ({}, {}, {}, {})
+    unwilling = liveness._unwilling
+    assert (liveness._heard, liveness._leaving, liveness._unreachable) == ({}, {}, {})
+    assert (unwilling._told, unwilling._taking) == ({}, {})
 
 
 def test_a_worker_is_forgotten_with_the_last_slot_that_it_held_though_it_was_lost_before() -> None:
@@ -588,25 +545,6 @@ def test_a_worker_that_nobody_can_reach_is_suspected_at_once_and_heard_again() -
     story.given(TaskDispatched(task=A, attempt=1), NotDelivered(task=A, attempt=1, reason=NO_RESPONDERS))
 
     story.when().then(Like(WorkerSuspected, worker="w1", reason="nobody listens on its subject"))
-
-
-FULL = "the disk of the worker is full"
-
-
-def test_a_worker_that_says_that_it_takes_nothing_new_is_suspected_for_its_reason_until_it_has_none() -> None:
-    story = Slots().given(joined("w1"), joined("w2"))
-    story.when(story.heard("w1", reason=FULL)).then(WorkerSuspected(worker="w1", incarnation=run(1), reason=FULL))
-
-    story.when(story.heard("w1", reason=FULL)).then_nothing()
-    story.scheduled(A).when().then(assigned(A, worker="w2"))
-    story.when(story.heard("w1")).then(Like(WorkerRecovered, worker="w1"))
-
-
-def test_a_worker_that_takes_nothing_new_and_falls_silent_is_lost_as_any_other() -> None:
-    story = Slots().given(joined())
-    story.when(story.heard(reason=FULL)).then(Like(WorkerSuspected))
-
-    story.after(LOST_SECONDS).when().then(Like(WorkerLost, worker="w1"))
 
 
 def test_a_task_that_workers_declined_prefers_others_and_takes_them_where_there_is_no_other() -> None:

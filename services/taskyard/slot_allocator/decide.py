@@ -45,10 +45,10 @@ def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observatio
             case Listened():
                 liveness.listened(seen)
             case HeartbeatSeen():
-                event = liveness.hear(seen, state.fleet, joined)
-                if event is not None and event not in events:
-                    events.append(event)
-                    size += stored_bytes(event)
+                for event in liveness.hear(seen, state.fleet, joined):
+                    if event not in events:
+                        events.append(event)
+                        size += stored_bytes(event)
         taken += 1
         if size > JOINED_BYTES_PER_DECISION_MAX:
             break

@@ -12,16 +12,15 @@ from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import Event, WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.contracts.fleet import Fleet, Worker
 from taskyard.contracts.incarnations import FOLLOWS_TOLD_MAX
-from taskyard.contracts.readable import plain_text
 from taskyard.contracts.values import SECOND, Incarnation, Instant, is_name, seconds
 from taskyard.machine.aside import Aside
 from taskyard.machine.machine import Fault
+from taskyard.slot_allocator.unwilling import Unwilling
 
 LISTENED_SECONDS_MAX = 1.0
 """So much has been listened between two answers of the server at most, however long the second one took."""
 DESCRIPTION_BYTES_MAX = 64 * 1024
 """A worker that describes itself at greater length is not heard: its joining would not fit a commit."""
-REASON_CHARACTERS_MAX = 200
 WORKERS_MAX = 10_000
 """Workers that may be there at once; the heartbeats of more are not heard."""
 
@@ -53,7 +52,7 @@ class Liveness:
         self._answered_at: float | None = None
         self._heard: dict[str, int] = {}
         self._leaving: dict[str, Incarnation] = {}
-        self._declining: dict[str, Incarnation] = {}
+        self._unwilling = Unwilling()
         self._unreachable: dict[str, Incarnation] = {}
         self._is_due = False
         self._aside: Aside[str] = Aside()
@@ -75,35 +74,39 @@ class Liveness:
         self._unreachable[worker] = incarnation
         self._is_due = True
 
-    def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, Incarnation]) -> Event | None:
+    def hear(self, seen: HeartbeatSeen, fleet: Fleet, joined: dict[str, Incarnation]) -> list[Event]:
         """What a heartbeat changes. `joined` is the overlay of workers that this decision lets join."""
-        heartbeat, worker = seen.heartbeat, fleet.workers.get(seen.agent)
-        if not (is_name(seen.agent) and is_name(heartbeat.pool)):
-            return None
-        if seen.agent in joined or worker is None or heartbeat.incarnation != worker.incarnation or worker.is_lost:
-            return self._newcomer(seen, worker, fleet, joined)
-        self._heard[seen.agent] = self._listened
+        heartbeat, name = seen.heartbeat, seen.agent
+        worker = fleet.workers.get(name)
+        if not (is_name(name) and is_name(heartbeat.pool)):
+            return []
+        if name in joined or worker is None or heartbeat.incarnation != worker.incarnation or worker.is_lost:
+            event = self._newcomer(seen, worker, fleet, joined)
+            return [] if event is None else [event, *self._declined(seen, None)]
+        self._heard[name] = self._listened
         if heartbeat.leaving:
-            self._leaving[seen.agent] = heartbeat.incarnation
+            self._leaving[name] = heartbeat.incarnation
             self._is_due = True
         elif heartbeat.reason:
-            return self._unwilling(seen.agent, worker, heartbeat.reason)
-        elif worker.is_suspect and self._unreachable.pop(seen.agent, None) is None:
-            self._declining.pop(seen.agent, None)
-            return WorkerRecovered(worker=seen.agent, incarnation=heartbeat.incarnation)
-        return None
+            return self._declined(seen, worker)
+        elif worker.is_suspect and self._may_recover(name):
+            return [WorkerRecovered(worker=name, incarnation=heartbeat.incarnation)]
+        return []
 
-    def _unwilling(self, agent: str, worker: Worker, reason: str) -> Event | None:
-        """One that takes nothing new for now is given nothing, and why is told once, however its words change."""
-        if worker.is_suspect and self._declining.get(agent) == worker.incarnation:
-            return None
-        self._declining[agent] = worker.incarnation
-        told = plain_text(reason[:REASON_CHARACTERS_MAX])
-        return WorkerSuspected(worker=agent, incarnation=worker.incarnation, reason=told)
+    def _may_recover(self, name: str) -> bool:
+        return self._unreachable.pop(name, None) is None and self._unwilling.takes(name, self._listened)
+
+    def _declined(self, seen: HeartbeatSeen, worker: Worker | None) -> list[Event]:
+        """That it takes nothing new, where it says so; `worker` None for one that joins just now."""
+        heartbeat = seen.heartbeat
+        if not heartbeat.reason:
+            return []
+        event = self._unwilling.declines(seen.agent, heartbeat.incarnation, worker, heartbeat.reason, self._listened)
+        return [] if event is None else [event]
 
     def _newcomer(
         self, seen: HeartbeatSeen, worker: Worker | None, fleet: Fleet, joined: dict[str, Incarnation]
-    ) -> Event | None:
+    ) -> WorkerJoined | None:
         """One that is not there: it joins, unless it was replaced, or another host of its name is there and speaks."""
         heartbeat = seen.heartbeat
         if seen.agent in joined:
@@ -162,7 +165,7 @@ class Liveness:
             if self._heard[gone] < self._listened - self._lost:  # a heartbeat from before may still be on its way
                 del self._heard[gone]
                 self._leaving.pop(gone, None)
-                self._declining.pop(gone, None)
+                self._unwilling.forget(gone)
 
     def _check(self, worker: Worker) -> Event | None:
         name, incarnation = worker.name, worker.incarnation
