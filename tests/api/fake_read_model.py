@@ -117,6 +117,10 @@ class FakeReadModel:
 
     pools = queues
 
+    async def known_pools(self, wanted: Any) -> list[str]:
+        self._check()
+        return ["default", "gpu"]
+
     async def stats(self, *, sees_only: str | None) -> Any:
         self._check()
         return []

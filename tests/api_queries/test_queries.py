@@ -493,3 +493,9 @@ def test_a_cursor_that_is_none_or_of_another_list_is_refused(cursor: str) -> Non
     with pytest.raises(FilterInvalid, match="another list"):
         read_wanted(WORKERS, 1, "WyJxdWV1ZXMiLFsiYSIsImIiXV0")
     assert read_wanted(QUEUES, 1, "WyJxdWV1ZXMiLFsiYSIsImIiXV0").behind == ("a", "b")
+
+
+def test_pools_are_known_once_a_worker_has_joined_or_a_task_came(story: Any, read: Any) -> None:
+    story.join()
+    story.submit(pool="gpu")
+    assert set(read(lambda model: model.known_pools(["gpu", "nowhere"]))) == {"default", "gpu"}

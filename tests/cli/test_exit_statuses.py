@@ -14,6 +14,16 @@ def test_a_refusal_names_fields_and_ends_with_3(server: FakeServer, run: Run) ->
     assert ran.err == "taskyard: refused (422 invalid): input.argv: is required; priority: too high\n"
 
 
+@pytest.mark.parametrize("option", ["kind", "pool", "status"])
+def test_a_list_by_something_unknown_is_refused_and_not_empty(server: FakeServer, run: Run, option: str) -> None:
+    faults = [{"path": option, "message": f"there is no {option} foo; did you mean food?"}]
+    told = f"{option}: {faults[0]['message']}"
+    server.routes["GET", "/api/v1/tasks"] = a_problem(422, "invalid", told, faults)
+    ran = run("tasks", f"--{option}", "foo")
+    assert (ran.status, ran.out) == (3, "")
+    assert ran.err == f"taskyard: refused (422 invalid): {told}\n"
+
+
 @pytest.mark.parametrize(
     ("status", "ends_with"), [(401, 3), (404, 3), (409, 3), (429, 3), (500, 4), (503, 4), (504, 4)]
 )

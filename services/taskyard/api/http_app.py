@@ -14,9 +14,10 @@ from taskyard.api.methods import methods_of, with_every_method
 from taskyard.api.metrics import Metrics
 from taskyard.api.openapi import openapi_config
 from taskyard.api.routes_commands import COMMAND_ROUTES
-from taskyard.api.routes_reads import READ_ROUTES
+from taskyard.api.routes_lists import LIST_ROUTES
 from taskyard.api.routes_streams import STREAM_ROUTES
 from taskyard.api.routes_system import SYSTEM_ROUTES
+from taskyard.api.routes_tasks import TASK_ROUTES
 
 PREFIX = "/api/v1"
 METHODS = frozenset(("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"))
@@ -26,11 +27,11 @@ def make_app(parts: Parts) -> ASGIApp:
     """The ASGI application that serves these parts."""
     guarded = Router(
         path=PREFIX,
-        route_handlers=[*COMMAND_ROUTES, *READ_ROUTES, *STREAM_ROUTES],
+        route_handlers=[*COMMAND_ROUTES, *TASK_ROUTES, *LIST_ROUTES, *STREAM_ROUTES],
         guards=[authenticate, refuse_unknown_parameters],
     )
     app = Litestar(
-        route_handlers=[guarded, *SYSTEM_ROUTES],
+        route_handlers=[guarded, Router(path="/", route_handlers=SYSTEM_ROUTES, guards=[refuse_unknown_parameters])],
         exception_handlers=EXCEPTION_HANDLERS,
         before_send=[add_position],
         openapi_config=openapi_config(version("taskyard")),

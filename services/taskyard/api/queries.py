@@ -41,6 +41,7 @@ from taskyard.api.views import (
     TaskView,
     WorkerView,
 )
+from taskyard.contracts.nearest import NAMES_COMPARED_MAX
 from taskyard.contracts.queues import Hold
 from taskyard.contracts.values import (
     EVENTS_PER_COMMIT_MAX,
@@ -169,6 +170,11 @@ async def list_pools(pool: Pool, wanted: ListWanted) -> list[PoolView]:
         )
         for row in await pool.fetch(_statement("list_pools"), *wanted.behind, wanted.limit + 1)
     ]
+
+
+async def get_known_pools(pool: Pool, wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted pools that are there, and others that may have been meant."""
+    return [row["pool"] for row in await pool.fetch(_statement("get_known_pools"), list(wanted), NAMES_COMPARED_MAX)]
 
 
 async def get_stats(pool: Pool, by: str | None) -> StatsView:

@@ -120,6 +120,10 @@ class ReadModel(Protocol):
         """Pools, as `history`."""
         ...
 
+    async def known_pools(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Those of the wanted pools that are there, and others that may have been meant."""
+        ...
+
     async def stats(self, *, sees_only: str | None) -> StatsView:
         """Counts and times; only of tasks of `sees_only`."""
         ...

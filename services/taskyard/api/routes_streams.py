@@ -16,6 +16,7 @@ from taskyard.api.live import Live
 from taskyard.api.openapi import READ_PROBLEM_RESPONSES
 from taskyard.api.output import OutputRequest
 from taskyard.api.principals import Caller
+from taskyard.api.query_values import event_types_of, task_of
 from taskyard.api.read_model import ENDED
 from taskyard.contracts.events import shown_event
 from taskyard.contracts.values import (
@@ -75,9 +76,9 @@ async def events(
     said_by, said = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)
     resume_after = position_in(said_by, said) if said else None
     wanted = EventFilter(
-        task=task,
+        task=task_of(task),
         queue=queue,
-        types=frozenset(name for text in type_ or () for name in text.split(",") if name),
+        types=event_types_of(type_),
         sees_only=request.user.sees_only,
         reads_inputs_of=request.user.reads_inputs_of,
     )

@@ -1,18 +1,15 @@
-"""Which queues were ever named, and how a name that is unknown is refused.
+"""Which queues were ever named.
 
 A queue comes to be when a task is first submitted to it, or when an admin says so. What is known of it otherwise is
 forgotten when it is empty; its name stays, so that pausing what is misspelt is told from pausing what is empty.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 from taskyard.contracts.values import QUEUE_DEFAULT
 
 NAMES_MAX = 100_000
 """Names of queues that are remembered; beyond it those named least recently are forgotten, and have to be made again."""
-NAMES_COMPARED_MAX = 1_000
-"""Among so many the nearest is sought: a wrong name must not cost more than a right one."""
 
 
 class QueueNames:
@@ -39,9 +36,3 @@ class QueueNames:
     def saved(self) -> list[tuple[str, str]]:
         """The names for a snapshot."""
         return list(self._names)
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """What to ask whoever named what is unknown; empty if nothing is near."""
-    found = get_close_matches(name, list(known)[:NAMES_COMPARED_MAX], n=1)
-    return f"; did you mean {found[0]}?" if found else ""

@@ -37,10 +37,10 @@ from taskyard.contracts.events import (
     WorkerDrainRequested,
 )
 from taskyard.contracts.lifecycle import CAUSE_CANCEL
+from taskyard.contracts.nearest import nearest
 from taskyard.contracts.values import POOL_DEFAULT, CommandId, Role, TaskId
 from taskyard.contracts.verbs import SUBMIT, VERBS
 from taskyard.scheduler.messages import CommandMessage, Refused, lost_worker
-from taskyard.scheduler.names import nearest
 from taskyard.scheduler.state import SchedulerState
 
 RETRY = "retry"

@@ -15,12 +15,13 @@ from msgspec.structs import asdict
 
 from taskyard.api.errors import Refusal, invalid, not_found
 from taskyard.api.list_pages import HISTORY, POOLS, QUEUES, WORKERS, Listed, ListWanted, first_page, page_of
-from taskyard.api.pages import FilterInvalid, ShownMoment, make_page, read_cursor, read_sort
+from taskyard.api.pages import Cursor, FilterInvalid, Placed, ShownMoment, Sort, make_page, read_cursor, read_sort
 from taskyard.api.past.moments import Moment
 from taskyard.api.past.selecting import live_tasks
 from taskyard.api.past.state import PastState
 from taskyard.api.past.travel import TimeTravel, moment_in
 from taskyard.api.past.views import live_task_view, pool_views, queue_views, worker_views
+from taskyard.api.query_values import no_such_pools, unknown_pools
 from taskyard.api.read_model import ENDED, EndedBy, ReadModel, TaskFilter
 from taskyard.api.views import PoolView, QueueView, TaskPage, TaskView, View, WorkerView
 from taskyard.contracts.events import FieldError
@@ -103,7 +104,7 @@ class Past:
             moment = asked if cursor is None else _moment_of(cursor.moment, asked)
         except FilterInvalid as error:
             raise invalid(FieldError(path=error.field, message=error.message)) from error
-        shown, found = await self._look(moment, lambda state: live_tasks(state, wanted, sort, cursor))
+        shown, found = await self._look(moment, lambda state: _live(state, wanted, sort, cursor))
         if not wanted.statuses or not ENDED.isdisjoint(wanted.statuses):
             await self._catch_up(shown.reached)
             found += await self._read_model.ended_tasks(wanted, EndedBy(position=shown.reached, at=shown.at))
@@ -156,6 +157,13 @@ class _Shown(Struct, frozen=True, kw_only=True):
     def as_of(self) -> AsOf:
         """The moment as answers show it."""
         return AsOf(position=format_position(self.last_event), at=format_instant(self.at))
+
+
+def _live(state: PastState, wanted: TaskFilter, sort: Sort, cursor: Cursor | None) -> list[Placed]:
+    """Those that lived then and fit. Raises 422 for a pool that was not there then."""
+    if unknown := unknown_pools(wanted.pools, state.pools):
+        raise no_such_pools(unknown, state.pools, then=f" at {format_instant(state.at)}")
+    return live_tasks(state, wanted, sort, cursor)
 
 
 def _moment_of(shown: ShownMoment | None, asked: Moment) -> Moment:
