@@ -8,7 +8,7 @@ from trio import KINDS, Agent, Trio
 
 from taskyard.contracts.agent_protocol import AssignAnswer, Heartbeat
 from taskyard.contracts.lifecycle import Phase
-from taskyard.machine.core import Offered
+from taskyard.machine.inputs import Offered
 from taskyard.slot_allocator.liveness import HeartbeatSeen
 
 FULL = "the disk of the worker is full"

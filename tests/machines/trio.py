@@ -44,7 +44,8 @@ from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import LoopCore, Offered
+from taskyard.machine.core import LoopCore
+from taskyard.machine.inputs import Offered
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened

@@ -21,7 +21,7 @@ DISPATCHING = "services/taskyard/dispatcher/decide.py"
 REFUSALS = "services/taskyard/scheduler/refusals.py"
 DOORS = "services/taskyard/api/doors.py"
 LEADERS = "services/taskyard/api/leaders.py"
-CORE = "libs/taskyard/machine/core.py"
+DECIDING, INPUTS = "libs/taskyard/machine/deciding.py", "libs/taskyard/machine/inputs.py"
 TAKEOVER, SUPERVISED = "tests/agent/test_agent_takeover.py", "tests/agent/test_supervisor.py"
 SENT_REPORTS, DOORS_TESTED = "tests/agent/test_agent_outbox.py", "tests/api/test_doors.py"
 ALLOCATING, DELIVERING = "tests/machines/test_slot_allocator.py", "tests/machines/test_dispatcher.py"
@@ -396,29 +396,29 @@ MUTANTS = (
     # -- the edges -----------------------------------------------------------------------------------------------------
     Mutant(
         name="one-input-that-raises-stops-the-loop",
-        file=CORE,
-        old="                decision, append = self._fewer(offered, error, monotonic)",
-        new="                raise error",
+        file=DECIDING,
+        old="            decided = self._on_fewer(one, offered, error)",
+        new="            raise error",
         killers=(ONE_ITEM,),
     ),
     Mutant(
         name="a-commit-that-is-too-large-is-appended",
-        file=CORE,
+        file=DECIDING,
         old="if append is None or len(append.data) <= COMMIT_BYTES_AIM or decision.taken <= 1:",
         new="if append is None or append.data:",
         killers=(f"{ONE_ITEM}::test_a_commit_that_is_too_large_is_decided_again_with_half_the_inputs",),
     ),
     Mutant(
         name="what-waits-is-offered-twice",
-        file=CORE,
-        old="max(self._taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0))",
-        new="self._taken.get(offered.stream, 0)",
+        file=INPUTS,
+        old="max(self.taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0))",
+        new="self.taken.get(offered.stream, 0)",
         killers=("tests/conformance/loop/test_core.py",),
     ),
     Mutant(
         name="an-input-that-cannot-be-refused-stops-the-loop",
-        file=CORE,
-        old="            decision, append = Decision(events=[], taken=1, faults=(fault,)), None",
+        file=DECIDING,
+        old="            return Decision(events=[], taken=1, faults=(fault,)), None",
         new="            raise again",
         killers=(ONE_ITEM,),
     ),

@@ -8,30 +8,25 @@ They are the protocol's safety:
   first and so moves the fence: a stale leader's append is refused, and it steps down.
 - An instance that folds another's epoch of its writer stops deciding at that position.
 - Cursors in commits name the last input accounted for; a new leader goes on behind them.
-- No input ends a service: one that makes deciding raise, or a commit too large, is found by deciding on fewer and fewer,
-  and refused by itself.
+- No input ends a service (`deciding.py`).
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
-from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
 from msgspec import Struct
 
 from taskyard.contracts.values import Instant, Position, positions_of, seconds
-from taskyard.eventlog.commit import COMMIT_BYTES_AIM, Commit, CommitCodec, StoredCommit
+from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.eventlog.log import CURSOR_SEPARATOR
+from taskyard.machine.deciding import Append, Deciding
+from taskyard.machine.inputs import INPUTS_WAITING_MAX, Inputs, Offered
 from taskyard.machine.machine import Decision, Fault, Machine
 
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
 
-INPUTS_WAITING_MAX = 20_000
-"""Inputs that wait for a decision; whoever offers more has to wait."""
-INPUTS_OFFERED_MAX = 512
-"""Inputs shown to one decision."""
 CLOCK_BACK_SECONDS = 2.0
 """A log whose time is found to be so much behind this leader's own has a clock that was set back. It may also be that much
 late to be followed, and then looking at everything anew is the right thing too, but must not happen often."""
@@ -53,25 +48,6 @@ class Role(Enum):
     STANDBY = "standby"
     TAKING_OVER = "taking over"
     LEADER = "leader"
-
-
-class Append(Struct, frozen=True):
-    """A commit to append: its bytes, and the sequence that the writer's subject must end at."""
-
-    data: bytes
-    expected: int
-
-
-class Offered(Struct, Generic[InputT]):
-    """An input that waits. `stream` and `sequence` say where it came from; an observation has none.
-
-    Of observations that bear the same `key` only the newest waits.
-    """
-
-    input: InputT
-    stream: str | None = None
-    sequence: int = 0
-    key: str | None = None
 
 
 class SavedLoop(Struct, frozen=True, kw_only=True):
@@ -122,15 +98,11 @@ class LoopCore(Generic[InputT, EffectT]):
         self._writer_hash = ""
         self._log_time_read_at = 0.0
         self._now = Instant(0)
-        self._inputs: deque[Offered[InputT]] = deque()
-        self._newest: dict[str, Offered[InputT]] = {}
-        self._taken: dict[str, int] = {}
-        self._waiting: dict[str, int] = {}
+        self._inputs: Inputs[InputT] = Inputs()
+        self._deciding = Deciding(machine, self._inputs)
         self._in_flight = False
         self._own_last = 0
-        self._shown_max = INPUTS_OFFERED_MAX
         self._faults: list[Fault] = []
-        self._read: tuple[int, Instant] | None = None
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
@@ -188,16 +160,12 @@ class LoopCore(Generic[InputT, EffectT]):
         self.role = Role.STANDBY
         self._in_flight = False
         self._inputs.clear()
-        self._newest.clear()
-        self._taken.clear()
-        self._waiting.clear()
-        self._read = None
         self.machine.deadlines.look_anew()
         self.machine.stand_by()
 
     def _begin_to_lead(self, monotonic: float) -> None:
         self.role = Role.LEADER
-        self._taken = dict(self.cursors)
+        self._inputs.taken = dict(self.cursors)
         for observer in self.observers:
             observer.lead()
         self._now = Instant(0)  # what this instance took for the time while it did not lead binds nobody
@@ -207,23 +175,9 @@ class LoopCore(Generic[InputT, EffectT]):
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def offer(self, offered: Offered[InputT]) -> None:
-        """Let an input wait for the next decision. Only a leader takes inputs; what was taken, or waits, is dropped.
-
-        A reader that lost its place reads once more what waits here: decided twice, it would take the cursor back.
-        """
-        if self.role is not Role.LEADER:
-            return
-        if offered.stream is not None:
-            if offered.sequence <= max(self._taken.get(offered.stream, 0), self._waiting.get(offered.stream, 0)):
-                return
-            self._waiting[offered.stream] = offered.sequence
-        if offered.key is not None:
-            if (former := self._newest.get(offered.key)) is not None:
-                # In the place of the former one: at the end it could be overtaken for ever by one that is newer still.
-                former.input = offered.input
-                return
-            self._newest[offered.key] = offered
-        self._inputs.append(offered)
+        """Let an input wait for the next decision. Only a leader takes inputs."""
+        if self.role is Role.LEADER:
+            self._inputs.offer(offered)
 
     def begin_to_read(self, stream: str, name: str) -> int:
         """The sequence in the stream `stream` behind which its next input stands; its cursor bears `name`.
@@ -231,9 +185,9 @@ class LoopCore(Generic[InputT, EffectT]):
         The name tells this very stream from another one that was there before under the same name, of which nothing
         counts. Logs of the first version name the stream alone; such a cursor is taken over once.
         """
-        plain = 0 if self.former_cursors(stream, name) else self._taken.get(stream, 0)
-        self._taken[name] = self._taken.get(name, plain)
-        return self._taken[name]
+        taken = self._inputs.taken
+        plain = 0 if self.former_cursors(stream, name) else taken.get(stream, 0)
+        return taken.setdefault(name, plain)
 
     def former_cursors(self, stream: str, name: str) -> list[str]:
         """The cursors of streams that bore the name `stream` and are gone: those that are not `name`."""
@@ -241,17 +195,17 @@ class LoopCore(Generic[InputT, EffectT]):
 
     def read_again(self, name: str) -> None:
         """The stream lost its end and is read again from its start: inputs are told apart by their own ids."""
-        self._taken[name] = self._waiting[name] = 0
+        self._inputs.read_again(name)
 
     @property
     def waits_for_inputs(self) -> bool:
         """Whether a deadline is due that is judged once it is told with `inputs_read` what was stored before it."""
-        return self.role is Role.LEADER and self.machine.deadlines.waits and self._read is None
+        return self.role is Role.LEADER and self.machine.deadlines.waits and not self._inputs.awaits_decisions
 
     def inputs_read(self, until: Instant) -> None:
         """All inputs that were stored until then were offered. `now` told the time before the streams were asked."""
-        if self._read is None and self.role is Role.LEADER:  # a later one must not put an earlier one off
-            self._read = (len(self._inputs), until)
+        if self.role is Role.LEADER:
+            self._inputs.read(until)
 
     @property
     def has_room(self) -> bool:
@@ -263,91 +217,34 @@ class LoopCore(Generic[InputT, EffectT]):
         """How many inputs wait for a decision."""
         return len(self._inputs)
 
-    # -- deciding ------------------------------------------------------------------------------------------------------
+    # -- deciding and acting -------------------------------------------------------------------------------------------
 
     def decide(self, monotonic: float) -> Append | None:
         """The next commit to append; None when nothing is to be appended or it is not the time to decide."""
         self._follow_clock_back(monotonic)
-        while self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded:
-            if self._read is not None and self._read[0] <= 0:
-                self.machine.deadlines.read(self._read[1])
-                self._read = None
-            offered = list(islice(self._inputs, self._shown_max))
-            try:
-                decision, append = self._decide_on(offered, monotonic)
-            except Exception as error:  # noqa: BLE001 - whatever it is, it must not end the service: see `_fewer`
-                decision, append = self._fewer(offered, error, monotonic)
+        while self._is_settled:
+            if (until := self._inputs.decided_until()) is not None:
+                self.machine.deadlines.read(until)
+            decision, append = self._deciding.decide(
+                self.now(monotonic), lambda decision, offered: self._encoded(decision, offered, monotonic)
+            )
+            self._faults += decision.faults
+            self._in_flight = append is not None
             if append is not None:
                 return append
             if not decision.taken:
                 return None
         return None
 
+    @property
+    def _is_settled(self) -> bool:
+        """Whether this instance leads, and has folded whatever it has appended."""
+        return self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded
+
     def take_faults(self) -> Sequence[Fault]:
         """What stood aside since the last time, to tell of it."""
         faults, self._faults = self._faults, []
         return faults
-
-    def _decide_on(self, offered: Sequence[Offered[InputT]], monotonic: float) -> tuple[Decision, Append | None]:
-        """Decide on these inputs as long as they do not make a commit too large."""
-        while True:
-            decision = self.machine.decide(self.now(monotonic), [each.input for each in offered])
-            append = self._encoded(decision, offered, monotonic)
-            if append is None or len(append.data) <= COMMIT_BYTES_AIM or decision.taken <= 1:
-                self._take(decision, offered, append)
-                self._shown_max = min(INPUTS_OFFERED_MAX, 2 * self._shown_max)
-                return decision, append
-            self.machine.look_again(self.now(monotonic))
-            self._shown_max = decision.taken // 2
-            offered = offered[: self._shown_max]
-
-    def _fewer(
-        self, offered: Sequence[Offered[InputT]], error: Exception, monotonic: float
-    ) -> tuple[Decision, Append | None]:
-        """Deciding on these inputs raised: half of them, then one, then none; only then is the one the cause.
-
-        Raises:
-            Exception: what deciding raises without any input.
-        """
-        while True:
-            self.machine.look_again(self.now(monotonic))
-            if not offered:
-                raise error
-            self._shown_max = max(1, len(offered) // 2)
-            first, offered = offered[:1], offered[: len(offered) // 2]
-            try:
-                decision, append = self._decide_on(offered, monotonic)
-            except Exception as again:  # noqa: BLE001 - as above
-                error = again
-                continue
-            if offered or append is not None:
-                return decision, append
-            return self._refuse(first, error, monotonic)
-
-    def _refuse(
-        self, first: Sequence[Offered[InputT]], error: Exception, monotonic: float
-    ) -> tuple[Decision, Append | None]:
-        try:
-            decision = self.machine.refuse(self.now(monotonic), first[0].input, error)
-            append = self._encoded(decision, first, monotonic)
-        except Exception as again:  # noqa: BLE001 - one that cannot even be refused is passed over
-            fault = Fault(f"{first[0].stream} {first[0].sequence}", again)
-            decision, append = Decision(events=[], taken=1, faults=(fault,)), None
-        self._take(decision, first, append)
-        return decision, append
-
-    def _take(self, decision: Decision, offered: Sequence[Offered[InputT]], append: Append | None) -> None:
-        """The decision stands: its inputs are done with."""
-        for each in offered[: decision.taken]:
-            self._inputs.popleft()
-            if each.stream is not None:
-                self._taken[each.stream] = each.sequence
-            if each.key is not None:
-                del self._newest[each.key]
-        if self._read is not None:
-            self._read = (self._read[0] - decision.taken, self._read[1])
-        self._faults += decision.faults
-        self._in_flight = append is not None
 
     def _encoded(self, decision: Decision, offered: Sequence[Offered[InputT]], monotonic: float) -> Append | None:
         if not decision.events:
@@ -355,11 +252,7 @@ class LoopCore(Generic[InputT, EffectT]):
         return self._append(decision.events, self.epoch, self._cursors_ahead(offered[: decision.taken]), monotonic)
 
     def _cursors_ahead(self, taken: Sequence[Offered[InputT]]) -> dict[str, int]:
-        reached = dict(self._taken)
-        for each in taken:
-            if each.stream is not None:
-                reached[each.stream] = each.sequence
-        return {stream: sequence for stream, sequence in reached.items() if sequence != self.cursors.get(stream, 0)}
+        return self._inputs.cursors_ahead(taken, self.cursors)
 
     def _append(self, events: list[Any], epoch: int, cursors: dict[str, int], monotonic: float) -> Append:
         commit = Commit(
@@ -384,7 +277,7 @@ class LoopCore(Generic[InputT, EffectT]):
 
     def effects(self, monotonic: float) -> Sequence[EffectT]:
         """What the leader should do now. What could not be made is among the faults."""
-        if self.role is not Role.LEADER or self._in_flight or self._own_last > self.folded:
+        if not self._is_settled:
             return ()
         made = self.machine.effects(self.now(monotonic))
         self._faults += [each for each in made if isinstance(each, Fault)]
@@ -423,13 +316,10 @@ class LoopCore(Generic[InputT, EffectT]):
 
         What the machine remembers in times that are now to come is worth nothing: it looks at everything once more.
         """
-        is_settled = self.role is Role.LEADER and not self._in_flight and self._own_last <= self.folded
         reached = self._reached(monotonic)
-        if is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
+        if self._is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
             self._now = reached
-            self._inputs = deque(each for each in self._inputs if each.stream is not None)
-            self._newest.clear()
-            self._read = None
+            self._inputs.forget_observations()
             self.machine.deadlines.look_anew()
             self.machine.lead(reached)
 

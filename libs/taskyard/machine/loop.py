@@ -16,7 +16,9 @@ from taskyard.eventlog.errors import FenceMoved, LeaseLost, LogUnavailable, Stre
 from taskyard.eventlog.leases import RENEWALS_PER_LEASE, Lease, work_with_lease
 from taskyard.eventlog.log import EventLog, InputStream, StreamMessage
 from taskyard.eventlog.snapshots import SnapshotStore
-from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.core import LoopCore, Role
+from taskyard.machine.deciding import Append
+from taskyard.machine.inputs import Offered
 from taskyard.machine.machine import Fault
 from taskyard.machine.snapshots import SnapshotKeeper
 

@@ -18,7 +18,8 @@ from taskyard.dispatcher.reports import ReportsRead
 from taskyard.eventlog.commit import CommitCodec, StoredCommit
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import LoopCore, Offered
+from taskyard.machine.core import LoopCore
+from taskyard.machine.inputs import Offered
 from taskyard.replay.errors import ReplayTooLong
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.messages import CommandMessage

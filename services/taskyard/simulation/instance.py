@@ -11,7 +11,9 @@ from taskyard.contracts.events import LOG_VERSION
 from taskyard.eventlog.errors import FenceMoved, LogUnavailable, LogVersionUnknown, Unanswered
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.core import LoopCore, Role
+from taskyard.machine.deciding import Append
+from taskyard.machine.inputs import Offered
 from taskyard.machine.machine import Machine
 from taskyard.simulation.appending import Appender, Driver, append
 from taskyard.simulation.following import Following

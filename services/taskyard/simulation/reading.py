@@ -5,7 +5,8 @@ from typing import Any
 
 from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import LoopCore, Offered
+from taskyard.machine.core import LoopCore
+from taskyard.machine.inputs import Offered
 from taskyard.simulation.streams import cursor_name
 
 

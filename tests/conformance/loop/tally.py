@@ -9,8 +9,10 @@ from msgspec import Raw, Struct
 from taskyard.contracts.values import SECOND, Instant, Position
 from taskyard.eventlog.commit import Commit, CommitCodec, StoredCommit
 from taskyard.eventlog.memory import MemoryStream
-from taskyard.machine.core import Append, LoopCore, Offered, Role
+from taskyard.machine.core import LoopCore, Role
 from taskyard.machine.deadlines import Deadlines
+from taskyard.machine.deciding import Append
+from taskyard.machine.inputs import Offered
 from taskyard.machine.machine import Decision, Fault
 
 START = Instant(1_790_000_000 * SECOND)

@@ -5,15 +5,10 @@ from tally import CODEC, PER_DECISION_MAX, START, Yard, tally
 
 from taskyard.contracts.values import Instant, make_position, seconds
 from taskyard.eventlog.append import AppendRejected
-from taskyard.machine.core import (
-    CLOCK_STEP_SECONDS,
-    INPUTS_OFFERED_MAX,
-    INPUTS_WAITING_MAX,
-    Offered,
-    ProtocolViolation,
-    Role,
-)
+from taskyard.machine.core import CLOCK_STEP_SECONDS, ProtocolViolation, Role
 from taskyard.machine.deadlines import STEPS_MAX, Deadlines
+from taskyard.machine.deciding import INPUTS_OFFERED_MAX
+from taskyard.machine.inputs import INPUTS_WAITING_MAX, Offered
 
 
 def test_an_instance_leads_once_its_own_epoch_is_stored_and_folded() -> None:

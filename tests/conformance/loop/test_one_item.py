@@ -9,7 +9,8 @@ from tally import Noted, Tally, Yard
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import COMMIT_BYTES_AIM, COMMIT_BYTES_MAX, CommitCodec
-from taskyard.machine.core import INPUTS_OFFERED_MAX, Append, LoopCore, Role
+from taskyard.machine.core import LoopCore, Role
+from taskyard.machine.deciding import INPUTS_OFFERED_MAX, Append
 from taskyard.machine.machine import Decision
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import taskyard.dispatcher.delivery as delivery
 import taskyard.eventlog.append as appending
 import taskyard.eventlog.commit as committing
-import taskyard.machine.core as core
+import taskyard.machine.deciding as deciding
 import taskyard.scheduler.decide as scheduling
 import taskyard.simulation.following as following
 from taskyard.contracts.values import Instant
@@ -25,8 +25,9 @@ def _takes_a_new_stream_for_the_old(replace: Replace) -> None:
     """A stream that was deleted and made anew is read behind the cursor of the former one."""
 
     def begin(self: Any, stream: str, name: str) -> int:
-        self._taken[name] = max((at for one, at in self._taken.items() if one.startswith(stream)), default=0)
-        return self._taken[name]
+        taken = self._inputs.taken
+        taken[name] = max((at for one, at in taken.items() if one.startswith(stream)), default=0)
+        return taken[name]
 
     replace(LoopCore, "begin_to_read", begin)
 
@@ -62,7 +63,7 @@ def _commits_without_measure(replace: Replace) -> None:
     replace(scheduling, "TASKS_PER_COMMAND_MAX", UNMEASURED)
     for module in (committing, appending):
         replace(module, "COMMIT_BYTES_MAX", UNMEASURED)
-    replace(core, "COMMIT_BYTES_AIM", UNMEASURED)
+    replace(deciding, "COMMIT_BYTES_AIM", UNMEASURED)
 
 
 def _requests_without_measure(replace: Replace) -> None:

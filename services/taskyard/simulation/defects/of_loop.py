@@ -73,7 +73,7 @@ def _stale_leader_goes_on(replace: Replace) -> None:
 
 def _forgets_cursors(replace: Replace) -> None:
     """Commits do not say which inputs they account for."""
-    replace(LoopCore, "_cursors_ahead", lambda self: {})
+    replace(LoopCore, "_cursors_ahead", lambda self, taken: {})
 
 
 def _time_goes_back(replace: Replace) -> None:
