@@ -82,6 +82,10 @@ class FakeReadModel:
         row = self.rows.get(task)
         return row and Place(pool=row.pool, queue=row.queue, submitted_by=row.submitted_by)
 
+    async def own_tasks(self, tasks: Any, principal: str) -> set[str]:
+        self._check()
+        return {task for task in tasks if task in self.rows and self.rows[task].submitted_by == principal}
+
     async def workers_of(self, task: str) -> dict[int, str]:
         self._check()
         return self.workers_by_attempt

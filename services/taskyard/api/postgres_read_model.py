@@ -97,7 +97,7 @@ class PostgresReadModel:
 
     async def task(self, id: str, *, sees_only: str | None) -> TaskView:
         """One task. Raises 404, also for one of another than `sees_only`; of a refused one it tells the refusals."""
-        task = await self._answer(queries.get_task(self._pool, id, self._now()))
+        task = await self._answer(queries.get_task(self._pool, id, self._now(), sees_only))
         if task is None:
             raise no_such_task(await self.rejections(id, sees_only=sees_only))
         if sees_only is not None and task.submitted_by != sees_only:
@@ -108,6 +108,10 @@ class PostgresReadModel:
         """Where a task belongs."""
         return await self._answer(queries.get_place(self._pool, task))
 
+    async def own_tasks(self, tasks: Sequence[str], principal: str) -> set[str]:
+        """Those of the tasks that the principal submitted."""
+        return await self._answer(queries.get_own_tasks(self._pool, tasks, principal))
+
     async def workers_of(self, task: str) -> dict[int, str]:
         """Which worker had each attempt of a task."""
         return await self._answer(queries.get_workers_of(self._pool, task))
@@ -115,12 +119,14 @@ class PostgresReadModel:
     async def tasks(self, wanted: TaskFilter) -> TaskPage:
         """A page of tasks. Raises 422 for a sort or a cursor that is none."""
         listing = _listing(wanted)
-        found = await self._answer(queries.list_tasks(self._pool, listing, self._now()))
+        found = await self._answer(queries.list_tasks(self._pool, listing, self._now(), wanted.sees_only))
         return make_page(found, listing.sort, listing.limit)
 
     async def ended_tasks(self, wanted: TaskFilter, ended_by: EndedBy) -> Sequence[Placed]:
         """Those that had ended by a moment, one more than a page has if there are so many. Raises as `tasks`."""
-        return await self._answer(queries.list_tasks(self._pool, _listing(wanted, ended_by), ended_by.at))
+        return await self._answer(
+            queries.list_tasks(self._pool, _listing(wanted, ended_by), ended_by.at, wanted.sees_only)
+        )
 
     async def history(self, task: str, wanted: ListWanted) -> Sequence[HistoryItem]:
         """The events of a task in the order of the log: those of a page, and one more if there is another page."""

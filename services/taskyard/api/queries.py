@@ -27,6 +27,7 @@ from taskyard.api.row_views import (
     rejection,
     surroundings,
     task_view,
+    tasks_around,
     time_text,
     times_view,
     waiting_task,
@@ -65,21 +66,21 @@ OWN_TASKS_LOOKED_AT = 20_000
 Pool = asyncpg.Pool
 
 
-async def get_task(pool: Pool, task: str, now: Instant) -> TaskView | None:
-    """The task, or None."""
+async def get_task(pool: Pool, task: str, now: Instant, sees_only: str | None) -> TaskView | None:
+    """The task, or None. Why it waits is told without the ids of tasks of others than `sees_only`."""
     async with _snapshot(pool) as connection:
         row = await connection.fetchrow(_statement("get_task"), task)
-        return None if row is None else (await _views(connection, [row], now))[0]
+        return None if row is None else (await _views(connection, [row], now, sees_only))[0]
 
 
-async def list_tasks(pool: Pool, listing: Listing, now: Instant) -> list[Placed]:
-    """The tasks of one page, and one more if there is another page."""
+async def list_tasks(pool: Pool, listing: Listing, now: Instant, sees_only: str | None) -> list[Placed]:
+    """The tasks of one page, and one more if there is another page; as `get_task`."""
     statement = _statement("list_tasks").format(
         conditions=listing.conditions, order=listing.order, limit=listing.limit + 1
     )
     async with _snapshot(pool) as connection:
         rows = await connection.fetch(statement, *listing.parameters)
-        views = await _views(connection, rows, now)
+        views = await _views(connection, rows, now, sees_only)
     return [
         Placed(
             key=listing.sort.key(submitted=row["submitted"], priority=row["priority"], finished_at=row["finished_at"]),
@@ -116,10 +117,13 @@ async def list_workers(pool: Pool, now: Instant, wanted: ListWanted, sees_only: 
         statement = _statement("list_workers")
         rows = await connection.fetch(statement, since, sees_only, *wanted.behind, wanted.limit + 1)
         stopping = [task for row in rows for task in closing_tasks(row)]
-        own: set[str] | None = None
-        if sees_only is not None:
-            own = {row["id"] for row in await connection.fetch(_statement("get_own_tasks"), stopping, sees_only)}
+        own = await _own(connection, stopping, sees_only)
     return [worker_view(row, own) for row in rows]
+
+
+async def get_own_tasks(pool: Pool, tasks: Sequence[str], sees_only: str) -> set[str]:
+    """Those of the tasks that are of one principal."""
+    return await _own(pool, tasks, sees_only) or set()
 
 
 async def get_place(pool: Pool, task: str) -> Place | None:
@@ -220,17 +224,19 @@ def whole_commit(sequence: int) -> Position:
 # -- tasks and their reasons -------------------------------------------------------------------------------------------
 
 
-async def _views(connection: Any, rows: Sequence[Row], now: Instant) -> list[TaskView]:
+async def _views(connection: Any, rows: Sequence[Row], now: Instant, sees_only: str | None) -> list[TaskView]:
     tasks = [waiting_task(row) for row in rows]
     around = await _surroundings(
-        connection, [task for task in tasks if needs_surroundings(task.phase, is_apply=task.is_apply)], now
+        connection, [task for task in tasks if needs_surroundings(task.phase, is_apply=task.is_apply)], now, sees_only
     )
     return [
         task_view(row, task, around.get(task.id, NOTHING_AROUND), now) for row, task in zip(rows, tasks, strict=True)
     ]
 
 
-async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant) -> dict[str, Around]:
+async def _surroundings(
+    connection: Any, tasks: Sequence[Waiting], now: Instant, sees_only: str | None
+) -> dict[str, Around]:
     if not tasks:
         return {}
     ids = [task.id for task in tasks]
@@ -238,9 +244,19 @@ async def _surroundings(connection: Any, tasks: Sequence[Waiting], now: Instant)
     rows = {row["id"]: row for row in await connection.fetch(_statement("what_tasks_wait_for"), ids, now, places)}
     pools = sorted({task.pool for task in tasks})
     takers = Takers(await connection.fetch(_statement("what_workers_accept"), pools))
+    own = await _own(connection, [id for row in rows.values() for id in tasks_around(row)], sees_only)
     # A row may be missing here: a rebuild may put other tables in place between two statements of one snapshot.
     found = (task for task in tasks if task.id in rows)
-    return {task.id: surroundings(rows[task.id], task, takers) for task in found}
+    return {task.id: surroundings(rows[task.id], task, takers, own) for task in found}
+
+
+async def _own(connection: Any, tasks: Sequence[str], sees_only: str | None) -> set[str] | None:
+    """Those of the tasks that are of `sees_only`; None: all may be seen."""
+    if sees_only is None:
+        return None
+    if not tasks:
+        return set()
+    return {row["id"] for row in await connection.fetch(_statement("get_own_tasks"), tasks, sees_only)}
 
 
 def _hold(row: Row, whose: str) -> Hold | None:

@@ -81,6 +81,10 @@ class ReadModel(Protocol):
         """Where a task belongs."""
         ...
 
+    async def own_tasks(self, tasks: Sequence[str], principal: str) -> set[str]:
+        """Those of the tasks that the principal submitted."""
+        ...
+
     async def workers_of(self, task: str) -> dict[int, str]:
         """Which worker had each attempt of a task."""
         ...

@@ -16,6 +16,8 @@ from taskyard.contracts.values import Instant, format_instant
 DELIVERY_FAILED = "dispatch_failed"
 """The error code of a task whose delivery to a worker failed."""
 SUSPECTS_TOLD_MAX = 3
+OTHERS_TASK = "a task of somebody else"
+"""Stands for the id of a task that whoever asks may not see."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Around:
 
     `workspace_holder` is another task, of any pool, that has the queue for itself; `locked_pool` is where the lock was set;
     `admitted` counts tasks of the queue between scheduled and their end; `next_ahead` is the one just before this task;
+    of both, OTHERS_TASK stands for one that may not be named.
     `has_worker` says that a worker which takes the kind is there; `suspects` in words, which ones would but are suspect.
     """
 
@@ -212,7 +215,8 @@ def _no_slot(task: Waiting, around: Around) -> PendingReason:
 
 
 def _reason(around: Around, code: str, message: str, blocker: str | None = None) -> PendingReason:
-    return PendingReason(code=code, message=message, blocker=blocker, queue_position=around.queue_position)
+    shown = None if blocker == OTHERS_TASK else blocker
+    return PendingReason(code=code, message=message, blocker=shown, queue_position=around.queue_position)
 
 
 def _since(at: Instant | None) -> str:

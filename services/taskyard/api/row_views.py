@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import msgspec
 from msgspec import Raw
 
-from taskyard.api.reasons import Around, Waiting, pending_reason, suspects_words
+from taskyard.api.reasons import OTHERS_TASK, Around, Waiting, pending_reason, suspects_words
 from taskyard.api.views import (
     POOL_SCOPE,
     QUEUE_SCOPE,
@@ -83,12 +83,21 @@ class Takers:
         return suspects_words(self._suspects.get((pool, kind), ()))
 
 
-def surroundings(row: Row, task: Waiting, takers: Takers) -> Around:
-    """What stands around a waiting task: a row of `what_tasks_wait_for`."""
+def tasks_around(row: Row) -> Iterable[str]:
+    """The tasks that a row of `what_tasks_wait_for` names."""
+    return (id for id in (row["holder"], row["next_ahead"]) if id is not None)
+
+
+def surroundings(row: Row, task: Waiting, takers: Takers, own: set[str] | None) -> Around:
+    """What stands around a waiting task: a row of `what_tasks_wait_for`. Of other tasks only `own` are named, None for all."""
+
+    def named(id: str | None) -> str | None:
+        return id if id is None or own is None or id in own else OTHERS_TASK
+
     return Around(
         queue_position=None if row["ahead"] is None else row["ahead"] + 1,
-        next_ahead=row["next_ahead"],
-        workspace_holder=row["holder"],
+        next_ahead=named(row["next_ahead"]),
+        workspace_holder=named(row["holder"]),
         max_running=row["max_running"],
         admitted=row["admitted"] or 0,
         queue_paused_by=row["queue_paused_by"],

@@ -114,7 +114,7 @@ class Explaining:
             return await self._refused(id, sees_only)
         history = await self._read_model.history(id, first_page(HISTORY))
         steps = steps_of(map(_event_of, history))
-        waits, placements, is_complete = await self._look_back(id, steps)
+        waits, placements, is_complete = await self._look_back(id, steps, sees_only)
         waits = sorted([*waits, *own_waits(steps, self._now())], key=lambda wait: wait.since)
         lines = tell(steps, waits, placements)
         return Why(
@@ -126,7 +126,9 @@ class Explaining:
             complete=is_complete and _is_whole(history, task),
         )
 
-    async def _look_back(self, id: TaskId, steps: Sequence[Step]) -> tuple[list[Wait], dict[Position, str], bool]:
+    async def _look_back(
+        self, id: TaskId, steps: Sequence[Step], sees_only: str | None
+    ) -> tuple[list[Wait], dict[Position, str], bool]:
         """What it waited for before it was given its slots, and why it got those."""
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._seconds_max
@@ -138,7 +140,7 @@ class Explaining:
             windows = [*windows[: WINDOWS_MAX // 2], *windows[-WINDOWS_MAX // 2 :]]
         for window in windows:
             until = window.until if window.until is not None else self._now()
-            watcher = Watcher(id, window.since, until)
+            watcher = Watcher(id, window.since, until, sees_only)
             left = deadline - clock()
             try:
                 is_whole = left > 0 and await self._travel.watch(window.first, window.last, watcher, left)

@@ -20,7 +20,7 @@ from taskyard.api.past.moments import Moment
 from taskyard.api.past.selecting import live_tasks
 from taskyard.api.past.state import PastState
 from taskyard.api.past.travel import TimeTravel, moment_in
-from taskyard.api.past.views import live_task_view, pool_views, queue_views, worker_views
+from taskyard.api.past.views import closing_tasks, live_task_view, pool_views, queue_views, without_others, worker_views
 from taskyard.api.query_values import no_such_pools, unknown_pools
 from taskyard.api.read_model import ENDED, EndedBy, ReadModel, TaskFilter
 from taskyard.api.views import PoolView, QueueView, TaskPage, TaskView, View, WorkerView
@@ -72,7 +72,17 @@ class Past:
         self, at: str, wanted: ListWanted, *, sees_only: str | None
     ) -> tuple[Position, AsOf, Sequence[WorkerView], str | None]:
         """A page of workers with their slots, and the cursor of the next one; tasks of others are not named."""
-        return await self._list(WORKERS, at, wanted, lambda state: worker_views(state, state.at, sees_only))
+        closing: set[str] = set()
+
+        def read(state: PastState) -> Sequence[WorkerView]:
+            closing.update(closing_tasks(state))
+            return worker_views(state, state.at, sees_only)
+
+        position, as_of, items, cursor = await self._list(WORKERS, at, wanted, read)
+        if sees_only is not None and closing:
+            own = await self._read_model.own_tasks(sorted(closing), sees_only)
+            items = without_others(items, closing - own)
+        return position, as_of, items, cursor
 
     async def queues(self, at: str, wanted: ListWanted) -> tuple[Position, AsOf, Sequence[QueueView], str | None]:
         """A page of queues, and the cursor of the next one."""
@@ -113,7 +123,7 @@ class Past:
 
     async def task(self, id: TaskId, at: str, *, sees_only: str | None) -> tuple[Position, TaskAsOf]:
         """One task. Raises 404 for one that is not there, or was not yet, or is of another than `sees_only`."""
-        shown, found = await self._look(moment_in(at), lambda state: live_task_view(state, id, state.at))
+        shown, found = await self._look(moment_in(at), lambda state: live_task_view(state, id, state.at, sees_only))
         if found is None:
             found = await self._ended(id, shown, sees_only)
         if sees_only is not None and found.submitted_by != sees_only:

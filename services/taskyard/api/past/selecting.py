@@ -29,7 +29,7 @@ def live_tasks(state: PastState, wanted: TaskFilter, sort: Sort, cursor: Cursor 
         fitting = [each for each in fitting if cursor.is_before(sort, each.key, each.submitted)]
     first = nlargest if sort.descending else nsmallest
     found = first(wanted.limit + 1, fitting, key=lambda each: (each.key, each.submitted))
-    around = Surroundings(state, state.at, [each.record for each in found])
+    around = Surroundings(state, state.at, wanted.sees_only, [each.record for each in found])
     return [
         Placed(
             key=each.key,

@@ -7,11 +7,11 @@ from bisect import bisect_left
 from collections.abc import Iterable
 
 from taskyard.api.past.state import PastState, PastWorker
-from taskyard.api.reasons import NOTHING_AROUND, Around, needs_surroundings, suspects_words
+from taskyard.api.reasons import NOTHING_AROUND, OTHERS_TASK, Around, needs_surroundings, suspects_words
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.lifecycle import Phase, TaskRecord
 from taskyard.contracts.queues import Hold
-from taskyard.contracts.values import Instant, Position
+from taskyard.contracts.values import Instant, Position, TaskId
 
 PLACES_TOLD_MAX = 1_000
 """As in the read model: a task further back in its queue is not told its place."""
@@ -22,10 +22,14 @@ WAITING = (Phase.PENDING, Phase.SCHEDULED)
 
 
 class Surroundings:
-    """What stood around tasks of a state. Places are told of `tasks` when they are given, otherwise of any one task."""
+    """What stood around tasks of a state. Places are told of `tasks` when they are given, otherwise of any one task.
 
-    def __init__(self, state: PastState, now: Instant, tasks: Iterable[TaskRecord] = ()) -> None:
+    Tasks of others than `sees_only` are not named.
+    """
+
+    def __init__(self, state: PastState, now: Instant, sees_only: str | None, tasks: Iterable[TaskRecord] = ()) -> None:
         self._state = state
+        self._sees_only = sees_only
         self._now = now
         queues = {(task.pool, task.queue) for task in tasks if needs_surroundings(task.phase, is_apply=task.confirmed)}
         self._places_max = min(PLACES_TOLD_MAX, PLACES_COUNTED_MAX // max(len(queues), 1))
@@ -45,8 +49,10 @@ class Surroundings:
         lock = self._lock_of(record)
         return Around(
             queue_position=front.due[before] + 1 if is_placed(record) and before < self._places_max else None,
-            next_ahead=front.open[before] if holder is not None and not record.exclusive else front.last[before],
-            workspace_holder=None if holder is None else holder.id,
+            next_ahead=self._named(
+                front.open[before] if holder is not None and not record.exclusive else front.last[before]
+            ),
+            workspace_holder=self._named(None if holder is None else holder.id),
             max_running=queue.max_running,
             admitted=front.admitted,
             queue_paused_by=queue.paused.by if queue.paused else None,
@@ -62,6 +68,10 @@ class Surroundings:
             has_worker=self._has_taker(record.pool, record.kind),
             suspects=self._suspects(record.pool, record.kind),
         )
+
+    def _named(self, id: str | None) -> str | None:
+        """The task as whoever asks may be told of it."""
+        return id if id is None or may_name(self._state, id, self._sees_only) else OTHERS_TASK
 
     def _holder_beside(self, record: TaskRecord) -> TaskRecord | None:
         """Another task, of any pool, that has the queue for itself; the first one, if there are more."""
@@ -144,6 +154,11 @@ class _Front:
 def is_placed(record: TaskRecord) -> bool:
     """Whether it has a place among the waiting ones: an apply waits for its own slot only."""
     return record.phase in WAITING and not record.confirmed
+
+
+def may_name(state: PastState, task: str, sees_only: str | None) -> bool:
+    """Whether who sees tasks of `sees_only` only (None: all) may be told the id of a live task."""
+    return sees_only in {None, state.tasks.live[TaskId(task)].submitted_by}
 
 
 def takes_kind(worker: PastWorker, slot: int, kind: str) -> bool:

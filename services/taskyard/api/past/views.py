@@ -3,11 +3,12 @@
 It says what the read model would have said then: the same forms, the same reasons, the same limits.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import msgspec
 from msgspec import Raw
+from msgspec.structs import replace
 
 from taskyard.api.past.state import PastState, PastWorker
 from taskyard.api.past.surroundings import WAITING, Surroundings
@@ -25,12 +26,12 @@ LOST_WORKERS_SHOWN_SECONDS = 24 * 3600.0
 _NULL = Raw(b"null")
 
 
-def live_task_view(state: PastState, task: TaskId, now: Instant) -> TaskView | None:
+def live_task_view(state: PastState, task: TaskId, now: Instant, sees_only: str | None) -> TaskView | None:
     """A task that lived then, with the reason why it waited."""
     record = state.tasks.live.get(task)
     if record is None:
         return None
-    return task_view(record, state.positions[task], Surroundings(state, now).of(record), now)
+    return task_view(record, state.positions[task], Surroundings(state, now, sees_only).of(record), now)
 
 
 def task_view(record: TaskRecord, position: Position, around: Around, now: Instant) -> TaskView:
@@ -82,12 +83,27 @@ def waiting_of(record: TaskRecord) -> Waiting:
 
 
 def worker_views(state: PastState, now: Instant, sees_only: str | None) -> list[WorkerView]:
-    """Workers and their slots; those that were lost long ago are left out. Tasks of others than `sees_only` are not named."""
+    """Workers and their slots; those that were lost long ago are left out. Tasks of others than `sees_only` are not named, but
+    those that had ended are, see `without_others`: whose they were is not known here.
+    """
     since = now - seconds(LOST_WORKERS_SHOWN_SECONDS)
     return [
         _worker(state, worker, sees_only)
         for _, worker in sorted(state.workers.items())
         if not worker.is_lost or worker.changed_at > since or state.tasks.on_worker.get(worker.name)
+    ]
+
+
+def closing_tasks(state: PastState) -> set[str]:
+    """Tasks that had ended, and something of which might still live on a worker."""
+    return {task for worker in state.workers.values() for task in worker.closing.values()}
+
+
+def without_others(views: Iterable[WorkerView], others: Collection[str]) -> list[WorkerView]:
+    """The workers, with these tasks not named."""
+    return [
+        replace(view, slots=[replace(slot, task=None) if slot.task in others else slot for slot in view.slots])
+        for view in views
     ]
 
 
@@ -159,8 +175,7 @@ def _slot(
     number: int, accepts: Iterable[str], record: TaskRecord | None, closing: TaskId | None, sees_only: str | None
 ) -> SlotView:
     if record is None and closing is not None:
-        # Whose it was is not known here: the task has ended.
-        return SlotView(id=number, status="running", accepts=list(accepts), task=closing if sees_only is None else None)
+        return SlotView(id=number, status="running", accepts=list(accepts), task=closing)
     if record is None:
         return SlotView(id=number, status="idle", accepts=list(accepts), task=None)
     status = "reserved" if record.is_reserved else "running"

@@ -7,9 +7,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from taskyard.api.past.state import PastState
-from taskyard.api.past.surroundings import Surroundings, takes_kind
+from taskyard.api.past.surroundings import Surroundings, may_name, takes_kind
 from taskyard.api.past.views import waiting_of
-from taskyard.api.reasons import pending_reason, waited_for
+from taskyard.api.reasons import OTHERS_TASK, pending_reason, waited_for
 from taskyard.contracts.events import SlotAssigned
 from taskyard.contracts.lifecycle import Phase, TaskRecord
 from taskyard.contracts.tasks import Change
@@ -38,9 +38,13 @@ class Wait(Struct, frozen=True, kw_only=True):
 
 
 class Watcher:
-    """Looks at one waiting task from the moment it began to wait until it stopped, at `end` if that is known."""
+    """Looks at one waiting task from the moment it began to wait until it stopped, at `end` if that is known.
 
-    def __init__(self, task: TaskId, since: Instant, end: Instant) -> None:
+    It tells of tasks of others than `sees_only` without naming them.
+    """
+
+    def __init__(self, task: TaskId, since: Instant, end: Instant, sees_only: str | None) -> None:
+        self._sees_only = sees_only
         self.placement = ""
         self._task = task
         self._spacing = (end - since) // LOOKS_MAX
@@ -54,7 +58,7 @@ class Watcher:
         if isinstance(event, SlotAssigned) and event.task == self._task:
             record = state.tasks.live.get(self._task)
             if record is not None and record.phase is Phase.SCHEDULED:
-                self.placement = placement_words(state, record, event)
+                self.placement = placement_words(state, record, event, self._sees_only)
 
     def after(self, state: PastState, event: Any, changes: Sequence[Change]) -> None:
         """An event was folded."""
@@ -89,7 +93,7 @@ class Watcher:
 
     def _look(self, state: PastState, record: TaskRecord) -> None:
         self._is_stale, self._looked = False, state.at
-        task, around = waiting_of(record), Surroundings(state, state.at).of(record)
+        task, around = waiting_of(record), Surroundings(state, state.at, self._sees_only).of(record)
         reason = pending_reason(task, around, state.at)
         since = state.at
         if self._spans and 0 < self._due <= state.at:
@@ -138,7 +142,7 @@ def _summed(spans: Sequence[Wait]) -> list[Wait]:
     return list(sums.values())
 
 
-def placement_words(state: PastState, record: TaskRecord, event: SlotAssigned) -> str:
+def placement_words(state: PastState, record: TaskRecord, event: SlotAssigned, sees_only: str | None) -> str:
     """Why a task got the slot that it got, by what stood just before."""
     where = f"slot {event.slot} of {event.worker}"
     worker = state.workers.get(event.worker)
@@ -155,7 +159,8 @@ def placement_words(state: PastState, record: TaskRecord, event: SlotAssigned) -
         if not takes_kind(worker, slot, record.kind):
             unfit.setdefault(accepts, []).append(slot)
         elif slot in busy:
-            taken.append(f"slot {slot} had {busy[slot]}")
+            told = busy[slot] if may_name(state, busy[slot], sees_only) else OTHERS_TASK
+            taken.append(f"slot {slot} had {told}")
     since = [_slots_take(slots, accepts) for accepts, slots in unfit.items()] + taken
     how = ", which takes the most specialised idle slot," if policy == KEEP_SLOT_0 else ""
     return f"{where} by {policy}{how}" + (f" since {', '.join(since)}" if since else "")
