@@ -13,9 +13,13 @@ from test_commit_sizes import decide_all, stored_bytes
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, AnswerBatch, QueueCommand
 from taskyard.contracts.events import (
     SCHEDULER,
+    ApplyConfirmed,
+    Changes,
     CommandRejected,
     QueuePaused,
     QueueResumed,
+    SlotAssigned,
+    TaskPlanned,
     TaskScheduled,
     TaskStarted,
     TaskStopRequested,
@@ -24,6 +28,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.kinds import INPUT_BYTES_MAX
 from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import FAULT_BYTES_MAX, FAULTS_MAX
+from taskyard.contracts.values import seconds
 from taskyard.contracts.verbs import VERBS, Verb
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.eventlog.errors import CommitTooLarge
@@ -35,6 +40,7 @@ from taskyard.scheduler import decide, verbs
 from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
 from taskyard.scheduler.submissions import Submissions
+from taskyard.slot_allocator import decide as allocating
 from taskyard.slot_allocator.liveness import Liveness
 from taskyard.slot_allocator.placement import IdleSlots
 
@@ -396,6 +402,62 @@ def test_a_deadline_at_which_looking_raises_stands_aside_and_those_behind_it_are
     story.given(*decision.events).after(ASIDE_SECONDS)
     machine.deadlines.read(story.now)
     assert [event.task for event in story.decide().events] == [A]
+
+
+def test_an_apply_at_which_deciding_raises_stands_aside_and_others_are_placed(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Slots().given(joined(slots=(("any",),) * 4))
+    for task in (A, B):
+        story.scheduled(task, "plan_and_apply")
+    story.when()
+    for task, _, _ in story.slots():
+        plan = [
+            TaskStarted(task=task, attempt=1),
+            TaskPlanned(task=task, attempt=1, changes=Changes(add=1, change=0, destroy=0)),
+        ]
+        story.given(*plan, ApplyConfirmed(task=task, attempt=1, by="root"), TaskScheduled(task=task, attempt=1))
+    on_its_slot = allocating._on_its_slot
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", SUSPECT_SECONDS / 2)
+    monkeypatch.setattr(allocating, "_on_its_slot", lambda record: broken() if record.id == A else on_its_slot(record))
+
+    decision = story.decide()
+
+    assert [(type(event), event.task, event.attempt) for event in decision.events] == [(SlotAssigned, B, 2)]
+    assert [fault.reference for fault in decision.faults] == [f"apply of task {A}"]
+    assert story.given(*decision.events).decide() == Decision(events=[])
+    assert story.machine.next_deadline() == story.now + seconds(SUSPECT_SECONDS / 2)
+    monkeypatch.undo()
+    assert [event.task for event in story.after(SUSPECT_SECONDS / 2).decide().events] == [A]
+
+
+def test_a_plan_whose_own_answer_raises_stands_aside_and_others_are_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    story.given(joined(slots=(("any",),) * 4))
+    for number, task in enumerate((A, B)):
+        story.given(submitted(task, "plan_and_apply", queue=f"q{number}", auto_confirm=True), TaskScheduled(task=task))
+        story.given(assigned(task, slot=number), TaskStarted(task=task, attempt=1))
+        story.given(TaskPlanned(task=task, attempt=1, changes=Changes(add=1, change=0, destroy=0)))
+    answer = decide._own_answer
+    monkeypatch.setattr(decide, "_own_answer", lambda record: broken() if record.id == A else answer(record))
+
+    decision = story.decide()
+
+    assert [(type(event), event.task) for event in decision.events] == [(ApplyConfirmed, B)]
+    assert [fault.reference for fault in decision.faults] == [f"answer to the plan of task {A}"]
+    monkeypatch.undo()
+    story.given(*decision.events).after(ASIDE_SECONDS).decide()
+    assert [event.task for event in story.decide().events if isinstance(event, ApplyConfirmed)] == [A]
+
+
+def test_a_timer_that_raised_fires_when_the_cause_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Commands()
+    story.given(submitted(A, schedule_to_start_timeout_seconds=5.0))
+    monkeypatch.setattr(decide, "_timer_event", broken)
+    assert len(story.after(6).decide().faults) == 1
+    monkeypatch.undo()
+
+    decision = story.after(ASIDE_SECONDS).decide()
+
+    assert [(type(event), event.task) for event in decision.events] == [(TaskStopRequested, A)]
 
 
 # -- a decision that does not stand ------------------------------------------------------------------------------------

@@ -110,6 +110,29 @@ def test_an_event_that_cannot_be_folded_is_kept_in_history_counted_and_the_rest_
     assert projection.unreadable == 1
 
 
+def test_a_row_that_cannot_be_made_is_counted_and_made_with_the_next_event_of_its_task(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = story.submit(), story.submit()
+    task_row = projection_module.task_row
+    monkeypatch.setattr(
+        projection_module, "task_row", lambda record, at: 1 // 0 if record.id == bad else task_row(record, at)
+    )
+    projection = Projection()
+    first = fold(story, projection)
+    monkeypatch.undo()
+    story.commit(TaskScheduled(task=bad), TaskScheduled(task=good))
+
+    second = fold(story, projection)
+
+    assert [row["id"] for row in named(TASK_COLUMNS, first.new_tasks)] == [good]
+    assert projection.unreadable == 1
+    assert [(row["id"], row["status"]) for row in named(TASK_COLUMNS, second.new_tasks)] == [(bad, "scheduled")]
+    assert [row[0] for row in second.changed_tasks] == [good]
+    (queue,) = named(QUEUE_COLUMNS, second.queues)
+    assert (queue["pending"], queue["scheduled"]) == (0, 2)
+
+
 def test_an_event_that_cannot_be_shown_has_its_effect_all_the_same(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task = story.submit()
     story.start(task)

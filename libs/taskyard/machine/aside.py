@@ -9,7 +9,7 @@ from taskyard.machine.machine import Fault
 KeyT = TypeVar("KeyT", bound=Hashable)
 
 ASIDE_SECONDS = 60.0
-"""So long it is passed over; then it is looked at again, and told again if it still raises."""
+"""So long it is passed over; then it is looked at again."""
 
 
 class Aside(Generic[KeyT]):

@@ -34,6 +34,11 @@ CLOCK_STEP_SECONDS = 2.0
 """A commit that the log stored so much later than its author's time has a clock that was set forward."""
 
 
+EFFECTS_AGAIN_SECONDS = 60.0
+"""A machine that raises where it is asked for effects as a whole is asked for them again after this."""
+LOOKS_AGAIN_SECONDS = 1.0
+"""A leader whose machine cannot say when to be asked again asks it so often."""
+
 Apply = Callable[[Any, Instant, Position], None]
 """Folds one event."""
 
@@ -63,7 +68,7 @@ class SavedLoop(Struct, frozen=True, kw_only=True):
 
 
 class Observer(Protocol):
-    """Watches what a leader folds, to tell of it. It changes nothing, and it must not fail."""
+    """Watches what a leader folds, to tell of it. It changes nothing; what it raises is told, and costs no event its fold."""
 
     def lead(self) -> None:
         """This instance leads from now on."""
@@ -103,6 +108,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self._in_flight = False
         self._own_last = 0
         self._faults: list[Fault] = []
+        self._effects_again = Instant(0)
 
     # -- folding -------------------------------------------------------------------------------------------------------
 
@@ -133,8 +139,38 @@ class LoopCore(Generic[InputT, EffectT]):
         apply: Apply = self.machine.apply
         if self.observers and self.role is Role.LEADER:
             for observer in self.observers:
-                apply = observer.applying(apply, is_own=writer == self.machine.writer)
+                apply = self._watched(observer, apply, is_own=writer == self.machine.writer)
         return apply
+
+    def _watched(self, observer: Observer, apply: Apply, *, is_own: bool) -> Apply:
+        """Fold under the eyes of an observer. Whatever it does, each event is folded once; what folding raises goes on."""
+        is_begun = is_folded = False
+
+        def fold(event: Any, at: Instant, position: Position) -> None:
+            nonlocal is_begun, is_folded
+            is_begun = True
+            apply(event, at, position)
+            is_folded = True
+
+        try:
+            watch = observer.applying(fold, is_own=is_own)
+        except Exception as error:  # noqa: BLE001 - who looks on must not stop what it looks at
+            self._faults.append(_fault_of(observer, error))
+            return apply
+
+        def watched(event: Any, at: Instant, position: Position) -> None:
+            nonlocal is_begun, is_folded
+            is_begun = is_folded = False
+            try:
+                watch(event, at, position)
+            except Exception as error:
+                if is_begun and not is_folded:
+                    raise  # a fold that failed halfway cannot be trusted any more
+                self._faults.append(_fault_of(observer, error))
+                if not is_begun:
+                    apply(event, at, position)
+
+        return watched
 
     def _fold_own(self, stored: StoredCommit[Any]) -> None:
         commit = stored.commit
@@ -167,7 +203,11 @@ class LoopCore(Generic[InputT, EffectT]):
         self.role = Role.LEADER
         self._inputs.taken = dict(self.cursors)
         for observer in self.observers:
-            observer.lead()
+            try:
+                observer.lead()
+            except Exception as error:  # noqa: BLE001 - who looks on must not stop who leads
+                self._faults.append(_fault_of(observer, error))
+        self._effects_again = Instant(0)
         self._now = Instant(0)  # what this instance took for the time while it did not lead binds nobody
         self.machine.deadlines.look_anew()
         self.machine.lead(self.now(monotonic))
@@ -279,7 +319,16 @@ class LoopCore(Generic[InputT, EffectT]):
         """What the leader should do now. What could not be made is among the faults."""
         if not self._is_settled:
             return ()
-        made = self.machine.effects(self.now(monotonic))
+        now = self.now(monotonic)
+        if now < self._effects_again:
+            return ()
+        try:
+            made = self.machine.effects(now)
+        except Exception as error:  # noqa: BLE001 - deciding and folding go on without
+            self._faults.append(Fault(f"effects of the {self.machine.writer}", error))
+            self._effects_again = Instant(now + seconds(EFFECTS_AGAIN_SECONDS))
+            self.machine.look_again(now)  # what was taken off a list and not sent is owed again
+            return ()
         self._faults += [each for each in made if isinstance(each, Fault)]
         return [each for each in made if not isinstance(each, Fault)]
 
@@ -319,6 +368,7 @@ class LoopCore(Generic[InputT, EffectT]):
         reached = self._reached(monotonic)
         if self._is_settled and self._now - reached > seconds(CLOCK_BACK_SECONDS):
             self._now = reached
+            self._effects_again = Instant(0)
             self._inputs.forget_observations()
             self.machine.deadlines.look_anew()
             self.machine.lead(reached)
@@ -327,8 +377,15 @@ class LoopCore(Generic[InputT, EffectT]):
         """How long a leader may sleep when nothing happens; None for as long as it likes."""
         if self.role is not Role.LEADER:
             return None
-        deadline = self.machine.next_deadline()
-        return None if deadline is None else max(0.0, (deadline - self.now(monotonic)) / seconds(1))
+        try:
+            deadline = self.machine.next_deadline()
+        except Exception as error:  # noqa: BLE001 - one wrong deadline must not stop what can be done without it
+            self._faults.append(Fault(f"next deadline of the {self.machine.writer}", error))
+            return LOOKS_AGAIN_SECONDS
+        now = self.now(monotonic)
+        # An effect that is due and stands aside must not keep the leader awake.
+        least = LOOKS_AGAIN_SECONDS if now < self._effects_again else 0.0
+        return None if deadline is None else max(least, (deadline - now) / seconds(1))
 
     # -- snapshots -----------------------------------------------------------------------------------------------------
 
@@ -357,3 +414,7 @@ class LoopCore(Generic[InputT, EffectT]):
         self.epoch = saved.epoch
         self.cursors = dict(saved.cursors)
         self.machine.deadlines.steps = saved.steps
+
+
+def _fault_of(observer: Observer, error: Exception) -> Fault:
+    return Fault(f"observer {type(observer).__name__}", error)

@@ -21,6 +21,7 @@ from taskyard.machine.deciding import Append
 from taskyard.machine.inputs import Offered
 from taskyard.machine.machine import Fault
 from taskyard.machine.snapshots import SnapshotKeeper
+from taskyard.machine.telling import Telling
 
 InputT = TypeVar("InputT")
 EffectT = TypeVar("EffectT")
@@ -73,6 +74,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         self._reached: dict[str, int] = {}
         self._effects: set[asyncio.Task[None]] = set()
         self._is_leaving = False
+        self._telling = Telling()
         self._logger = structlog.get_logger(service=core.machine.writer, instance=core.instance)
 
     async def run(
@@ -205,7 +207,8 @@ class MachineLoop(Generic[InputT, EffectT]):
 
     def _tell(self, fault: Fault) -> None:
         self.inputs_failed += 1
-        self._logger.error("could not be decided on", reference=fault.reference, exc_info=fault.error)
+        if self._telling.is_news(fault.reference, fault.error, time.monotonic()):
+            self._logger.error("could not be decided on", reference=fault.reference, exc_info=fault.error)
 
     async def _append(self, append: Append) -> None:
         """Append, and wait until it is folded here: only then something may be decided again."""
@@ -281,7 +284,8 @@ class MachineLoop(Generic[InputT, EffectT]):
         effects = self.core.effects(time.monotonic())
         for fault in self.core.take_faults():
             self.effects_failed += 1
-            self._logger.error("an effect could not be made", reference=fault.reference, exc_info=fault.error)
+            if self._telling.is_news(fault.reference, fault.error, time.monotonic()):
+                self._logger.error("an effect could not be made", reference=fault.reference, exc_info=fault.error)
         for effect in effects:
             task = asyncio.create_task(self._run_effect(effect))
             self._effects.add(task)

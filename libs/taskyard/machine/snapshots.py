@@ -60,7 +60,11 @@ class SnapshotKeeper:
         if self._core.events_folded - self._saved_events < events or self._saving is not None:
             return
         self._saved_events = self._core.events_folded
-        loop, machine = msgspec.json.encode(self._core.saved()), self._core.machine.snapshot()
+        try:
+            loop, machine = msgspec.json.encode(self._core.saved()), self._core.machine.snapshot()
+        except Exception:  # the log has it all; it is tried again when as much has been folded once more
+            self._logger.warning("a snapshot could not be made", exc_info=True)
+            return
         data = b"".join((b'{"loop":', loop, b',"machine":', machine, b"}"))
         self._saving = asyncio.create_task(self._save(self._core.folded, data))
 

@@ -19,8 +19,9 @@ Entry = tuple[int, Position, TaskId]
 Head = tuple[int, Position, str]
 """Priority and submission of a lane's head, and its queue."""
 
-DUE, START_BY, ANSWER_BY = "due", "start_by", "answer_by"
-"""Kinds of timers: a pending task or an apply may go on; a task must have started; a plan must have been answered."""
+DUE, START_BY, ANSWER_BY, CONFIRM = "due", "start_by", "answer_by", "confirm"
+"""Kinds of timers: a pending task or an apply may go on; a task must have started; a plan must have been answered; one that
+is confirmed by itself stood aside."""
 
 
 class Agenda:

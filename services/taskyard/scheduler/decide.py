@@ -15,13 +15,14 @@ from taskyard.contracts.events import (
     TaskStopRequested,
 )
 from taskyard.contracts.lifecycle import CAUSE_SCHEDULE_TO_START, Phase, TaskRecord
-from taskyard.contracts.values import Instant, Role, TaskId
+from taskyard.contracts.values import Instant, Role, TaskId, seconds
 from taskyard.contracts.verbs import SUBMIT
 from taskyard.eventlog.errors import CommitTooLarge
+from taskyard.machine.aside import ASIDE_SECONDS
 from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision, Fault
 from taskyard.scheduler.admission import Admission
-from taskyard.scheduler.agenda import ANSWER_BY, START_BY
+from taskyard.scheduler.agenda import ANSWER_BY, CONFIRM, START_BY
 from taskyard.scheduler.intake import Intake
 from taskyard.scheduler.messages import CommandMessage, failed, given_id, reference_of, rejection, too_large
 from taskyard.scheduler.refusals import all_refused
@@ -46,7 +47,7 @@ def decide(
     intake = Intake(state, roles)
     taken = _take_commands(intake, messages)
     events, faults = intake.events, intake.faults
-    events += _confirm_by_itself(state)
+    events += _confirm_by_itself(state, now, faults)
     events += _fire_timers(state, deadlines, now, faults)
     admission = Admission(state, now, events)
     events += admission.choose()
@@ -88,16 +89,26 @@ def _tasks_at_most(message: CommandMessage) -> int:
     return min(TASKS_PER_COMMAND_MAX, 1 + len(message.data) // TASK_BYTES_MIN) if message.verb == SUBMIT else 1
 
 
-def _confirm_by_itself(state: SchedulerState) -> list[Event]:
-    agenda, events = state.agenda, []
+def _confirm_by_itself(state: SchedulerState, now: Instant, faults: list[Fault]) -> list[Event]:
+    agenda = state.agenda
+    events: list[Event] = []
     while agenda.auto_confirm and len(events) < TIMERS_PER_DECISION_MAX:
         id = next(iter(agenda.auto_confirm))
         del agenda.auto_confirm[id]
-        record = state.tasks.live.get(id)
-        is_asked = record is not None and record.phase is Phase.APPLY_PENDING and not record.confirmed
-        if record is not None and is_asked and record.plan_attempt is not None:
-            events.append(ApplyConfirmed(task=id, attempt=record.plan_attempt, by=SYSTEM))
+        try:
+            event = _own_answer(state.tasks.live.get(id))
+        except Exception as error:  # noqa: BLE001 - one plan must not stop all others
+            faults.append(Fault(f"answer to the plan of task {id}", error))
+            agenda.set_timer(Instant(now + seconds(ASIDE_SECONDS)), CONFIRM, id)
+        else:
+            events += () if event is None else (event,)
     return events
+
+
+def _own_answer(record: TaskRecord | None) -> Event | None:
+    if record is None or record.phase is not Phase.APPLY_PENDING or record.confirmed or record.plan_attempt is None:
+        return None
+    return ApplyConfirmed(task=record.id, attempt=record.plan_attempt, by=SYSTEM)
 
 
 def _fire_timers(state: SchedulerState, deadlines: Deadlines, now: Instant, faults: list[Fault]) -> list[Event]:
@@ -114,6 +125,7 @@ def _fire_timers(state: SchedulerState, deadlines: Deadlines, now: Instant, faul
             event = _timer_event(state, deadlines, record, kind, now)
         except Exception as error:  # noqa: BLE001 - one task's timer must not stop all others
             faults.append(Fault(f"timer {kind} of task {id}", error))
+            state.agenda.set_timer(Instant(now + seconds(ASIDE_SECONDS)), kind, id)
             continue
         if event is not None:
             said.add(id)
@@ -144,6 +156,8 @@ def _timer_event(
                 return ApprovalExpired(task=record.id, attempt=record.plan_attempt)
             else:
                 state.agenda.wait_for_answers(record.id)
+        case "confirm":
+            state.agenda.confirm_by_itself(record.id)
         case _:
             pass
     return None

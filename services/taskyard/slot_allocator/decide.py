@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
+from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import Incarnation, Instant
 from taskyard.machine.machine import Decision, Fault
 from taskyard.slot_allocator.liveness import HeartbeatSeen, Listened, Liveness, Reconnected, stored_bytes
@@ -28,7 +29,7 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
     # is lost, or of an incarnation that is gone, and nobody would ever answer for the task.
     if not any(isinstance(event, WorkerJoined | WorkerLost | WorkerSuspected) for event in events):
         state.look_aside(now)
-        events += _applies(state, now)
+        events += _applies(state, now, faults)
         events += _place(state, now, faults)
     return Decision(events=events, taken=taken, faults=tuple(faults))
 
@@ -55,24 +56,30 @@ def _hear(state: AllocatorState, liveness: Liveness, inputs: Sequence[Observatio
     return events, taken
 
 
-def _applies(state: AllocatorState, now: Instant) -> list[Event]:
-    """Confirmed applies go on on their own reserved slots."""
+def _applies(state: AllocatorState, now: Instant, faults: list[Fault]) -> list[Event]:
+    """Confirmed applies go on on their own reserved slots. One at which deciding raises stands aside."""
     events: list[Event] = []
     for id in state.applies:
-        record = state.tasks.live[id]
-        if record.due > now or len(events) >= ASSIGNED_PER_DECISION_MAX // 2:
+        if id in state.applies_aside or len(events) >= ASSIGNED_PER_DECISION_MAX // 2:
             continue
-        assert record.worker is not None and record.slot is not None
-        events.append(
-            SlotAssigned(
-                task=id,
-                attempt=record.attempt + 1,
-                worker=record.worker,
-                incarnation=record.incarnation,
-                slot=record.slot,
-            )
-        )
+        record = state.tasks.live[id]
+        try:
+            if record.due <= now:
+                events.append(_on_its_slot(record))
+        except Exception as error:  # noqa: BLE001 - one apply must not stop all others
+            faults.append(state.applies_aside.put(id, f"apply of task {id}", error, now))
     return events
+
+
+def _on_its_slot(record: TaskRecord) -> SlotAssigned:
+    assert record.worker is not None and record.slot is not None
+    return SlotAssigned(
+        task=record.id,
+        attempt=record.attempt + 1,
+        worker=record.worker,
+        incarnation=record.incarnation,
+        slot=record.slot,
+    )
 
 
 def _place(state: AllocatorState, now: Instant, faults: list[Fault]) -> list[Event]:
@@ -112,6 +119,6 @@ def _place(state: AllocatorState, now: Instant, faults: list[Fault]) -> list[Eve
 
 def next_deadline(state: AllocatorState) -> Instant | None:
     """When the next apply is due, or what stands aside. Silence is looked at when this instance has listened, not by a timer."""
-    again = state.aside.next_deadline
-    dues = [state.tasks.live[id].due for id in state.applies]
-    return min(dues if again is None else [*dues, again], default=None)
+    dues = [state.tasks.live[id].due for id in state.applies if id not in state.applies_aside]
+    again = (state.aside.next_deadline, state.applies_aside.next_deadline)
+    return min([*dues, *(at for at in again if at is not None)], default=None)

@@ -50,6 +50,8 @@ class AllocatorState:
         self.not_reached: dict[str, Incarnation] = {}
         self.aside: Aside[tuple[str, str]] = Aside()
         """Pools and kinds at whose placing deciding raised."""
+        self.applies_aside: Aside[TaskId] = Aside()
+        """Applies at which it did."""
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -105,6 +107,7 @@ class AllocatorState:
         """Look again at what has stood aside for long enough."""
         for pool, _ in self.aside.take_back(now):
             self.touched[pool] = None
+        self.applies_aside.take_back(now)
 
     def offer_again(self, pool: str) -> None:
         """Make the cache of idle slots of a pool anew."""
@@ -126,6 +129,7 @@ class AllocatorState:
         self.idle = IdleSlots(is_open=False)
         self.not_reached = {}
         self.aside = Aside()
+        self.applies_aside = Aside()
 
     def open_idle_slots(self) -> None:
         """Look at everything once, as a new leader does."""

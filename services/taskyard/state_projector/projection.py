@@ -115,6 +115,8 @@ class Projection:
         self._attempts = {attempt.task: attempt for attempt in state.attempts}
         self._surroundings = Surroundings(state.queues, state.pools, state.workers)
         self._counts = dict(state.counts)
+        self._rowless: set[str] = set()
+        """Tasks that have none, since making it raised."""
         self._forget_changes()
 
     @property
@@ -192,10 +194,16 @@ class Projection:
         changed_tasks: list[Row] = []
         moves: Counter[_Move] = Counter()
         for task, (record, position, before) in self._touched.items():
-            if before is None:
-                new_tasks.append(task_row(record, position))
+            is_new = before is None or task in self._rowless
+            try:
+                row = task_row(record, position) if is_new else (task, *changing_values(record, position))
+            except Exception as error:  # noqa: BLE001 - one row must not stop the projection
+                self._row_stands_aside(task, position, error)
+                if is_new and not record.has_ended:
+                    self._rowless.add(task)
             else:
-                changed_tasks.append((task, *changing_values(record, position)))
+                self._rowless.discard(task)
+                (new_tasks if is_new else changed_tasks).append(row)
             if before is not record.phase:
                 moves[record.submitted_by, record.kind, record.pool, record.queue, before, record.phase] += 1
         for move, tasks in moves.items():
@@ -218,6 +226,12 @@ class Projection:
         )
         self._forget_changes()
         return changes
+
+    def _row_stands_aside(self, task: str, position: Position, error: Exception) -> None:
+        """A row stays as it was, or is not there, until the next event of its task: it is told and counted."""
+        self.unreadable += 1
+        fields = {"position": format_position(position), "task": task, "error": repr(error)}
+        _log.error("a row could not be made and was left as it was", extra=fields)
 
     def _forget_changes(self) -> None:
         # Dicts as ordered sets: the order of rows must not depend on hashes.

@@ -9,9 +9,10 @@ from tally import Noted, Tally, Yard
 
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.commit import COMMIT_BYTES_AIM, COMMIT_BYTES_MAX, CommitCodec
-from taskyard.machine.core import LoopCore, Role
+from taskyard.machine.core import EFFECTS_AGAIN_SECONDS, LOOKS_AGAIN_SECONDS, LoopCore, Role
 from taskyard.machine.deciding import INPUTS_OFFERED_MAX, Append
 from taskyard.machine.machine import Decision
+from taskyard.machine.telling import TOLD_AGAIN_SECONDS, TOLD_MAX, Telling
 
 
 class Long(Struct, frozen=True, tag=True, tag_field="type"):
@@ -223,3 +224,99 @@ def test_the_normal_path_decides_and_encodes_once(monkeypatch: pytest.MonkeyPatc
     assert core.decide(0.0) is not None
 
     assert (machine.shown, encoded, machine.looked_again) == ([100], [100], 0)
+
+
+class Onlooker:
+    """Looks on as `how` says: raises before folding, after it, or when it is asked."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def lead(self) -> None:
+        if self.how == "leading":
+            raise ZeroDivisionError
+
+    def applying(self, apply: Any, *, is_own: bool) -> Any:
+        if self.how == "asked":
+            raise ZeroDivisionError
+
+        def watch(event: Any, at: Any, position: Any) -> None:
+            if self.how == "before":
+                raise ZeroDivisionError
+            apply(event, at, position)
+            if self.how == "after":
+                raise ZeroDivisionError
+
+        return watch
+
+
+@pytest.mark.parametrize("how", ["leading", "asked", "before", "after"])
+def test_an_observer_that_raises_is_told_of_and_each_event_is_folded_once(how: str) -> None:
+    yard, machine = Place(), Touchy()
+    core: LoopCore[int, int] = LoopCore(machine, CODEC, "one")
+    core.observers = (Onlooker(how),)
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+    yard.tell(core, 1, 2, first=1)
+
+    yard.run(core)
+
+    assert noted(core) == [1, 2]
+    assert {fault.reference for fault in core.take_faults()} == {"observer Onlooker"}
+
+
+def test_what_folding_raises_goes_on_whoever_looks_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    yard, machine = Place(), Touchy()
+    core = yard.lead(machine)
+    core.observers = (Onlooker("never"),)
+    yard.tell(core, 1, first=1)
+    append = core.decide(0.0)
+    assert append is not None
+    core.appended(yard.store(append))
+    monkeypatch.setattr(machine, "apply", lambda *_: 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        yard.fold(core)
+
+
+def test_effects_that_raise_as_a_whole_stand_aside_and_deciding_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    yard, machine = Place(), Touchy()
+    core = yard.lead(machine)
+    monkeypatch.setattr(machine, "effects", lambda now: 1 / 0)
+
+    assert list(core.effects(0.0)) == []
+    assert [fault.reference for fault in core.take_faults()] == ["effects of the tally"]
+    assert machine.looked_again == 1
+    assert (list(core.effects(1.0)), core.take_faults()) == ([], [])
+    yard.tell(core, 1, first=1)
+    yard.run(core)
+    assert noted(core) == [1]
+    monkeypatch.setattr(machine, "effects", lambda now: [7])
+    assert list(core.effects(2 * EFFECTS_AGAIN_SECONDS)) == [7]
+
+
+def test_a_machine_that_cannot_say_when_to_be_asked_again_is_asked_every_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    core = Place().lead(machine := Touchy())
+    monkeypatch.setattr(machine, "next_deadline", lambda: 1 / 0)
+
+    assert core.wait_seconds(0.0) == LOOKS_AGAIN_SECONDS
+    assert [fault.reference for fault in core.take_faults()] == ["next deadline of the tally"]
+
+
+def test_what_stands_aside_is_told_when_it_begins_and_seldom_after() -> None:
+    telling, error = Telling(), ZeroDivisionError()
+
+    told = [at for at in range(0, 1_800, 60) if telling.is_news("queue q", error, at)]
+
+    assert told == [0, TOLD_AGAIN_SECONDS]
+    assert telling.is_news("queue r", error, 60) and telling.is_news("queue q", KeyError(), 60)
+
+
+def test_of_very_many_that_stand_aside_the_first_told_is_forgotten() -> None:
+    telling, error = Telling(), ZeroDivisionError()
+    for number in range(TOLD_MAX + 1):
+        assert telling.is_news(str(number), error, 0.0)
+
+    assert telling.is_news("0", error, 0.0) and not telling.is_news(str(TOLD_MAX), error, 0.0)
