@@ -404,28 +404,6 @@ def test_a_fold_that_takes_too_long_is_answered_503_and_goes_on_the_next_time(st
     assert "try again, it goes on from there" in refusals[0].detail
 
 
-def test_more_questions_than_may_wait_are_refused(story: Any, run: Any) -> None:
-    busy(story, 10)
-    traveller = travel(story, waiting_max=2)
-
-    async def scenario() -> list[Any]:
-        release = threading.Event()
-        first = asyncio.create_task(traveller.look(moment_in("3"), lambda _: release.wait(20)))
-        async with asyncio.timeout(10):
-            while not traveller._folding.locked():
-                await asyncio.sleep(0)
-        waiting = [asyncio.create_task(traveller.look(moment_in("3"), lambda state: state.sequence)) for _ in range(3)]
-        async with asyncio.timeout(10):
-            while not any(each.done() for each in waiting):
-                await asyncio.sleep(0.001)
-        release.set()
-        return [await first, *await asyncio.gather(*waiting, return_exceptions=True)]
-
-    first, *others = run(scenario())
-    assert first is True
-    assert sorted(str(other) for other in others)[:2] == ["2 questions about the past wait already; try again", "3"]
-
-
 def test_the_fold_does_not_run_on_the_event_loop(story: Any, run: Any) -> None:
     busy(story, 5)
     threads: list[str] = []

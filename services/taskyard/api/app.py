@@ -10,6 +10,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from taskyard.api.clock import make_id, now
+from taskyard.api.costs import Costs
 from taskyard.api.directory import TaskDirectory
 from taskyard.api.doors import Door
 from taskyard.api.feed import EventFeed
@@ -26,13 +27,14 @@ from taskyard.api.past.checkpoints import Checkpoints
 from taskyard.api.past.explaining import Explaining
 from taskyard.api.past.keeping import keep_up
 from taskyard.api.past.questions import Past
-from taskyard.api.past.travel import TimeTravel
-from taskyard.api.places import Places
+from taskyard.api.past.travel import FOLD_SECONDS_MAX, TimeTravel
+from taskyard.api.places import QUESTIONS, STREAMS, Places
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.principals import Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
+from taskyard.api.turns import Turns
 from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.eventlog.space import LogSpace
@@ -76,9 +78,11 @@ async def serve(
     spans = DoorSpans(links.spans) if links.spans is not None else None
     door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id, spans=spans)
     checkpoints = Checkpoints(JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET), links.log)
+    costs = Costs()
     parts = _parts(
         links,
         door=door,
+        costs=costs,
         principals=principals,
         metrics=metrics,
         read_model=read_model,
@@ -95,7 +99,7 @@ async def serve(
         outcomes.deliver(message.data)
 
     answers = await links.control_client.subscribe(answer_subject(name), cb=take_answers)
-    nats_door = NatsDoor(door, principals, metrics)
+    nats_door = NatsDoor(door, principals, costs, metrics)
     nats_door.attach(links.control)
     leaders = parts.leaders
     metrics.leaders(leaders, time.monotonic)
@@ -124,6 +128,7 @@ def _parts(
     links: Links,
     *,
     door: Door,
+    costs: Costs,
     principals: Principals,
     metrics: Metrics,
     read_model: ReadModel,
@@ -145,6 +150,7 @@ def _parts(
     travel = TimeTravel(links.log, checkpoints, now)
     return Parts(
         door=door,
+        costs=costs,
         principals=principals,
         directory=directory,
         read_model=read_model,
@@ -158,8 +164,9 @@ def _parts(
         metrics=metrics,
         closing=closing,
         shows_details_to_anyone=shows_details_to_anyone,
-        event_places=Places("event streams"),
-        output_places=Places("readers of output"),
+        event_places=Places("event streams", STREAMS),
+        output_places=Places("readers of output", STREAMS),
+        questions=Turns("questions about the past", QUESTIONS, wait_seconds_max=FOLD_SECONDS_MAX),
     )
 
 

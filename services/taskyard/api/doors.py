@@ -13,6 +13,7 @@ from taskyard.api import replies
 from taskyard.api.errors import Refusal, StoreUnavailable, invalid, too_large, unavailable
 from taskyard.api.outcomes import Outcome, Outcomes
 from taskyard.api.packing import Packer, answer_at, chunks
+from taskyard.api.places import COMMANDS, Places
 from taskyard.api.principals import Caller
 from taskyard.api.replies import AcceptedBatch, BatchEntry, Reply
 from taskyard.api.submission import Entry, Item, Limits, Submission, envelope, read_submission
@@ -54,6 +55,7 @@ class Door:
         self._outcomes = outcomes
         self._make_id = make_id
         self._packer = Packer(self._post_tasks)
+        self._places = Places("commands", COMMANDS)
 
     async def submit(
         self, caller: Caller, data: bytes, *, pool: str | None, limits: Limits, traceparent: str | None = None
@@ -64,11 +66,12 @@ class Door:
             Refusal: nothing was stored, or (503) storing was not acknowledged.
         """
         caller.require(SUBMIT)
-        submission = await read_submission(data, pool=pool, limits=limits, make_id=self._make_id)
-        try:
-            answers = await self._submit_all(caller, submission, valid_traceparent(traceparent))
-        except StoreUnavailable as error:
-            raise _not_stored() from error
+        with self._places.held(caller):
+            submission = await read_submission(data, pool=pool, limits=limits, make_id=self._make_id)
+            try:
+                answers = await self._submit_all(caller, submission, valid_traceparent(traceparent))
+            except StoreUnavailable as error:
+                raise _not_stored() from error
         if submission.is_batch:
             return _batch_reply(submission, answers)
         return replies.of_submission(submission.items[0].id, answers[0])
@@ -90,20 +93,22 @@ class Door:
             raise invalid(*error.errors) from error
         command = body.id or self._make_id()
         encoded = msgspec.json.encode(msgspec.structs.replace(body, id=command, pool=None))
-        try:
-            task = getattr(body, "task", None)
-            outcome = await self._post(
-                caller.name,
-                pool,
-                verb,
-                command,
-                encoded,
-                tasks=() if task is None else (task,),
-                traceparent=valid_traceparent(traceparent),
-            )
-        except StoreUnavailable as error:
-            raise _not_stored() from error
-        return replies.of_command(answer_at(await outcome, 0), makes_task=verb == RETRY)
+        task = getattr(body, "task", None)
+        with self._places.held(caller):
+            try:
+                outcome = await self._post(
+                    caller.name,
+                    pool,
+                    verb,
+                    command,
+                    encoded,
+                    tasks=() if task is None else (task,),
+                    traceparent=valid_traceparent(traceparent),
+                )
+            except StoreUnavailable as error:
+                raise _not_stored() from error
+            answers = await outcome
+        return replies.of_command(answer_at(answers, 0), makes_task=verb == RETRY)
 
     async def _submit_all(self, caller: Caller, submission: Submission, traceparent: str | None) -> list[Answer | None]:
         """The answers to the submission's items, in their order."""

@@ -1,10 +1,13 @@
 """What can go wrong at the doors and in reading, each a class that is answered in its own way."""
 
 from collections.abc import Sequence
+from math import ceil
 
 from taskyard.api.views import Rejection
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.validation import told_faults
+
+RETRY_AFTER_SECONDS = 2
 
 
 class Refusal(Exception):
@@ -36,6 +39,14 @@ class Refusal(Exception):
         self.headers = headers or {}
 
 
+class BeyondShare(Refusal):
+    """Who asks has more of something, or asks for it more often, than one principal may. HTTP tells it late: see `slowly`."""
+
+    def __init__(self, status: int, error: str, detail: str, *, seconds: float = 0.0) -> None:
+        headers = {"Retry-After": str(max(RETRY_AFTER_SECONDS, ceil(seconds)))}
+        super().__init__(status, error, detail, headers=headers)
+
+
 class ClientGone(Exception):
     """The client hung up before its request was whole. Nothing was done, and nobody waits for an answer."""
 
@@ -50,9 +61,6 @@ class ReadModelUnavailable(Exception):
 
 class ReadModelBehind(ReadModelUnavailable):
     """PostgreSQL answers, and lacks what the log has. Remedy: wait until the projector has written it."""
-
-
-RETRY_AFTER_SECONDS = 2
 
 
 def unauthorized(detail: str) -> Refusal:

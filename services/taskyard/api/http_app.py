@@ -8,6 +8,7 @@ from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from taskyard.api.costs import answering_slowly
 from taskyard.api.health import Health
 from taskyard.api.http_shared import EXCEPTION_HANDLERS, Parts, add_position, authenticate, refuse_unknown_parameters
 from taskyard.api.methods import methods_of, with_every_method
@@ -40,7 +41,9 @@ def make_app(parts: Parts) -> ASGIApp:
         # Bodies are read by ourselves: what is too large is read on for a while, so that our answer arrives.
         request_max_body_size=None,
     )
-    return with_every_method(_measured(_sending_away(app, parts.health), parts.metrics), methods_of(app))
+    return with_every_method(
+        _measured(_sending_away(answering_slowly(app), parts.health), parts.metrics), methods_of(app)
+    )
 
 
 def _sending_away(app: ASGIApp, health: Health) -> ASGIApp:

@@ -16,10 +16,12 @@ from litestar.types import Message, Scope
 from nats.errors import Error as NatsError
 
 from taskyard.api import replies
+from taskyard.api.costs import Costs, be_slow
 from taskyard.api.denials import Denials
 from taskyard.api.directory import TaskDirectory
 from taskyard.api.doors import Door
 from taskyard.api.errors import (
+    BeyondShare,
     ClientGone,
     ReadModelBehind,
     ReadModelUnavailable,
@@ -42,6 +44,7 @@ from taskyard.api.principals import Caller, Principals
 from taskyard.api.read_model import ReadModel
 from taskyard.api.replies import Problem, Reply
 from taskyard.api.submission import HTTP_BODY_BYTES_MAX
+from taskyard.api.turns import Turns
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Position, format_position, is_uuid7, parse_position
 from taskyard.eventlog.errors import EventLogError
@@ -62,6 +65,7 @@ JSON_TYPES = frozenset(("", "application/json", "application/octet-stream", "app
 """Bodies are JSON. The last one is what curl says by itself of anything."""
 
 _STATE_POSITION = "taskyard_position"
+_STATE_BODY_BYTES = "taskyard_body_bytes"
 _log = logging.getLogger(__name__)
 
 HttpRequest = Request[Caller, Any, State]
@@ -72,6 +76,7 @@ class Parts:
     """What the routes work with."""
 
     door: Door
+    costs: Costs
     principals: Principals
     directory: TaskDirectory
     read_model: ReadModel
@@ -88,6 +93,7 @@ class Parts:
     shows_details_to_anyone: bool
     event_places: Places
     output_places: Places
+    questions: Turns
     after_seconds_max: float = AFTER_SECONDS_MAX
 
 
@@ -126,7 +132,9 @@ def _parameters_of(handler: BaseRouteHandler) -> frozenset[str]:
 
 
 async def read_body(request: HttpRequest) -> bytes:
-    """The body, whatever it holds. Raises 408, 413 and 415."""
+    """The body, whatever it holds. Raises 408, 413 and 415, and 429 where too much of the caller's was refused."""
+    parts_of(request).costs.admit(request.user)
+    request.scope["state"][_STATE_BODY_BYTES] = 0
     content_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if content_type not in JSON_TYPES and not content_type.endswith("+json"):
         raise Refusal(415, "unsupported_media_type", "the body must be application/json")
@@ -150,6 +158,7 @@ async def _receive_body(request: HttpRequest) -> bytes:
             raise ClientGone
         chunk = message["body"]
         size += len(chunk)
+        request.scope["state"][_STATE_BODY_BYTES] = size
         if size <= HTTP_BODY_BYTES_MAX:
             chunks.append(chunk)
         if size > DISCARDED_BYTES_MAX or not message.get("more_body", False):
@@ -199,6 +208,11 @@ def reflect(request: HttpRequest, position: Position | None) -> None:
 
 def respond(request: HttpRequest, reply: Reply) -> Response[Any]:
     """The HTTP form of a door's reply."""
+    parts_of(request).costs.note(request.user, request.scope["state"][_STATE_BODY_BYTES], reply)
+    return _response(request, reply)
+
+
+def _response(request: HttpRequest, reply: Reply) -> Response[Any]:
     reflect(request, reply.position)
     media_type = PROBLEM_MEDIA_TYPE if isinstance(reply.body, Problem) else MediaType.JSON
     return Response(reply.body, status_code=reply.code, headers=reply.headers, media_type=media_type)
@@ -225,7 +239,12 @@ def on_refusal(request: HttpRequest, refusal: Refusal) -> Response[Any]:
         what=f"{request.method} {request.url.path}",
         reason=refusal.detail,
     )
-    return respond(request, replies.refused(refusal))
+    body_bytes = request.scope["state"].get(_STATE_BODY_BYTES)
+    if isinstance(caller, Caller) and body_bytes is not None:
+        parts_of(request).costs.note(caller, body_bytes, refusal)
+    if isinstance(caller, Caller) and isinstance(refusal, BeyondShare):
+        be_slow(request.scope, caller)
+    return _response(request, replies.refused(refusal))
 
 
 def on_http_exception(request: HttpRequest, error: HTTPException) -> Response[Any]:

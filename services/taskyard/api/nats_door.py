@@ -11,11 +11,12 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error
 
 from taskyard.api import replies
+from taskyard.api.costs import Costs
 from taskyard.api.denials import Denials
 from taskyard.api.doors import Door
 from taskyard.api.errors import Refusal, invalid
 from taskyard.api.metrics import Metrics
-from taskyard.api.principals import Principals
+from taskyard.api.principals import Caller, Principals
 from taskyard.api.replies import Reply
 from taskyard.api.submission import NATS_LIMITS
 from taskyard.contracts.events import FieldError
@@ -39,8 +40,9 @@ _log = logging.getLogger(__name__)
 class NatsDoor:
     """Answers requests of principals that NATS has recognised: the subject says who asks."""
 
-    def __init__(self, door: Door, principals: Principals, metrics: Metrics) -> None:
+    def __init__(self, door: Door, principals: Principals, costs: Costs, metrics: Metrics) -> None:
         self._door = door
+        self._costs = costs
         self._principals = principals
         self._metrics = metrics
         self._denials = Denials(DOOR)
@@ -100,6 +102,16 @@ class NatsDoor:
             raise invalid(FieldError(path="", message="the subject must be taskyard.request.<principal>.<pool>.<verb>"))
         _, _, principal, pool, verb = tokens
         caller = self._principals.named(principal)
+        self._costs.admit(caller)
+        try:
+            reply = await self._ask(caller, verb, data, pool=pool, traceparent=traceparent)
+        except Refusal as refusal:
+            self._costs.note(caller, len(data), refusal)
+            raise
+        self._costs.note(caller, len(data), reply)
+        return reply
+
+    async def _ask(self, caller: Caller, verb: str, data: bytes, *, pool: str, traceparent: str | None) -> Reply:
         if not is_name(pool):
             raise invalid(FieldError(path="pool", message="must be a name"))
         if verb == SUBMIT:

@@ -29,14 +29,14 @@ _PROBLEM_STATUSES = {
     413: "the body is too large",
     415: "the body is not JSON, or is compressed",
     422: "the body or a parameter does not fit",
-    429: "the pool's limit of waiting tasks is reached",
+    429: "the pool's limit of waiting tasks is reached, or the caller has used up its share",
     503: "a part that this needs is away",
 }
 PROBLEM_RESPONSES = {
     status: ResponseSpec(Problem, description=text, media_type=PROBLEM_MEDIA_TYPE, generate_examples=False)
     for status, text in _PROBLEM_STATUSES.items()
 }
-READ_PROBLEM_RESPONSES = {status: PROBLEM_RESPONSES[status] for status in (401, 404, 422, 503)} | {
+READ_PROBLEM_RESPONSES = {status: PROBLEM_RESPONSES[status] for status in (401, 404, 422, 429, 503)} | {
     504: ResponseSpec(
         Problem,
         description="the read model has not reached the position in `after`, or the moment in `at`, in time",

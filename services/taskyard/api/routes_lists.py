@@ -81,9 +81,9 @@ async def list_workers(
         items, following = page_of(WORKERS, found, wanted)
         return Response(Workers(items=items, next_cursor=following))
     refuse_both(after)
-    position, as_of, items, following = await parts_of(request).past.workers(
-        at, wanted, sees_only=request.user.sees_only
-    )
+    parts, sees_only = parts_of(request), request.user.sees_only
+    async with parts.questions.turn(request.user):
+        position, as_of, items, following = await parts.past.workers(at, wanted, sees_only=sees_only)
     reflect(request, position)
     return Response(WorkersAsOf(items=items, next_cursor=following, as_of=as_of))
 
@@ -106,7 +106,9 @@ async def list_queues(
         items, following = page_of(QUEUES, found, wanted)
         return Response(Queues(items=items, next_cursor=following))
     refuse_both(after)
-    position, as_of, items, following = await parts_of(request).past.queues(at, wanted)
+    parts = parts_of(request)
+    async with parts.questions.turn(request.user):
+        position, as_of, items, following = await parts.past.queues(at, wanted)
     reflect(request, position)
     return Response(QueuesAsOf(items=items, next_cursor=following, as_of=as_of))
 
@@ -129,7 +131,9 @@ async def list_pools(
         items, following = page_of(POOLS, found, wanted)
         return Response(Pools(items=items, next_cursor=following))
     refuse_both(after)
-    position, as_of, items, following = await parts_of(request).past.pools(at, wanted)
+    parts = parts_of(request)
+    async with parts.questions.turn(request.user):
+        position, as_of, items, following = await parts.past.pools(at, wanted)
     reflect(request, position)
     return Response(PoolsAsOf(items=items, next_cursor=following, as_of=as_of))
 

@@ -82,10 +82,14 @@ async def events(
         sees_only=request.user.sees_only,
         reads_inputs_of=request.user.reads_inputs_of,
     )
-    first = await feed.start_of(resume_after, said_by=said_by)
+    give_back = parts_of(request).event_places.take(request.user)  # before anything that costs
+    try:
+        first = await feed.start_of(resume_after, said_by=said_by)
+    except BaseException:
+        give_back()
+        raise
     reflect(request, make_position(max(commit_sequence(first) - 1, 0), 0))
-    place = parts_of(request).event_places.take(request.user)
-    return Live(feed.stream(first, wanted), media_type="text/event-stream", give_back=place)
+    return Live(feed.stream(first, wanted), media_type="text/event-stream", give_back=give_back)
 
 
 @get("/log", tags=["live"], summary="A range of the log (admins)", responses=READ_PROBLEM_RESPONSES)

@@ -83,7 +83,8 @@ async def list_tasks(
         await require_pools(parts, wanted.pools)
         return Response(await parts.read_model.tasks(wanted))
     refuse_both(after)
-    position, page = await parts.past.tasks(wanted, at)
+    async with parts.questions.turn(request.user):
+        position, page = await parts.past.tasks(wanted, at)
     reflect(request, position)
     return Response(page)
 
@@ -98,7 +99,8 @@ async def get_task(
         await await_after(request, after)
         return Response(await parts.read_model.task(id, sees_only=sees_only))
     refuse_both(after)
-    position, task = await parts.past.task(TaskId(id), at, sees_only=sees_only)
+    async with parts.questions.turn(request.user):
+        position, task = await parts.past.task(TaskId(id), at, sees_only=sees_only)
     reflect(request, position)
     return Response(task)
 
@@ -133,8 +135,9 @@ async def get_why(
 ) -> Response[Why]:
     """Why the task waits or waited, was placed, tried again, refused or stopped: told from events, decision by decision."""
     await await_after(request, after)
-    explaining = parts_of(request).explaining
-    return Response(await explaining.why(TaskId(task_id_in(task_id)), sees_only=request.user.sees_only))
+    parts, id = parts_of(request), TaskId(task_id_in(task_id))
+    async with parts.questions.turn(request.user):
+        return Response(await parts.explaining.why(id, sees_only=request.user.sees_only))
 
 
 TASK_ROUTES: list[HTTPRouteHandler] = [list_tasks, get_task, get_history, get_why]

@@ -7,6 +7,7 @@ from functools import partial
 import msgspec
 from msgspec import Raw, Struct
 
+from taskyard.api.elements import NotReadOn, elements_of
 from taskyard.api.errors import Refusal, invalid, too_large
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
 from taskyard.contracts.events import FieldError
@@ -74,7 +75,6 @@ class _Head(Struct):
 
 _fields = msgspec.json.Decoder(dict[str, Raw])
 _head = msgspec.json.Decoder(_Head)
-_raws = msgspec.json.Decoder(list[Raw])
 _texts = msgspec.json.Decoder(str | None)
 _BATCH_FIELDS = frozenset(("id", "pool", "tasks"))
 
@@ -116,29 +116,44 @@ async def _read_batch(
         faults.append(FieldError(path="pool", message="must be a name"))
     elif named is not None and pool is not None and named != pool:
         faults.append(FieldError(path="pool", message=f"must be the subject's: {pool}"))
-    raws = _tasks(fields["tasks"])
-    if not raws:
-        faults.append(FieldError(path="tasks", message="must be a list of at least one task"))
-    elif limits.tasks_max is not None and len(raws) > limits.tasks_max:
-        faults.append(FieldError(path="tasks", message=f"at most {limits.tasks_max} tasks fit one message"))
     if faults:
         raise invalid(*faults)
-    entries: list[Entry] = []
-    refused: list[FieldError] = []
-    for index, raw in enumerate(raws):
-        if index % TASKS_PER_TURN == TASKS_PER_TURN - 1:
-            await asyncio.sleep(0)
-        id_of_task = partial(derive_uuid7, command, str(index)) if command else make_id
-        entry = _read_task(raw, pool=pool or named, make_id=id_of_task)
-        if entry.refusal is not None:
-            refused.append(FieldError(path=f"tasks[{index}]", message=entry.refusal.detail))
-            if len(refused) > REFUSALS_MAX:
-                message = f"more than {REFUSALS_MAX} tasks were refused, so none was accepted"
-                raise invalid(FieldError(path="tasks", message=message), *refused)
-        entries.append(entry)
+    entries = await _read_tasks(
+        fields["tasks"],
+        lambda index, raw: _read_task(
+            raw,
+            pool=pool or named,
+            make_id=partial(derive_uuid7, command, str(index)) if command else make_id,
+        ),
+        limits.tasks_max,
+    )
+    if not entries:
+        raise invalid(FieldError(path="tasks", message="must be a list of at least one task"))
     if len({entry.item.pool for entry in entries if entry.item is not None}) > POOLS_MAX:
         raise invalid(FieldError(path="pool", message=f"at most {POOLS_MAX} pools fit one batch"))
     return Submission(entries=tuple(entries), is_batch=True, command=None if command is None else CommandId(command))
+
+
+async def _read_tasks(raw: Raw, read: Callable[[int, bytes | Raw], Entry], tasks_max: int | None) -> list[Entry]:
+    """What becomes of each task of a batch. Raises `Refusal` once too much of it is refused, and reads no further."""
+    entries: list[Entry] = []
+    refused: list[FieldError] = []
+    try:
+        for index, element in enumerate(elements_of(raw)):
+            if index == tasks_max:
+                raise invalid(FieldError(path="tasks", message=f"at most {tasks_max} tasks fit one message"))
+            if index % TASKS_PER_TURN == TASKS_PER_TURN - 1:
+                await asyncio.sleep(0)
+            entries.append(read(index, element))
+            refusal = entries[-1].refusal
+            if refusal is not None:
+                refused.append(FieldError(path=f"tasks[{index}]", message=refusal.detail))
+            if len(refused) > REFUSALS_MAX:
+                message = f"more than {REFUSALS_MAX} tasks were refused, so none was accepted"
+                raise invalid(FieldError(path="tasks", message=message), *refused)
+    except NotReadOn as error:
+        raise invalid(FieldError(path=f"tasks[{len(entries)}]", message="cannot be read")) from error
+    return entries
 
 
 def _read_task(data: bytes | Raw, *, pool: str | None, make_id: Callable[[], str]) -> Entry:
@@ -170,10 +185,3 @@ def _text(fields: dict[str, Raw], name: str) -> str | None:
         return _texts.decode(fields[name])
     except UNREADABLE:
         return ""
-
-
-def _tasks(raw: Raw) -> list[Raw]:
-    try:
-        return _raws.decode(raw)
-    except UNREADABLE:
-        return []

@@ -28,8 +28,6 @@ from taskyard.eventlog.log import START, EventLog
 
 FOLD_SECONDS_MAX = 8.0
 """How long one question may fold; below what clients wait for an answer."""
-WAITING_MAX = 8
-"""Questions that may wait for the one that folds."""
 AHEAD_SECONDS_MAX = 5.0
 """The clocks of this machine and of the log may differ so much before a time counts as the future."""
 
@@ -46,22 +44,19 @@ class TimeTravel:
         now: Callable[[], Instant],
         *,
         fold_seconds_max: float = FOLD_SECONDS_MAX,
-        waiting_max: int = WAITING_MAX,
     ) -> None:
         self._log = log
         self._checkpoints = checkpoints
         self._now = now
         self._fold_seconds_max = fold_seconds_max
-        self._waiting_max = waiting_max
         self._folding = asyncio.Lock()
-        self._waiting = 0
         self._latest: PastState | None = None
 
     async def look(self, moment: Moment, read: Callable[[PastState], T]) -> T:
         """What `read` makes of the state at a moment.
 
         Raises:
-            Refusal: 422 for what is no moment of this log, 503 when it takes too long or too many ask.
+            Refusal: 422 for what is no moment of this log, 503 when it takes too long.
             EventLogError: the log gives no answer.
         """
         with _told_from_the_archive():
@@ -72,23 +67,8 @@ class TimeTravel:
     @asynccontextmanager
     async def state_at(self, moment: Moment) -> AsyncIterator[PastState]:
         """The state at a moment, to be read while this is open; nobody else folds meanwhile. Raises as `look`."""
-        await self._wait_for_turn()
-        try:
+        async with self._folding:
             yield await self._fold_to(await self._begin(moment), moment)
-        finally:
-            self._folding.release()
-
-    async def _wait_for_turn(self) -> None:
-        if self._waiting >= self._waiting_max:
-            raise unavailable(f"{self._waiting} questions about the past wait already; try again")
-        self._waiting += 1
-        try:
-            async with asyncio.timeout(self._fold_seconds_max):
-                await self._folding.acquire()
-        except TimeoutError:
-            raise unavailable("other questions about the past take long; try again") from None
-        finally:
-            self._waiting -= 1
 
     async def watch(self, first: Position, last: Position | None, watcher: Watcher, seconds_max: float) -> bool:
         """Let a watcher look on from the event at `first` to the one at `last`, or to where the log ends now.
