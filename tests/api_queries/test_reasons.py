@@ -21,7 +21,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.lifecycle import Phase
-from taskyard.contracts.values import SECOND, Instant
+from taskyard.contracts.values import SECOND, Instant, format_instant
 
 NOW = Instant(1_000 * SECOND)
 FREE = Around(queue_position=1, has_worker=True)
@@ -54,14 +54,14 @@ LATER = Instant(NOW + 5 * SECOND)
         (waiting(due=LATER), FREE, "not_before", None),
         (waiting(due=LATER, error_code="exit_status"), FREE, "backoff", None),
         (waiting(due=LATER, error_code="dispatch_failed", worker="w"), FREE, "backoff", None),
-        (waiting(), Around(queue_paused_by="bob", queue_paused_reason="night"), "queue_paused", None),
+        (waiting(), Around(queue_paused_by="bob", queue_paused_reason="night"), "queue_paused", "bob"),
         (
             waiting(),
             Around(queue_paused_by="scheduler", queue_paused_reason="internal_error: see the log"),
             "internal_error",
             None,
         ),
-        (waiting(), Around(pool_paused_by="bob"), "pool_paused", None),
+        (waiting(), Around(pool_paused_by="bob"), "pool_paused", "bob"),
         (waiting(), Around(locked_by="bob", locked_reason="mine"), "queue_locked", "bob"),
         (waiting(exclusive=True), Around(workspace_holder="other"), "workspace_busy", "other"),
         (waiting(), Around(max_running=2, admitted=2, next_ahead="x"), "queue_limit", None),
@@ -283,7 +283,7 @@ def test_an_apply_that_is_confirmed_and_held_back_says_by_what_by_whom_and_since
 
     (reason,) = ask_for(read, task)
 
-    assert shown(reason) == (("locked", "bob", None) if "locked" in told else ("paused", None, None))
+    assert shown(reason) == ("locked" if "locked" in told else "paused", "bob", None)
     assert f"{told} 2026-09-21T" in reason.message
 
 
@@ -329,3 +329,21 @@ def test_a_page_tells_the_same_places_as_each_task_alone(story: Any, read: Any) 
             assert view.pending_reason == (await model.task(view.id, sees_only=None)).pending_reason
 
     read(question)
+
+
+def test_a_pause_tells_what_it_was_for_by_whom_since_when_and_why_as_a_lock_does() -> None:
+    at = Instant(NOW - SECOND)
+    told = [
+        pending_reason(waiting(), around, NOW)
+        for around in (
+            replace(FREE, queue_paused_by="bob", queue_paused_reason="night", queue_paused_at=at),
+            replace(FREE, pool_paused_by="bob", pool_paused_reason="night", pool_paused_at=at),
+            replace(FREE, locked_by="bob", locked_reason="night", locked_at=at),
+        )
+    ]
+    since = f"by bob at {format_instant(at)}: night"
+    assert [(reason.message, reason.blocker) for reason in told if reason] == [
+        (f"queue {waiting().queue} was paused {since}", "bob"),
+        (f"pool {waiting().pool} was paused {since}", "bob"),
+        (f"queue {waiting().queue} was locked {since}", "bob"),
+    ]

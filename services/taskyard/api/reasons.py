@@ -166,13 +166,13 @@ def _closed(task: Waiting, around: Around) -> PendingReason | None:
         return _reason(around, INTERNAL_ERROR, message)
     if around.queue_paused_by is not None:
         message = f"queue {task.queue} was paused by {around.queue_paused_by}{_since(around.queue_paused_at)}"
-        return _reason(around, "queue_paused", _with(message, around.queue_paused_reason))
+        return _reason(around, "queue_paused", _with(message, around.queue_paused_reason), around.queue_paused_by)
     if around.pool_paused_by == SCHEDULER and around.pool_paused_reason.startswith(INTERNAL_ERROR):
         message = f"deciding on pool {task.pool} failed, and it was paused: {around.pool_paused_reason}"
         return _reason(around, INTERNAL_ERROR, message)
     if around.pool_paused_by is not None:
         message = f"pool {task.pool} was paused by {around.pool_paused_by}{_since(around.pool_paused_at)}"
-        return _reason(around, "pool_paused", _with(message, around.pool_paused_reason))
+        return _reason(around, "pool_paused", _with(message, around.pool_paused_reason), around.pool_paused_by)
     if around.locked_by is not None:
         where = "" if around.locked_pool in (None, task.pool) else f" of pool {around.locked_pool}"
         message = f"queue {task.queue}{where} was locked by {around.locked_by}{_since(around.locked_at)}"
