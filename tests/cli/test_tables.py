@@ -136,6 +136,14 @@ TABLES: dict[str, Callable[[int | None], list[Text]]] = {
 }
 
 
+def test_a_rebuild_tells_of_events_that_it_could_not_fold() -> None:
+    told = "3 events could not be folded or shown whole"
+    for report in (REPORT, msgspec.structs.replace(REPORT, compared=False)):
+        assert not any(told in line.plain for line in report_lines(report, 120))
+        found = report_lines(msgspec.structs.replace(report, unreadable=3), 120)
+        assert any(told in line.plain for line in found)
+
+
 @pytest.mark.parametrize("width", [80, 120])
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_look_as_they_did(name: str, width: int) -> None:

@@ -19,6 +19,8 @@ from live_rows import live_digest, rows
 from real_log import append
 
 from taskyard.api.app import run as run_api
+from taskyard.contracts.events import TaskScheduled, TaskStopRequested
+from taskyard.contracts.tasks import TaskTable
 from taskyard.eventlog.errors import LogUnavailable
 from taskyard.service import linked
 from taskyard.settings import Settings
@@ -321,6 +323,41 @@ def test_rows_that_differ_are_named_with_what_differs_in_them(story: Any, dsn: s
         assert {each.phase for each in told} == {"folding", "comparing"}
         folded = [each for each in told if each.phase == "folding"][-1]
         assert (folded.percent, folded.sequence, folded.target) == (100.0, story.head, story.head)
+
+    run(scenario())
+
+
+def test_a_rebuild_passes_over_an_event_that_cannot_be_folded_and_that_of_a_mended_version_repairs_its_row(
+    story: Any, dsn: str, run: Any, project: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = story.submit(), story.submit()
+    story.commit(TaskScheduled(task=bad), TaskScheduled(task=good))
+    apply = TaskTable.apply
+
+    def touchy(self: Any, event: Any, at: Any, position: Any) -> Any:
+        if isinstance(event, TaskScheduled) and event.task == bad:
+            raise ZeroDivisionError("a bug")
+        return apply(self, event, at, position)
+
+    async def statuses() -> dict[str, str]:
+        return dict(await rows(dsn, "SELECT id, status FROM tasks"))
+
+    async def scenario() -> None:
+        monkeypatch.setattr(TaskTable, "apply", touchy)
+        await project(story)
+        faulty = await rebuild(story.log, dsn, verify_only=False)
+        assert (faulty.unreadable, faulty.is_equal, faulty.switched) == (1, True, True)
+        assert await statuses() == {bad: "pending", good: "scheduled"}
+        monkeypatch.setattr(TaskTable, "apply", apply)
+
+        mended = await rebuild(story.log, dsn, verify_only=False)
+
+        assert (mended.unreadable, mended.switched) == (0, True)
+        assert ("tasks", (bad,)) in [(each.table, each.key) for each in mended.differences]
+        assert await statuses() == {bad: "scheduled", good: "scheduled"}
+        story.commit(TaskStopRequested(task=bad, cause="cancel", by="root"))
+        await project(story)
+        assert await statuses() == {bad: "cancelled", good: "scheduled"}
 
     run(scenario())
 

@@ -79,8 +79,13 @@ def report_lines(report: "RebuildReport", width: int | None) -> list[Text]:
         for table, digest in report.old_digest.items()
     ]
     what = f"{report.events} events in {texts.duration(report.seconds)}, up to commit {report.sequence}"
+    unreadable = _unreadable_lines(report.unreadable)
     if not report.compared:
-        return [Text(what), Text("not compared, as the live rows were of another log; the new rows are in use")]
+        return [
+            Text(what),
+            *unreadable,
+            Text("not compared, as the live rows were of another log; the new rows are in use"),
+        ]
     what = f"{report.events} events in {texts.duration(report.seconds)}, compared at commit {report.sequence}"
     verdict = "equal" if report.is_equal else f"differing: {', '.join(report.differing)}"
     done = "the new rows are in use" if report.switched else "nothing was changed"
@@ -90,6 +95,7 @@ def report_lines(report: "RebuildReport", width: int | None) -> list[Text]:
         *_difference_lines(report.differences, width),
         Text(),
         Text(what),
+        *unreadable,
         Text(f"{verdict}; {done}", style=style),
     ]
 
@@ -102,6 +108,13 @@ def progress_text(progress: "Progress") -> str:
     left = "" if progress.remaining_seconds is None else f", {texts.duration(progress.remaining_seconds)} left"
     at = f"commit {progress.sequence} of {progress.target}"
     return f"{share}, {at}, {progress.events_per_second:,.0f} events/s{left}"
+
+
+def _unreadable_lines(unreadable: int) -> list[Text]:
+    if not unreadable:
+        return []
+    what = f"{unreadable} events could not be folded or shown whole, as this command's log tells; a version that can mends them"
+    return [Text(what, style="yellow")]
 
 
 def _difference_lines(differences: "tuple[RowDifference, ...]", width: int | None) -> list[Text]:

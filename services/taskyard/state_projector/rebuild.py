@@ -50,6 +50,7 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
     """What a rebuild found. The digests are per table, at commit `sequence`; `differing` names unequal tables.
 
     `differences` names rows of these, the first few of each. Not `compared` is what was folded from another log.
+    `unreadable` counts events that this version could not fold or show whole: another one may, and mends their rows.
     """
 
     sequence: int
@@ -61,6 +62,7 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
     differences: tuple[RowDifference, ...] = ()
     switched: bool
     compared: bool = True
+    unreadable: int = 0
 
     @property
     def is_equal(self) -> bool:
@@ -137,6 +139,7 @@ async def rebuild(
         differences=found.rows if found else (),
         switched=not verify_only,
         compared=found is not None,
+        unreadable=again.unreadable,
     )
 
 
@@ -170,6 +173,11 @@ class _Again:
         self._tell = tell
         self._began = time.monotonic()
         self._projection = Projection()
+
+    @property
+    def unreadable(self) -> int:
+        """How many events could not be folded or shown whole."""
+        return self._projection.unreadable
 
     async def catch_up(self, live: Store) -> None:
         """Fold up to about where the live read model is."""
