@@ -160,7 +160,7 @@ class Agent:
     async def run(self, hand_over: asyncio.Event) -> None:
         """Go on with what an earlier run began, tell what is lost of it, work until `stop`, leave in order."""
         self._background = [self._group.create_task(self._supervised.run())]
-        await self._earlier.end_strangers(is_journal_new=not self._journal.lineage)
+        await self._earlier.end_strangers(self._journal)
         await self._earlier.report_lost(self._memory, self._journal, self._outbox, self._forget)
         for left in self._earlier.resumed:
             _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))

@@ -37,18 +37,33 @@ class EarlierRun:
         """What goes on, with the newest that is known of it."""
         return [self._supervised.left.get(one.attempt, one) for one in self._resumed]
 
-    async def end_strangers(self, *, is_journal_new: bool) -> None:
-        """End what this journal does not know to live, before anybody hears of this agent: it is the journal that counts."""
-        for one in self._strangers:
-            _log.warning("ends what its journal does not know", extra=fields(position=one.attempt))
-            self._supervised.stop(Position(one.attempt), STRANGERS_GRACE_SECONDS, b"")
-            for state in one.programs:
-                program = self._supervised.program(Position(one.attempt), state.step, (Room(0, 0), Room(0, 0)))
-                while program is not None and not program.is_over:
-                    await program.next_change().wait()
-            self._supervised.forget(Position(one.attempt))
-        if is_journal_new:  # who joins with a new journal says by that that nothing of its place lives
+    async def end_strangers(self, journal: Journal) -> None:
+        """End what this journal does not know to live, before anybody hears of this agent: it is the journal that counts.
+
+        Who joins with a new journal says by that that nothing of its place lives, which is on disk until it is so: this run
+        may be killed before.
+        """
+        are_ended = [await self._end_stranger(one) for one in self._strangers]
+        if journal.may_have_strangers or not all(are_ended):
             await end_marked(self._directory)
+        if journal.may_have_strangers:
+            journal.has_no_strangers()
+            await journal.sync()
+
+    async def _end_stranger(self, one: AttemptState) -> bool:
+        """End one attempt; whether the supervisor told its end. One that is killed meanwhile leaves it to its keepers."""
+        position = Position(one.attempt)
+        _log.warning("ends what its journal does not know", extra=fields(position=position))
+        self._supervised.adopt(position)
+        self._supervised.stop(position, STRANGERS_GRACE_SECONDS, b"")
+        is_ended = True
+        for state in one.programs:
+            program = self._supervised.program(position, state.step, (Room(0, 0), Room(0, 0)))
+            while program is not None and not program.is_over:
+                await program.next_change().wait()
+            is_ended = is_ended and program is not None and program.state.status is not None
+        self._supervised.forget(position)
+        return is_ended
 
     async def report_lost(
         self, memory: SlotMemory, journal: Journal, outbox: Outbox, forget: Callable[[TaskId], None]

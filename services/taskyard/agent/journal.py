@@ -59,6 +59,9 @@ DELETE FROM meta WHERE name IN ('incarnation', 'born');
 UPDATE meta SET value = 2 WHERE name = 'format';
 """
 _FORGET = ("DELETE FROM slots", "DELETE FROM live", "DELETE FROM lineage")
+_STRANGERS = "strangers"
+"""In `meta` from the beginning of a journal until what others before it began is known to have ended."""
+_NO_STRANGERS = "DELETE FROM meta WHERE name = ?"
 
 _encode = msgspec.json.Encoder().encode
 _decode_remembered = msgspec.json.Decoder(Remembered).decode
@@ -107,6 +110,8 @@ class Journal:
         """Called, in the thread of the journal, when the disk is full: what is written then is tried again."""
         self.incarnation = incarnation
         self.lineage: tuple[Incarnation, ...] = ()
+        self.may_have_strangers = False
+        """Whether something of an earlier journal may live in this folder."""
         self._file = directory / "journal.sqlite"
         self._mark = Mark(directory / "journal.mark")
         try:
@@ -134,6 +139,11 @@ class Journal:
         self._write(_PUT_SLOT, [(slot, _encode(record)) for slot, record in changes.slots])
         self._write(_PUT_LIVE, [(position, _encode(live)) for position, live in changes.live if live is not None])
         self._write(_DELETE_LIVE, [(position,) for position, live in changes.live if live is None])
+
+    def has_no_strangers(self) -> None:
+        """Nothing lives that an earlier journal of this folder knew."""
+        self.may_have_strangers = False
+        self._write(_NO_STRANGERS, [(_STRANGERS,)])
 
     def write_batches(self, batches: Sequence[Batch]) -> None:
         """Keep batches of reports until they are deleted."""
@@ -194,8 +204,13 @@ class Journal:
         lineage = self._rows("SELECT incarnation FROM lineage ORDER BY run DESC")
         # The first format has numbers; a text of ours begins with a letter.
         self.lineage = tuple(int(text) if text.isdecimal() else text for (text,) in lineage)
+        self.may_have_strangers = not self.lineage or _STRANGERS in meta
         self._commit(
-            [(_PUT_META, [("format", FORMAT)]), (_PUT_LINEAGE, [(self.incarnation,)]), (_CUT_LINEAGE, [(LINEAGE_MAX,)])]
+            [
+                (_PUT_META, [("format", FORMAT), *([(_STRANGERS, 1)] if self.may_have_strangers else [])]),
+                (_PUT_LINEAGE, [(self.incarnation,)]),
+                (_CUT_LINEAGE, [(LINEAGE_MAX,)]),
+            ]
         )
         return left
 
