@@ -1,4 +1,4 @@
-"""Whether each deciding service has a leader that stays: judged from looks all the time, since one cannot tell. Pure.
+"""Whether each deciding service has a leader that stays: judged from looks all the time, since one cannot tell. Time is given.
 
 A service that fails as soon as it leads, and is started again, holds its lease most of the time, and nobody decides. So a
 leader counts once it has held its lease for longer than a lease lasts by itself, that is, once it has renewed it. One that
