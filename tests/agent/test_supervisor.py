@@ -23,7 +23,7 @@ ROOMS = (Room(1 << 20, 1 << 20), Room(1 << 20, 1 << 20))
 ONE = Position(1)
 
 
-def run(folder: Path, scenario: Callable[[Supervised], Awaitable[None]]) -> None:
+def run(folder: Path, scenario: Callable[[Supervised], Awaitable[None]], seconds: float = 20.0) -> None:
     """A scenario with a supervisor, of which nothing is left after it."""
 
     async def main() -> None:
@@ -31,7 +31,7 @@ def run(folder: Path, scenario: Callable[[Supervised], Awaitable[None]]) -> None
         await supervised.connect()
         hearing = asyncio.create_task(supervised.run())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(seconds):
                 await scenario(supervised)
         finally:
             hearing.cancel()
@@ -312,6 +312,33 @@ def test_a_keeper_that_is_killed_takes_its_program_with_it(tmp_path: Path) -> No
         assert not any(is_running(pid) for pid in pids)
 
     run(tmp_path, scenario)
+
+
+def test_a_program_that_has_stopped_its_keeper_is_stopped_in_order_all_the_same(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(
+            supervised, "trap 'echo saved; exit 7' TERM; kill -STOP $PPID; echo ready; while :; do sleep 0.02; done"
+        )
+        await until(lambda: program.state.kept[0].total > 0)
+        supervised.stop(ONE, 5.0, b"")
+        assert await over(program) == 7
+        assert read(program) == [b"ready\nsaved\n"]
+
+    run(tmp_path, scenario)
+
+
+@pytest.mark.slow
+def test_a_program_that_stops_its_keeper_again_and_again_ends_with_it(tmp_path: Path) -> None:
+    async def scenario(supervised: Supervised) -> None:
+        await begin(supervised)
+        program = await start(supervised, "trap '' TERM; echo ready; while :; do kill -STOP $PPID; done")
+        await until(lambda: program.state.kept[0].total > 0)
+        supervised.stop(ONE, 0.1, b"")
+        assert await over(program) in (-signal.SIGKILL, -signal.SIGTERM)
+        assert not is_running(program.state.pid)
+
+    run(tmp_path, scenario, seconds=60.0)
 
 
 def test_when_its_keeper_is_killed_a_program_gets_its_signal_once_and_its_grace(tmp_path: Path) -> None:

@@ -112,6 +112,7 @@ class Supervisor:
                 attempt.timed_out = True
                 self._stop_programs(attempt, attempt.asked.timeout_grace_seconds)
                 self._connections.tell(TimedOut(attempt=number))
+        self._keepers.end_overdue()
         if _inode(self._folder) != self._inode:
             self._quit(FOLDER_GONE_GRACE_SECONDS)
         if self._connections or any(one.running for one in self._attempts.values()):

@@ -14,6 +14,8 @@ FREE_MAX = 4
 """So many wait for the next program; who is free beside them ends."""
 STRAYS_SECONDS = 0.05
 """How often is looked after what a killed keeper has left."""
+OVERDUE_SECONDS = 5.0
+"""A keeper that is so much later than the grace of its program stands still, and is killed."""
 CLOSE_SECONDS_MAX = 2.0
 CLOSE_POLL_SECONDS = 0.005
 
@@ -33,12 +35,16 @@ class Keeper:
         """The pid of its program."""
         self.program_status: int | None = None
         """How that ended, where it was not the keeper that took its status."""
+        self.due: float | None = None
+        """When its program is to have ended, once it was told to end it."""
 
     def stop(self, stop_signal: int, grace_seconds: float) -> None:
-        """Have it end its program."""
+        """Have it end its program. The program may have stopped it: it is of the same user where that is the agent's own."""
         if self.hear is not None:
+            self.due = self.due or time.monotonic() + grace_seconds + OVERDUE_SECONDS
             with suppress(OSError):  # it is gone, which is noticed elsewhere
                 keeper.send(self.control, keeper.Stopping(stop_signal=stop_signal, grace_seconds=grace_seconds))
+                os.kill(self.pid, signal.SIGCONT)
 
 
 class Keepers:
@@ -68,6 +74,14 @@ class Keepers:
             with suppress(OSError):  # it was killed while it waited: what is noticed elsewhere is no reason to fail
                 return _give(one, job, descriptors, hear)
         return _give(self._make(), job, descriptors, hear)
+
+    def end_overdue(self) -> None:
+        """Kill keepers that do not end what they were told to end: what they leave is ended as ours."""
+        now = time.monotonic()
+        for one in self._all.values():
+            if one.hear is not None and one.due is not None and one.due <= now:
+                with suppress(OSError):
+                    os.kill(one.pid, signal.SIGKILL)
 
     def end_strays(self) -> None:
         """Go on to end what keepers that were killed have left, and tell when nothing of it lives any more."""
@@ -164,7 +178,7 @@ class Keepers:
 
 def _give(one: Keeper, job: keeper.Job, descriptors: tuple[int, ...], hear: Hear) -> Keeper:
     keeper.send(one.control, job, descriptors)
-    one.hear, one.stop_signal, one.program = hear, job.stop_signal, 0
+    one.hear, one.stop_signal, one.program, one.due = hear, job.stop_signal, 0, None
     return one
 
 
