@@ -13,8 +13,8 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
 from typing import Any
 
 import nats.errors
@@ -150,6 +150,23 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
                 await broker.stop()
             except (nats.errors.Error, OSError):  # the server may be gone before us
                 _logger.info("closed a connection that was gone")
+
+
+@asynccontextmanager
+async def another_fleet_link(links: Links, settings: Settings) -> AsyncIterator[Links]:
+    """The same with a connection of its own to the account of the agents, which belongs to the event loop that runs this.
+
+    Raises:
+        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX.
+    """
+    fleet = _broker(links.name, settings, settings.fleet_user, settings.fleet_password)
+    try:
+        await _connect(fleet, settings.nats_urls)
+        survive_any_message(fleet.connection)
+        yield replace(links, fleet=fleet)
+    finally:
+        with suppress(nats.errors.Error, OSError):  # the server may be gone before us
+            await fleet.stop()
 
 
 @asynccontextmanager

@@ -184,7 +184,7 @@ def test_an_agent_reports_into_the_account_of_agents_and_answers_requests(nats_s
     async def scenario() -> None:
         async with connected(nats_server, AGENTS_KEEPER) as fleet, connected(nats_server, "worker-1") as agent:
             stream = fleet.client.jetstream()
-            await stream.add_stream(StreamConfig(name="REPORTS", subjects=["taskyard.report.*"]))
+            await stream.add_stream(StreamConfig(name="REPORTS", subjects=["taskyard.reported.*"]))
             try:
                 acknowledged = await agent.client.jetstream().publish("taskyard.report.worker-1", b"{}")
                 assert acknowledged.stream == "REPORTS"

@@ -1,6 +1,8 @@
 """A real nats-server with the services that agents speak to, and connections of agents that mean harm."""
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -21,9 +23,32 @@ from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER
 from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.jetstream import JetStreamLog
 from taskyard.service import linked
+from taskyard.settings import Settings
 
 READY_SECONDS_MAX = 20.0
 RUN = {"slot_allocator": taskyard.slot_allocator.app.run, "dispatcher": taskyard.dispatcher.app.run}
+
+
+FLOOD = """
+import socket, sys, time
+port, user, password, kind, seconds, body = int(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5]), sys.argv[6].encode()
+line = socket.create_connection(("127.0.0.1", port))
+line.recv(65536)
+line.sendall(b'CONNECT {"verbose":false,"user":"%s","pass":"%s"}\\r\\nPING\\r\\n' % (user.encode(), password.encode()))
+line.recv(65536)
+one = b"PUB taskyard.%s.%s %d\\r\\n%s\\r\\n" % (kind.encode(), user.encode(), len(body), body)
+until, sent = time.monotonic() + seconds, 0
+while time.monotonic() < until:
+    line.sendall(one * 200)
+    sent += 200
+print(sent)
+"""
+
+
+def start_flood(server: NatsServer, agent: str, kind: str, body: bytes, seconds: float) -> subprocess.Popen[bytes]:
+    """A process that says this as often as it can as an agent, on its subject of the kind; it prints how often it did."""
+    told = [str(server.port), agent, server.password(agent), kind, str(seconds), body.decode()]
+    return subprocess.Popen([sys.executable, "-c", FLOOD, *told], stdout=subprocess.PIPE)
 
 
 async def connect(server: NatsServer, user: str, **options: Any) -> Client:
@@ -75,10 +100,7 @@ async def services_running(server: NatsServer, **settings: Any) -> AsyncIterator
     told = service_settings(server, postgres_dsn="", **settings)
     async with linked("setup", told):
         pass
-    runs = [
-        asyncio.create_task(run(msgspec.structs.replace(told, makes_streams=False, **own_users(server, service)), stop))
-        for service, run in RUN.items()
-    ]
+    runs = [asyncio.create_task(start_service(server, service, told, stop)) for service in RUN]
     control, fleet = await connect(server, CONTROL_KEEPER), await connect(server, AGENTS_KEEPER)
     world = World(server, control, fleet)
     try:
@@ -89,6 +111,11 @@ async def services_running(server: NatsServer, **settings: Any) -> AsyncIterator
         await asyncio.gather(*runs)
         for client in (control, fleet):
             await client.close()
+
+
+async def start_service(server: NatsServer, service: str, told: Settings, stop: asyncio.Event) -> None:
+    """One instance of a service, as itself."""
+    await RUN[service](msgspec.structs.replace(told, makes_streams=False, **own_users(server, service)), stop)
 
 
 async def _until_both_lead(world: World, runs: list[asyncio.Task[None]]) -> None:

@@ -44,15 +44,17 @@ MAY_PUBLISH: dict[str, set[str]] = {
     "taskyard.request.admin.default.submit": {"admin"},
     "taskyard.request.vera.default.submit": {"vera"},
     "taskyard.answer.api-1": {"control.scheduler"},
-    "_R_.abc.def": {"control.api"},
+    "_R_.abc.def": {"control.api", "agents.dispatcher"},
+    "taskyard.reported.worker-1": set(),
     **{f"taskyard_snapshots.{writer}.0.0": {f"control.{writer}"} for writer in WRITERS},
     "taskyard_snapshots.past.0.0": {"control.api"},
     **{f"$KV.taskyard_leases.{name}": {f"control.{name}"} for name in (*WRITERS, "state_projector")},
     **{
         f"taskyard.{kind}.{agent}{rest}": {agent}
         for agent in AGENTS
-        for kind, rest in (("report", ""), ("heartbeat", ""), ("output", ".task"))
+        for kind, rest in (("heartbeat", ""), ("output", ".task"))
     },
+    **{f"taskyard.report.{agent}": {agent, "agents.dispatcher"} for agent in AGENTS},
     "taskyard.agent.worker-1.assign": {"agents.dispatcher"},
     "taskyard.agent.worker-1.cancel": {"agents.dispatcher"},
     "taskyard.agent.worker-1.anything": set(),
@@ -74,6 +76,7 @@ MAY_PUBLISH: dict[str, set[str]] = {
 MAY_HEAR: dict[str, set[str]] = {
     "taskyard.heartbeat.*": {"agents.slot_allocator", "agents.dispatcher"},
     "taskyard.heartbeat.worker-1": {"agents.slot_allocator", "agents.dispatcher"},
+    "taskyard.reported.*": {"agents.dispatcher"},
     "taskyard.agent.worker-1.>": {"worker-1"},
     "taskyard.agent.*.assign": set(),
     "taskyard.request.>": {"control.api"},

@@ -1,35 +1,27 @@
 """One agent that calls without end costs the others nothing: what it says too much is dropped unread, and it is cut off."""
 
 import asyncio
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import structlog
-from agents_world import connect, heartbeat, services_running, until_joined
+from agents_world import connect, heartbeat, services_running, start_flood, until_joined
 from real_servers import nats_running
 
 from taskyard.contracts.events import WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
 from taskyard.embedded.nats_server import NatsServer
-from taskyard.machine.ears import AT_ONCE_MAX, DROPPED_MAX, PER_SECOND_MAX, QUIET_SECONDS, SENDERS_MAX, Allowance
+from taskyard.machine.ears import (
+    AT_ONCE_MAX,
+    DROPPED_MAX,
+    PER_SECOND_MAX,
+    QUIET_SECONDS,
+    SENDERS_MAX,
+    Allowance,
+    Limits,
+)
 
 FLOODER, HONEST = "worker-1", "worker-2"
 FLOOD_SECONDS = 8.0
-FLOOD = """
-import socket, sys, time
-port, user, password, seconds, body = int(sys.argv[1]), *sys.argv[2:4], float(sys.argv[4]), sys.argv[5].encode()
-line = socket.create_connection(("127.0.0.1", port))
-line.recv(65536)
-line.sendall(b'CONNECT {"verbose":false,"user":"%s","pass":"%s"}\\r\\nPING\\r\\n' % (user.encode(), password.encode()))
-line.recv(65536)
-one = b"PUB taskyard.heartbeat.%s %d\\r\\n%s\\r\\n" % (user.encode(), len(body), body)
-until, sent = time.monotonic() + seconds, 0
-while time.monotonic() < until:
-    line.sendall(one * 200)
-    sent += 200
-print(sent)
-"""
 
 
 def test_the_others_live_on_while_one_agent_floods_and_that_one_is_cut_off(tmp_path: Path) -> None:
@@ -38,7 +30,7 @@ def test_the_others_live_on_while_one_agent_floods_and_that_one_is_cut_off(tmp_p
             flooder, honest = await connect(server, FLOODER), await connect(server, HONEST)
             await until_joined(world, flooder, FLOODER, "ab" * 8)
             await until_joined(world, honest, HONEST, "cd" * 8)
-            flood = start_flood(server)
+            flood = start_flood(server, FLOODER, "heartbeat", heartbeat("ab" * 8), FLOOD_SECONDS)
             while flood.poll() is None:
                 await honest.publish(f"taskyard.heartbeat.{HONEST}", heartbeat("cd" * 8))
                 await asyncio.sleep(0.5)
@@ -67,12 +59,6 @@ def test_the_others_live_on_while_one_agent_floods_and_that_one_is_cut_off(tmp_p
     asyncio.run(with_server())
 
 
-def start_flood(server: NatsServer) -> subprocess.Popen[bytes]:
-    credentials = [str(server.port), FLOODER, server.password(FLOODER)]
-    argv = [sys.executable, "-c", FLOOD, *credentials, str(FLOOD_SECONDS), heartbeat("ab" * 8).decode()]
-    return subprocess.Popen(argv, stdout=subprocess.PIPE)
-
-
 def test_an_agent_that_keeps_to_its_rhythm_is_always_heard() -> None:
     allowance = Allowance()
     assert all(allowance.allows("a", beat * 2.0) for beat in range(1_000))
@@ -99,6 +85,13 @@ def test_whoever_goes_on_is_cut_off_told_and_counted_until_it_was_quiet() -> Non
     assert not any(quiet)
     assert allowance.allows("a", end + QUIET_SECONDS + 1)
     assert allowance.allows("b", 0.001)
+
+
+def test_what_counts_as_several_takes_as_much_of_what_a_sender_may_say() -> None:
+    allowance = Allowance(Limits(name="reports", per_second=10.0, at_once=100))
+    assert [allowance.allows("a", 0.0, cost=30.0) for _ in range(4)] == [True, True, True, False]
+    assert allowance.allows("a", 0.0, cost=10.0)
+    assert allowance.allows("a", 3.0, cost=30.0)
 
 
 def test_no_number_of_names_fills_the_memory() -> None:

@@ -1,6 +1,7 @@
 """A reply subject is the sender's word: whatever an agent names there, nobody publishes on it with other rights than its own."""
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -36,7 +37,7 @@ Send = Callable[[Client, str], Awaitable[None]]
 
 
 async def as_report(agent: Client, reply: str) -> None:
-    await agent.publish(f"taskyard.report.{ME}", b"{}", reply=reply)
+    await agent.publish(f"taskyard.report.{ME}", secrets.token_bytes(), reply=reply)  # one like another is stored once
 
 
 async def as_output(agent: Client, reply: str) -> None:
@@ -53,14 +54,14 @@ async def as_garbage_heartbeat(agent: Client, reply: str) -> None:
 
 async def as_traced_report(agent: Client, reply: str) -> None:
     """The server tells of what it does with a message on the subject that this header names."""
-    await agent.publish(f"taskyard.report.{ME}", b"{}", headers={"Nats-Trace-Dest": reply})
+    await agent.publish(f"taskyard.report.{ME}", secrets.token_bytes(), headers={"Nats-Trace-Dest": reply})
 
 
 def test_no_reply_subject_of_an_agent_changes_a_stream(tmp_path: Path) -> None:
     async def scenario(world: World, agent: Client) -> None:
         await until_joined(world, agent, ME, INCARNATION)
         for stored in STORED:
-            await agent.jetstream().publish(stored, b"{}")
+            await agent.jetstream().publish(stored, secrets.token_bytes())
         before = await world.streams()
         sent = dict.fromkeys(STORED, 0)
         for send in (as_report, as_output, as_heartbeat, as_garbage_heartbeat, as_traced_report):
@@ -70,7 +71,7 @@ def test_no_reply_subject_of_an_agent_changes_a_stream(tmp_path: Path) -> None:
                 sent[f"taskyard.output.{ME}.task"] += send is as_output
             await agent.flush()
         for stored in STORED:  # what was sent before has been stored, and answered
-            await agent.jetstream().publish(stored, b"{}")
+            await agent.jetstream().publish(stored, secrets.token_bytes())
             sent[stored] += 1
         # The services have heard and read it all: what they then decide is behind it.
         await world.fleet.flush()
@@ -114,6 +115,7 @@ def test_an_acknowledgement_that_reaches_another_agent_asks_it_for_nothing(tmp_p
         other = await connect(world.server, OTHER)
         heard = await other.subscribe(f"taskyard.agent.{OTHER}.>")
         await other.flush()
+        await until_joined(world, agent, ME, INCARNATION)
         await agent.publish(f"taskyard.report.{ME}", b"{}", reply=reply)
         message = await heard.next_msg(5)
         assert (b'"stream"' in message.data, message.reply) == (True, "")

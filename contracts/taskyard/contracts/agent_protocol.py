@@ -18,6 +18,10 @@ from taskyard.contracts.values import Incarnation, Instant, Position, TaskId
 HEARTBEAT_SECONDS = 2.0
 START_SECONDS_MAX = 300.0
 """So long an agent may have what it has accepted before it says that it has started; what takes longer is stopped."""
+REPORT_STORE_SECONDS_MAX = 5.0
+"""How long an agent waits to be told that its reports are stored,"""
+REPORT_RETRY_SECONDS_MAX = 5.0
+"""and then at most before it tells them again."""
 REPORT_BATCH_MAX = 200
 REPORT_BYTES_MAX = 64 * 1024
 OUTPUT_CHUNK_BYTES_MAX = 32 * 1024

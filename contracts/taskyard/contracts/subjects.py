@@ -5,6 +5,8 @@ from msgspec import Struct
 PARTITION_DEFAULT = "0"
 
 REPORT_SUBJECTS = "taskyard.report.*"
+REPORTED_SUBJECTS = "taskyard.reported.*"
+"""Where `dispatcher` hears the reports of agents, before it has them stored."""
 OUTPUT_SUBJECTS = "taskyard.output.*.*"
 HEARTBEAT_SUBJECTS = "taskyard.heartbeat.*"
 REQUEST_SUBJECTS = "taskyard.request.>"
@@ -76,7 +78,7 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
             name=REPORTS,
             account=AGENTS,
             subjects=(REPORT_SUBJECTS,),
-            owner="agent",
+            owner="agent, dispatcher",
             readers=("dispatcher",),
             max_age_seconds=7 * DAY_SECONDS,
             discard_new=True,

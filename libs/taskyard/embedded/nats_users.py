@@ -28,6 +28,7 @@ from taskyard.contracts.subjects import (
     OUTPUT_SUBJECTS,
     PARTITION_DEFAULT,
     REPORT_SUBJECTS,
+    REPORTED_SUBJECTS,
     REPORTS,
     SNAPSHOTS_BUCKET,
     log_stream,
@@ -56,6 +57,9 @@ SNAPSHOTS = {
 # An agent answers a request once, on whatever subject the services named, and soon.
 REPLIES_PER_REQUEST_MAX = 1
 REPLY_SECONDS_MAX = 60
+
+IMPORTED_REPLIES = "_R_."
+"""Below this the server expects the answers to requests that came through an import."""
 
 _LOG = log_stream(PARTITION_DEFAULT)
 _LEASES = f"KV_{LEASES_BUCKET}"
@@ -142,7 +146,8 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
         found = sorted((user for user in users if user.account == account), key=lambda user: user.name)
         return [{"user": u.name, "password": password(u.name), "permissions": u.permissions} for u in found]
 
-    stored = (REPORT_SUBJECTS, OUTPUT_SUBJECTS)
+    # Whose messages are stored as they come can keep those of all others from being stored: see `machine/intake.py`.
+    heard_as = {REPORT_SUBJECTS: REPORTED_SUBJECTS, OUTPUT_SUBJECTS: OUTPUT_SUBJECTS}
     asked = ("taskyard.command.>", "taskyard.request.>")
     to_agents = "taskyard.agent.>"
     return {
@@ -155,7 +160,7 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
         AGENTS: {
             "jetstream": "enabled",
             "users": in_account(AGENTS),
-            "exports": [{"service": subject, "accounts": [WORKERS]} for subject in stored],
+            "exports": [{"service": subject, "accounts": [WORKERS]} for subject in heard_as.values()],
             "imports": [
                 # No service: for each reply subject the server would remember for minutes where its answer is to go.
                 {"stream": {"account": WORKERS, "subject": HEARTBEAT_SUBJECTS}},
@@ -168,7 +173,9 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
                 {"stream": HEARTBEAT_SUBJECTS, "accounts": [AGENTS]},
                 {"service": to_agents, "accounts": [AGENTS]},
             ],
-            "imports": [{"service": {"account": AGENTS, "subject": subject}} for subject in stored],
+            "imports": [
+                {"service": {"account": AGENTS, "subject": heard}, "to": subject} for subject, heard in heard_as.items()
+            ],
         },
         CLIENTS: {
             "users": in_account(CLIENTS),
@@ -218,9 +225,8 @@ _OWN_IN_CONTROL = {
     "scheduler": ((log_subject(PARTITION_DEFAULT, "scheduler"), *_reads(COMMANDS), "taskyard.answer.*"), ()),
     "slot_allocator": ((log_subject(PARTITION_DEFAULT, "slot_allocator"),), ()),
     "dispatcher": ((log_subject(PARTITION_DEFAULT, "dispatcher"),), ()),
-    # `_R_` is where the server expects the answers to requests that came through an import.
     "api": (
-        ("taskyard.command.*.*.*", "_R_.>", "$JS.API.INFO"),
+        ("taskyard.command.*.*.*", f"{IMPORTED_REPLIES}>", "$JS.API.INFO"),
         ("taskyard.answer.*", "taskyard.request.>"),
     ),
 }
@@ -230,10 +236,12 @@ _IN_AGENTS = {
         (
             "$JS.API.STREAM.INFO.TASKYARD_REPORTS",
             *_reads(REPORTS),
+            REPORT_SUBJECTS,
+            f"{IMPORTED_REPLIES}>",
             "taskyard.agent.*.assign",
             "taskyard.agent.*.cancel",
         ),
-        (HEARTBEAT_SUBJECTS,),
+        (HEARTBEAT_SUBJECTS, REPORTED_SUBJECTS),
     ),
     "api": (("$JS.API.STREAM.INFO.TASKYARD_OUTPUT", *_reads(OUTPUT)), ()),
 }

@@ -7,12 +7,14 @@ one that goes on is not heard at all until it has been quiet, which is told and 
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Self
 
 import structlog
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
@@ -26,6 +28,8 @@ DROPPED_MAX = 200
 """Whoever has said so much more than it may, without a pause, is cut off."""
 QUIET_SECONDS = 30.0
 """For so long one that was cut off must keep to the limit to be heard again."""
+WEIGHED_BYTES = 64 * 1024
+"""What is longer counts as several."""
 SENDERS_MAX = 20_000
 """Senders that are remembered, twice as many as workers that may be there; more are not heard."""
 
@@ -38,13 +42,24 @@ LATELY_SECONDS = 120.0
 _logger = structlog.get_logger()
 
 
+class Limits(Struct, frozen=True, kw_only=True):
+    """What each sender may say, and under which name it is counted what was too much."""
+
+    name: str
+    per_second: float
+    at_once: int
+
+
+HEARTBEATS = Limits(name="heartbeats", per_second=PER_SECOND_MAX, at_once=AT_ONCE_MAX)
+
+
 class _Sender:
     """How much one sender may still say, and since when it is cut off."""
 
     __slots__ = ("at", "cut_until", "dropped", "left")
 
-    def __init__(self, at: float) -> None:
-        self.left = float(AT_ONCE_MAX)
+    def __init__(self, at: float, left: float) -> None:
+        self.left = left
         self.at = at
         self.dropped = 0
         self.cut_until = 0.0
@@ -53,28 +68,29 @@ class _Sender:
 class Allowance:
     """Who may be heard now. Time is given, in monotonic seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Limits = HEARTBEATS) -> None:
         self.dropped = 0
         self.cut = 0
+        self._limits = limits
         self._senders: dict[str, _Sender] = {}
 
-    def allows(self, sender: str, now: float) -> bool:
-        """Whether what `sender` says now is to be heard. The hot path of a flood: about a microsecond."""
+    def allows(self, sender: str, now: float, cost: float = 1.0) -> bool:
+        """Whether what `sender` says now is to be heard, which counts as `cost`. The hot path of a flood: a microsecond."""
         one = self._senders.get(sender)
         if one is None:
             if len(self._senders) >= SENDERS_MAX:
                 self.dropped += 1
                 return False
-            one = self._senders[sender] = _Sender(now)
-        left = one.left + (now - one.at) * PER_SECOND_MAX
+            one = self._senders[sender] = _Sender(now, float(self._limits.at_once))
+        left = one.left + (now - one.at) * self._limits.per_second
         one.at = now
-        if left >= AT_ONCE_MAX:
-            left, one.dropped = float(AT_ONCE_MAX), 0
-        if left < 1.0:
+        if left >= self._limits.at_once:
+            left, one.dropped = float(self._limits.at_once), 0
+        if left < cost:
             one.left = left
             self._drop(sender, one, now)
             return False
-        one.left = left - 1.0
+        one.left = left - cost
         if now < one.cut_until:
             self.dropped += 1
             return False
@@ -85,6 +101,11 @@ class Allowance:
         senders = self._senders.items()
         return {name for name, one in senders if now >= one.cut_until and now - one.at < LATELY_SECONDS}
 
+    def is_cut(self, sender: str, now: float) -> bool:
+        """Whether the sender is not heard now."""
+        one = self._senders.get(sender)
+        return one is not None and now < one.cut_until
+
     def _drop(self, sender: str, one: _Sender, now: float) -> None:
         self.dropped += 1
         one.dropped += 1
@@ -92,31 +113,41 @@ class Allowance:
             return
         if now >= one.cut_until:
             self.cut += 1
-            _logger.warning("an agent says too much and is not heard until it is quiet", agent=sender)
+            _logger.warning(
+                "an agent says too much and is not heard until it is quiet", agent=sender, of=self._limits.name
+            )
         one.cut_until = now + QUIET_SECONDS
 
 
 class Ear:
-    """Hears a subject whose last token names the sender. `hear` gets the name and the bytes of what is to be heard.
+    """Hears a subject whose last token names the sender. `hear` gets the name and what is to be heard of it.
 
     What a sender says is dropped here at the cost of reading it, which is too much where one says it without end. So while
     one is cut off, the server is asked for those alone that were heard before, and for all only now and then: a newcomer may
-    have to call for a while.
+    have to call for a while. Where `known` names those who are there, they are asked for at all times, and nobody else is heard.
     """
 
-    def __init__(self, links: Links, pattern: str, hear: Callable[[str, bytes], None]) -> None:
+    def __init__(
+        self,
+        links: Links,
+        pattern: str,
+        hear: Callable[[str, Msg], Awaitable[None]],
+        limits: Limits = HEARTBEATS,
+        known: Callable[[], Mapping[str, object]] | None = None,
+    ) -> None:
         assert pattern.endswith(".*"), "the last token is the sender"
         self._client = links.fleet_client
         self._pattern = pattern
         self._hear = hear
-        self._allowance = Allowance()
+        self._known = known
+        self._allowance = Allowance(limits)
         self._all: Subscription | None = None
         self._some: dict[str, Subscription] = {}
         self._taken = 0
         self._dropped_max = DROPPED_MAX
         self._overrun = asyncio.Event()
         self._guard: asyncio.Task[None] | None = None
-        _show(links, self._allowance)
+        _show(links, limits.name, self._allowance)
 
     async def __aenter__(self) -> Self:
         # Not a subscriber of FastStream, which answers whatever names a reply subject unless it is told not to.
@@ -151,9 +182,11 @@ class Ear:
         self._taken += 1
         sender = message.subject.rpartition(".")[2]
         allowance = self._allowance
-        if allowance.allows(sender, time.monotonic()):
-            self._hear(sender, message.data)
-        elif allowance.dropped >= self._dropped_max:
+        if self._known is not None and sender not in self._known():
+            allowance.dropped += 1
+        elif allowance.allows(sender, time.monotonic(), max(len(message.data) / WEIGHED_BYTES, 1.0)):
+            await self._hear(sender, message)
+        if allowance.dropped >= self._dropped_max:
             self._overrun.set()
 
     async def _narrow_when_overrun(self) -> None:
@@ -186,6 +219,8 @@ class Ear:
         """Those that are not cut off, one by one, and nobody else."""
         now = time.monotonic()
         wanted = self._allowance.heard_lately(now)
+        known = self._known() if self._known is not None else ()
+        wanted |= {sender for sender in islice(known, SENDERS_MAX) if not self._allowance.is_cut(sender, now)}
         for sender in wanted - self._some.keys():
             self._some[sender] = await self._client.subscribe(self._pattern[:-1] + sender, cb=self._take)
         await self._unsubscribe(list(self._some.keys() - wanted))
@@ -206,15 +241,15 @@ class Ear:
                 await asyncio.sleep(LOOK_SECONDS)
 
 
-def _show(links: Links, allowance: Allowance) -> None:
+def _show(links: Links, name: str, allowance: Allowance) -> None:
     labels = {"service": links.name}
     links.metrics.counter(
-        "taskyard_heartbeats_dropped",
-        "Heartbeats beyond what an agent may send, dropped unread.",
+        f"taskyard_{name}_dropped",
+        f"{name.capitalize()} beyond what an agent may send, dropped unread.",
         lambda: ((labels, allowance.dropped),),
     )
     links.metrics.counter(
-        "taskyard_agents_cut",
-        "How often an agent said too much and was not heard until it was quiet.",
+        "taskyard_agents_cut" if name == HEARTBEATS.name else f"taskyard_agents_cut_for_{name}",
+        f"How often an agent said too much and was not heard until it was quiet: its {name}.",
         lambda: ((labels, allowance.cut),),
     )

@@ -32,6 +32,10 @@ LAST_DECISION_SECONDS_MAX = 1.0
 """How long a leader that is told to stop waits for its append in flight: what was decided is then told as well."""
 
 
+async def at_once() -> None:
+    """What was told was stored: nothing is waited for."""
+
+
 class SteppedDown(Exception):
     """This instance no longer leads; it goes on as a standby."""
 
@@ -66,6 +70,7 @@ class MachineLoop(Generic[InputT, EffectT]):
         self.snapshots = SnapshotKeeper(core, snapshots)
         self._sources: Sequence[Source[InputT]] = ()
         self._perform: Callable[[EffectT], Awaitable[None]] = _do_nothing
+        self._told_again: Callable[[], Awaitable[None]] = at_once
         self._wake = asyncio.Event()
         self._folded = asyncio.Event()
         self._room = asyncio.Event()
@@ -82,13 +87,16 @@ class MachineLoop(Generic[InputT, EffectT]):
         stop: asyncio.Event,
         sources: Sequence[Source[InputT]],
         perform: Callable[[EffectT], Awaitable[None]],
+        told_again: Callable[[], Awaitable[None]] = at_once,
     ) -> None:
         """Run until `stop` is set, then hand over cleanly.
 
         A leader reads its inputs from `sources`, and `perform` carries out one effect; what comes of that, and whatever
-        else is observed, is given back with `post`.
+        else is observed, is given back with `post`. `told_again` returns when what was told while nobody listened must be in
+        the sources.
         """
         self._sources, self._perform = sources, perform
+        self._told_again = told_again
         await self._recover()
         follow = asyncio.create_task(self._follow())
         campaign = asyncio.create_task(self._campaign())
@@ -247,6 +255,7 @@ class MachineLoop(Generic[InputT, EffectT]):
             await self._asked.wait()
             self._asked.clear()
             until = self.core.now(time.monotonic())
+            await self._told_again()
             try:
                 ends = {source.stream.name: await source.stream.end() for source in self._sources}
             except LogUnavailable:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from typing import Any, Generic, TypeVar
 
 from msgspec import Struct
@@ -14,8 +14,7 @@ from taskyard.eventlog.commit import CommitCodec
 from taskyard.eventlog.leases import JetStreamLease
 from taskyard.eventlog.snapshots import JetStreamSnapshots
 from taskyard.machine.core import LoopCore, Observer
-from taskyard.machine.ears import Ear
-from taskyard.machine.loop import MachineLoop, Source
+from taskyard.machine.loop import MachineLoop, Source, at_once
 from taskyard.machine.machine import Machine
 from taskyard.machine.metrics import show_loop
 from taskyard.service import Links, LogEvent, linked, make_instance_name, serving
@@ -29,12 +28,16 @@ EffectT = TypeVar("EffectT")
 
 
 class Wiring(Struct, Generic[InputT, EffectT], frozen=True, kw_only=True):
-    """What a service adds to its machine: where inputs come from, how an effect is carried out, who watches, who hears."""
+    """What a service adds to its machine: where inputs come from, how an effect is carried out, who watches, who hears.
+
+    `told_again` returns when whatever was told while nobody listened has been told again: no deadline is judged before.
+    """
 
     sources: Sequence[Source[InputT]]
     perform: Callable[[EffectT], Awaitable[None]]
     observers: Sequence[Observer] = ()
-    ears: Sequence[Ear] = ()
+    ears: Sequence[AbstractAsyncContextManager[object]] = ()
+    told_again: Callable[[], Awaitable[None]] = at_once
 
 
 async def run_machine(
@@ -60,7 +63,7 @@ async def run_machine(
             for ear in wiring.ears:
                 await hearing.enter_async_context(ear)
             async with serving(links, settings, lambda: loop.is_recovered and not stop.is_set()):
-                await loop.run(stop, wiring.sources, wiring.perform)
+                await loop.run(stop, wiring.sources, wiring.perform, wiring.told_again)
 
 
 def task_observers(links: Links, tasks: Callable[[], TaskTable]) -> list[Observer]:

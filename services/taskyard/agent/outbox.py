@@ -20,6 +20,8 @@ from taskyard.agent.logs import fields
 from taskyard.contracts.agent_protocol import (
     REPORT_BATCH_MAX,
     REPORT_BYTES_MAX,
+    REPORT_RETRY_SECONDS_MAX,
+    REPORT_STORE_SECONDS_MAX,
     AnyReport,
     Progressed,
     ReportBatch,
@@ -28,9 +30,7 @@ from taskyard.contracts.subjects import report_subject
 
 OUTBOX_REPORTS_MAX = 20_000
 """So many unsent reports make the agent decline new assignments; progress is dropped from then on."""
-STORE_TIMEOUT_SECONDS = 5.0
 RETRY_SECONDS_FIRST = 0.2
-RETRY_SECONDS_MAX = 5.0
 ID_BYTES = 16
 """So many random bytes stand in each batch, whose digest is the id of its message: who could guess an id could have the
 message dropped as a copy of his own, since a stream's ids are those of all who write to it."""
@@ -154,16 +154,16 @@ class Outbox:
         headers = {"Nats-Msg-Id": blake2b(payload, digest_size=ID_BYTES).hexdigest()}
         delay_seconds = RETRY_SECONDS_FIRST
         while True:
-            await self._sender.connected(timeout_seconds=RETRY_SECONDS_MAX)
+            await self._sender.connected(timeout_seconds=REPORT_RETRY_SECONDS_MAX)
             try:
                 await self._sender.store(
-                    report_subject(self._agent), payload, headers=headers, timeout_seconds=STORE_TIMEOUT_SECONDS
+                    report_subject(self._agent), payload, headers=headers, timeout_seconds=REPORT_STORE_SECONDS_MAX
                 )
                 return
             except NotStoredError as error:
                 _log.warning("a batch of reports was not stored", extra=fields(number=number, error=str(error)))
             await asyncio.sleep(delay_seconds)
-            delay_seconds = min(delay_seconds * 2, RETRY_SECONDS_MAX)
+            delay_seconds = min(delay_seconds * 2, REPORT_RETRY_SECONDS_MAX)
 
     def _next_number(self) -> int:
         self._number += 1

@@ -1,7 +1,7 @@
 """The dispatcher: one attempt, from its slot to its end.
 
 Owns: delivery, acceptance, start, progress, plan, end, timeout and stopping of attempts.
-Consumes: the log, reports of agents (TASKYARD_REPORTS), and their answers to its requests.
+Consumes: the log, reports of agents, which it has stored (TASKYARD_REPORTS), and their answers to its requests.
 Emits: TaskDispatched, TaskStarted, TaskProgressed, TaskPlanned, AttemptSucceeded, AttemptFailed, AttemptLost, NotDelivered,
 TaskStopRequested (cause timeout).
 Invariants: an attempt is sent until its agent answers or its worker is lost; that nobody listened proves something only of

@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections import ChainMap
 
 import msgspec
 import structlog
+from nats.aio.msg import Msg
 
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.events import StreamMark
@@ -21,6 +23,7 @@ from taskyard.eventlog.errors import LogUnavailable
 from taskyard.eventlog.jetstream import JetStreamInput
 from taskyard.eventlog.log import StreamMessage
 from taskyard.machine.ears import Ear
+from taskyard.machine.intake import Intake
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
 from taskyard.service import Links
@@ -39,11 +42,12 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
     def wire(links: Links, loop: Loop) -> Wiring[Input, Effect]:
         requests = Requests(links.fleet_client, loop.post)
 
-        def hear(agent: str, data: bytes) -> None:
-            if (heard := read_heartbeat(agent, data)) is not None:
+        async def hear(agent: str, message: Msg) -> None:
+            if (heard := read_heartbeat(agent, message.data)) is not None:
                 loop.post(heard, key=agent)
 
         ear = Ear(links, HEARTBEAT_SUBJECTS, hear)
+        intake = Intake(links, settings, lambda: ChainMap(machine.state.workers, machine.state.gone))
         reports = JetStreamInput(links.fleet_client, REPORTS)
         commands = JetStreamInput(links.control_client, COMMANDS)
         mending = Mending()
@@ -58,7 +62,13 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
             return msgspec.structs.replace(found, commands=await read_mark(commands)) if found.shows_plan else found
 
         observers = [counts, *task_observers(links, lambda: machine.state.tasks)]
-        return Wiring(sources=[Source(reports, read)], perform=requests.send, observers=observers, ears=[ear])
+        return Wiring(
+            sources=[Source(reports, read)],
+            perform=requests.send,
+            observers=observers,
+            ears=[ear, intake],
+            told_again=intake.until_told_again,
+        )
 
     await run_machine(machine, settings, stop, wire)
 

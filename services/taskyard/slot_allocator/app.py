@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import msgspec
 import nats.errors
+from nats.aio.msg import Msg
 
 from taskyard.contracts.agent_protocol import Heartbeat
 from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
@@ -57,10 +58,10 @@ class _Listener:
         self._client = links.fleet_client
         self._loop = loop
 
-    def _hear(self, agent: str, data: bytes) -> None:
+    async def _hear(self, agent: str, message: Msg) -> None:
         """A heartbeat; one that cannot be read is nobody's."""
         try:
-            heartbeat = _decode(data)
+            heartbeat = _decode(message.data)
         except UNREADABLE:
             return
         self._loop.post(HeartbeatSeen(agent=agent, heartbeat=heartbeat), key=f"heartbeat {agent}")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -18,7 +18,7 @@ from taskyard.eventlog.log import StreamMessage
 from taskyard.eventlog.memory import MemoryInput, MemoryLog, MemoryStream
 from taskyard.eventlog.snapshots import MemorySnapshots
 from taskyard.machine.core import LoopCore, Role
-from taskyard.machine.loop import MachineLoop, Source
+from taskyard.machine.loop import MachineLoop, Source, at_once
 from taskyard.machine.machine import Decision, Fault
 
 pytestmark = pytest.mark.anyio
@@ -72,7 +72,14 @@ class LyingLease:
 class Instance:
     """One instance that runs in this process, and can be stopped or killed."""
 
-    def __init__(self, place: "Place", name: str, lease: Any, log: MemoryLog[Any]) -> None:
+    def __init__(
+        self,
+        place: "Place",
+        name: str,
+        lease: Any,
+        log: MemoryLog[Any],
+        told_again: Callable[[], Awaitable[None]] = at_once,
+    ) -> None:
         self.machine = Tally()
         self.log = log
         self.acted: list[int] = []
@@ -85,7 +92,7 @@ class Instance:
         )
         self._stop = asyncio.Event()
         source = Source(stream=MemoryInput(place.inputs), read=self._read)
-        self.task = asyncio.create_task(self.loop.run(self._stop, [source], self._perform))
+        self.task = asyncio.create_task(self.loop.run(self._stop, [source], self._perform, told_again))
 
     async def _read(self, message: StreamMessage) -> int:
         return int(message.data)
@@ -676,6 +683,28 @@ async def test_a_deadline_is_judged_when_what_was_stored_before_it_was_read_also
 
     await until(lambda: not one.machine.deadlines.waits)
     assert place.noted() == list(range(50))
+
+
+async def test_a_deadline_is_judged_only_when_what_nobody_heard_was_told_again(place: Place) -> None:
+    told_again = asyncio.Event()
+    asked: list[bool] = []
+
+    async def until_told_again() -> None:
+        asked.append(True)
+        await told_again.wait()
+
+    one = Instance(
+        place, "one", MemoryLease(place.leases, "tally"), HangingLog(place.stream, "log", CODEC), until_told_again
+    )
+    place.instances.append(one)
+    await until(lambda: one.leads)
+    assert not one.machine.deadlines.is_read(clock())
+    one.loop.post(1)
+    await until(lambda: bool(asked) and place.noted() == [1])
+    assert one.machine.deadlines.waits
+
+    told_again.set()
+    await until(lambda: not one.machine.deadlines.waits)
 
 
 async def test_a_stream_whose_end_nobody_tells_is_asked_again_while_a_deadline_waits(

@@ -1,0 +1,161 @@
+"""Has stored what agents report, within an allowance for each of them.
+
+nats-server takes in what is stored in a stream one by one, and flushes each to disk: a few thousand a second, in the order in
+which they come. So one agent that sends without end would keep the reports of all others from being stored at all. What agents
+report is therefore heard here first; what one says beyond its allowance is dropped, and one that goes on is not heard until it
+is quiet, at no cost to the others (`ears.py`). Dropped is what nobody acknowledged: its agent keeps it, and tells it again.
+
+All instances hear everything, and each has it stored. Which of them comes first does not matter: the stream knows what it has
+by the id that its agent gave it, or by its bytes, of which no two batches have the same. The stream's answer is handed on to
+the agent, on the subject that the server has made for that: agents are in another account, so no reply subject of their choice
+is seen here, and none other is answered.
+
+A thread of its own does that: an agent waits for each answer, and decisions take many times as long.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from hashlib import blake2b
+from types import TracebackType
+from typing import Self
+
+import uvloop
+from nats.aio.msg import Msg
+from nats.errors import Error
+
+from taskyard.contracts.agent_protocol import REPORT_RETRY_SECONDS_MAX, REPORT_STORE_SECONDS_MAX
+from taskyard.contracts.subjects import REPORTED_SUBJECTS, report_subject
+from taskyard.embedded.nats_users import IMPORTED_REPLIES
+from taskyard.machine.ears import Ear, Limits
+from taskyard.service import Links, another_fleet_link
+from taskyard.settings import Settings
+
+REPORTS_HEARD = Limits(name="reports", per_second=1_000.0, at_once=500)
+"""An agent waits for each batch to be stored, which takes a millisecond, before it sends the next one: it never says more."""
+MESSAGE_ID = "Nats-Msg-Id"
+ID_CHARACTERS_MAX = 128
+ID_BYTES = 16
+UNANSWERED_MAX = 20_000
+"""Messages that the stream has not answered yet and whose agents are remembered. Of more the first are told again."""
+AGAIN_SECONDS = REPORT_STORE_SECONDS_MAX + REPORT_RETRY_SECONDS_MAX + 1.0
+"""After so long an agent has told once more what nobody heard."""
+TICK_SECONDS = 0.25
+STOOD_STILL_SECONDS = 1.0
+
+
+class Intake:
+    """Has stored what agents report, for as long as it is open. `known` names the agents that the log knows, and nobody else
+    is heard; it is asked in another thread.
+
+    By the answer to something else that it sends, an agent can have the server say something here under a made-up name.
+    """
+
+    def __init__(self, links: Links, settings: Settings, known: Callable[[], Mapping[str, object]]) -> None:
+        self._links = links
+        self._settings = settings
+        self._known = known
+        self._hearing: _Hearing | None = None
+        self._is_heard = asyncio.Event()
+        self._stop: Callable[[], object] | None = None
+        self._thread: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        tell = partial(asyncio.get_running_loop().call_soon_threadsafe, self._is_heard.set)
+        self._thread = asyncio.create_task(asyncio.to_thread(self._run, tell), name="intake")
+        heard = asyncio.create_task(self._is_heard.wait())
+        await asyncio.wait((self._thread, heard), return_when=asyncio.FIRST_COMPLETED)
+        heard.cancel()
+        if self._thread.done():
+            self._thread.result()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._thread is not None
+        if self._stop is not None:
+            self._stop()
+        await self._thread
+
+    async def until_told_again(self) -> None:
+        """Return when it was listened for so long that agents have told again whatever they told while nobody did."""
+        assert self._hearing is not None
+        while (left := self._hearing.since + AGAIN_SECONDS - time.monotonic()) > 0:  # noqa: ASYNC110 - time alone tells
+            await asyncio.sleep(left)
+
+    def _run(self, tell: Callable[[], object]) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(self._hear(tell))
+
+    async def _hear(self, tell: Callable[[], object]) -> None:
+        stop = asyncio.Event()
+        self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
+        async with (
+            another_fleet_link(self._links, self._settings) as links,
+            _Hearing(links, self._known) as self._hearing,
+        ):
+            tell()
+            await stop.wait()
+
+
+class _Hearing:
+    """What the thread does. `since` is when it began to listen without a gap."""
+
+    def __init__(self, links: Links, known: Callable[[], Mapping[str, object]]) -> None:
+        self.since = time.monotonic()
+        self._client = links.fleet_client
+        self._ear = Ear(links, REPORTED_SUBJECTS, self._store, REPORTS_HEARD, known)
+        self._inbox = self._client.new_inbox()
+        self._replies: dict[str, str] = {}
+        self._number = 0
+        self._watch: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        await self._client.subscribe(f"{self._inbox}.*", cb=self._stored)
+        await self._ear.__aenter__()
+        self.since = time.monotonic()
+        self._watch = asyncio.create_task(self._notice_gaps(), name="notice gaps")
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._watch is not None
+        self._watch.cancel()
+        await asyncio.gather(self._watch, return_exceptions=True)
+        await self._ear.__aexit__(kind, error, trace)
+
+    async def _store(self, agent: str, message: Msg) -> None:
+        told = (message.headers or {}).get(MESSAGE_ID, "")
+        if not 0 < len(told) <= ID_CHARACTERS_MAX:
+            told = blake2b(message.data, digest_size=ID_BYTES).hexdigest()
+        # Under the agent's own name: no id of one is that of another.
+        headers = {MESSAGE_ID: f"{agent}.{told}"}
+        self._number += 1
+        self._replies[str(self._number)] = message.reply
+        if len(self._replies) > UNANSWERED_MAX:
+            del self._replies[next(iter(self._replies))]
+        with suppress(Error, OSError):  # its agent tells it again
+            await self._client.publish(
+                report_subject(agent), message.data, reply=f"{self._inbox}.{self._number}", headers=headers
+            )
+
+    async def _stored(self, message: Msg) -> None:
+        """Hand the stream's answer on to the agent, on nothing but a subject that the server has made for that."""
+        reply = self._replies.pop(message.subject.rpartition(".")[2], "")
+        if reply.startswith(IMPORTED_REPLIES):
+            with suppress(Error, OSError):
+                await self._client.publish(reply, message.data)
+
+    async def _notice_gaps(self) -> None:
+        reconnects, before = self._client.stats["reconnects"], time.monotonic()
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            now = time.monotonic()
+            stood_still = now - before > STOOD_STILL_SECONDS
+            if stood_still or not self._client.is_connected or self._client.stats["reconnects"] != reconnects:
+                reconnects, self.since = self._client.stats["reconnects"], now
+            before = now

@@ -1,0 +1,138 @@
+"""One agent that reports without end keeps no other report from being stored, and has no more stored than it may."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import nats.errors
+import pytest
+from agents_world import World, connect, services_running, start_flood, start_service, until_joined
+from nats.aio.client import Client
+from real_servers import nats_running, service_settings
+
+from taskyard.contracts.subjects import REPORTS
+from taskyard.embedded.nats_server import NatsServer
+from taskyard.machine.intake import REPORTS_HEARD
+
+FLOODER, HONEST, STRANGER = "worker-1", "worker-2", "worker-3"
+FLOOD_SECONDS = 6.0
+STORED_SECONDS_MAX = 5.0
+"""While a flood is stored as it comes, two of three are not answered for so long, and most are never stored."""
+FIRST = b"hello"
+INCARNATIONS = {FLOODER: "ab" * 8, HONEST: "cd" * 8}
+
+
+def test_an_agents_reports_are_stored_in_order_while_another_one_floods(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER, HONEST) as (_, honest):
+            flood = start_flood(server, FLOODER, "report", b"no report at all", FLOOD_SECONDS)
+            told = 0
+            while flood.poll() is None:
+                await report(honest, HONEST, b"%d" % told)
+                told += 1
+            sent = int(flood.communicate()[0])
+            assert await found(world, HONEST) == [b"%d" % number for number in range(told)]
+            may = REPORTS_HEARD.at_once + REPORTS_HEARD.per_second * FLOOD_SECONDS
+            assert sent > 10 * may, "no flood"
+            assert len(await found(world, FLOODER)) <= may
+
+    run(tmp_path, scenario)
+
+
+def test_a_dispatcher_that_ends_in_a_flood_costs_the_others_no_report(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER, HONEST) as (_, honest):
+            stop = asyncio.Event()
+            told = service_settings(server, postgres_dsn="")
+            second = asyncio.create_task(start_service(server, "dispatcher", told, stop))
+            flood = start_flood(server, FLOODER, "report", b"no report at all", FLOOD_SECONDS)
+            number, middle = 0, time.monotonic() + FLOOD_SECONDS / 2
+            while flood.poll() is None:
+                if time.monotonic() > middle:
+                    stop.set()
+                await report(honest, HONEST, b"%d" % number)
+                number += 1
+            flood.communicate()
+            await second
+            # Once each, though two have heard it.
+            assert await found(world, HONEST) == [b"%d" % each for each in range(number)]
+
+    run(tmp_path, scenario)
+
+
+def test_no_id_of_one_agent_is_that_of_another(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER, HONEST) as (one, other):
+            for client, agent in ((one, FLOODER), (other, HONEST), (other, HONEST)):
+                await client.request(f"taskyard.report.{agent}", b"{}", timeout=5, headers={"Nats-Msg-Id": "guessed"})
+            assert (await found(world, FLOODER), await found(world, HONEST)) == ([b"{}"], [b"{}"])
+
+    run(tmp_path, scenario)
+
+
+def test_of_what_an_agent_says_nothing_but_its_bytes_and_its_id_reaches_the_stream(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER) as (agent,):
+            headers = {"Nats-Rollup": "all", "Nats-Expected-Stream": "ANOTHER", "Nats-TTL": "1s", "X": "y"}
+            await agent.request(f"taskyard.report.{FLOODER}", b"{}", timeout=5, headers=headers)
+            message = await world.fleet.jetstream().get_last_msg(REPORTS, f"taskyard.report.{FLOODER}")
+            assert list(message.headers or {}) == ["Nats-Msg-Id"]
+
+    run(tmp_path, scenario)
+
+
+def test_of_who_is_not_known_nothing_is_stored(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, HONEST) as (honest,):
+            stranger = await connect(server, STRANGER)
+            with pytest.raises(nats.errors.TimeoutError):
+                await stranger.request(f"taskyard.report.{STRANGER}", b"{}", timeout=1)
+            await report(honest, HONEST, b"{}")
+            assert (await found(world, HONEST), await found(world, STRANGER)) == ([b"{}"], [])
+            await stranger.close()
+
+    run(tmp_path, scenario)
+
+
+async def report(client: Client, agent: str, body: bytes) -> None:
+    """Say it until it is stored, as an agent does."""
+    async with asyncio.timeout(STORED_SECONDS_MAX):
+        while True:
+            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
+                answer = await client.request(f"taskyard.report.{agent}", body, timeout=1)
+                assert b"error" not in answer.data
+                return
+
+
+@asynccontextmanager
+async def joined(world: World, *agents: str) -> AsyncIterator[list[Client]]:
+    """Connections of agents that are known and heard."""
+    clients = [await connect(world.server, agent) for agent in agents]
+    for client, agent in zip(clients, agents, strict=True):
+        await until_joined(world, client, agent, INCARNATIONS[agent])
+        await report(client, agent, FIRST)
+    yield clients
+    for client in clients:
+        await client.close()
+
+
+async def found(world: World, agent: str) -> list[bytes]:
+    """What is stored of an agent, but for what it said first."""
+    stream = world.fleet.jetstream()
+    reading = await stream.subscribe(f"taskyard.report.{agent}", ordered_consumer=True)
+    info = await stream.stream_info(REPORTS, subjects_filter=f"taskyard.report.{agent}")
+    count = (info.state.subjects or {}).get(f"taskyard.report.{agent}", 0)
+    messages = [(await reading.next_msg(timeout=5)).data for _ in range(count)]
+    await reading.unsubscribe()
+    return messages[1:]
+
+
+def run(folder: Path, scenario: Callable[[NatsServer], Awaitable[None]]) -> None:
+    async def with_server() -> None:
+        with nats_running(folder / "nats", clients=[], agents=[FLOODER, HONEST, STRANGER]) as server:
+            async with asyncio.timeout(120):
+                await scenario(server)
+
+    asyncio.run(with_server())
