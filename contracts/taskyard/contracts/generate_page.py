@@ -60,6 +60,8 @@ def _kept(stream: subjects.StreamSpec) -> str:
     parts = [f"{stream.max_age_seconds // subjects.DAY_SECONDS} days" if stream.max_age_seconds else "for ever"]
     if stream.max_bytes > 0:
         parts.append(f"{stream.max_bytes // subjects.GIBIBYTE} GiB at most")
+    if stream.subject_messages_max > 0:
+        parts.append(f"{stream.subject_messages_max:,} messages of a subject at most")
     if stream.append_only:
         parts.append("no delete, no purge")
     return ", ".join(parts)

@@ -20,8 +20,15 @@ DAY_SECONDS = 86_400
 GIBIBYTE = 1 << 30
 
 
+AGENT_BATCHES_MAX = 50_000
+"""Batches of reports that are kept of one agent: it keeps a hundred itself, and whoever has them stored reads them at once."""
+
+
 class StreamSpec(Struct, frozen=True, kw_only=True):
-    """How one stream is made and checked. `append_only` forbids deletes, purges and rollup."""
+    """How one stream is made and checked. `append_only` forbids deletes, purges and rollup.
+
+    With `subject_messages_max` each new message of a subject takes the place of its oldest, and of no other's.
+    """
 
     name: str
     account: str
@@ -30,6 +37,7 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     readers: tuple[str, ...]
     max_age_seconds: int = 0
     max_bytes: int = -1
+    subject_messages_max: int = -1
     append_only: bool = False
     discard_new: bool = False
     duplicate_window_seconds: int = 120
@@ -81,6 +89,7 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
             owner="agent, dispatcher",
             readers=("dispatcher",),
             max_age_seconds=7 * DAY_SECONDS,
+            subject_messages_max=AGENT_BATCHES_MAX,
             discard_new=True,
         ),
         StreamSpec(

@@ -56,7 +56,8 @@ async def ensure_streams(
 ) -> None:
     """Make every stream of `specs` whose account is given, or check the one that exists.
 
-    Limits that are tighter than the specification are raised, replicas and subjects added; nothing is ever lowered.
+    Limits that are tighter than the specification are raised, replicas and subjects added; nothing is ever lowered, but that a
+    subject which may grow for ever gets the limit of the specification.
 
     Raises:
         StreamMismatch: a stream has a dangerous setting; nothing was changed on it.
@@ -107,7 +108,7 @@ def stream_config(spec: StreamSpec, replicas: int) -> dict[str, object]:
         "max_age": nanoseconds(spec.max_age_seconds),
         "max_bytes": spec.max_bytes,
         "max_msgs": UNLIMITED,
-        "max_msgs_per_subject": UNLIMITED,
+        "max_msgs_per_subject": spec.subject_messages_max,
         "max_msg_size": spec.max_message_bytes,
         "max_consumers": UNLIMITED,
         "duplicate_window": nanoseconds(spec.duplicate_window_seconds),
@@ -201,6 +202,8 @@ def find_raises(spec: StreamSpec, config: Mapping[str, object], replicas: int) -
     for setting in ("max_bytes", "max_msgs", "max_msgs_per_subject", "max_msg_size", "max_age"):
         if _is_tighter(config.get(setting), wanted[setting]):
             changes[setting] = wanted[setting]
+    if spec.subject_messages_max > 0 and _number(config.get("max_msgs_per_subject")) <= 0:
+        changes["max_msgs_per_subject"] = spec.subject_messages_max
     changes |= more_replicas(config, replicas)
     if _number(config.get("duplicate_window")) < _number(wanted["duplicate_window"]):
         changes["duplicate_window"] = wanted["duplicate_window"]

@@ -120,6 +120,27 @@ async def test_tight_limits_are_raised_and_wide_ones_left(nats_site):
     assert (found.max_age, found.description) == (86_400, "kept longer by an operator")
 
 
+async def test_a_sender_that_stores_too_much_loses_its_own_oldest_messages_and_nobody_elses(nats_site):
+    _, inputs = nats_site.specs()
+    js = nats_site.nc.jetstream()
+    subject = inputs.subjects[0].rpartition(".")[0]
+    for number in range(4):
+        await js.publish(f"{subject}.flooder", b"%d" % number)
+    limited = msgspec.structs.replace(inputs, subject_messages_max=3)
+    await ensure_streams({"control": nats_site.nc}, [limited])  # also a stream that was made without
+    await js.publish(f"{subject}.other", b"a")
+    for number in range(4, 9):
+        assert await js.publish(f"{subject}.flooder", b"%d" % number)
+
+    left = [(await js.get_msg(inputs.name, sequence)).data for sequence in (5, 8, 9, 10)]
+    assert left == [b"a", b"6", b"7", b"8"]
+    assert (await js.stream_info(inputs.name)).state.messages == 4
+
+    await change(nats_site.nc, inputs.name, max_msgs_per_subject=5)
+    await ensure_streams({"control": nats_site.nc}, [limited])
+    assert (await js.stream_info(inputs.name)).config.max_msgs_per_subject == 5  # what an operator has raised stays
+
+
 async def test_a_subject_that_is_missing_is_added(nats_site):
     _, inputs = nats_site.specs()
     more = msgspec.structs.replace(inputs, subjects=(*inputs.subjects, f"more.{nats_site.input_name}"))
