@@ -74,7 +74,7 @@ async def control(server: NatsServer) -> AsyncIterator[Client]:
     """The services' connection, with a stream of commands and one of the log."""
     async with connected(server, CONTROL_KEEPER) as service:
         stream = service.client.jetstream()
-        await add_stream(stream, StreamConfig(name="COMMANDS", subjects=["taskyard.command.>"]))
+        await add_stream(stream, StreamConfig(name="COMMANDS", subjects=["taskyard.commanded.>"]))
         await add_stream(stream, StreamConfig(name="LOG", subjects=["taskyard.log.>"]))
         try:
             yield service.client
@@ -107,7 +107,7 @@ def test_a_command_of_a_client_is_stored_in_the_account_of_the_services(nats_ser
             acknowledged = await admin.client.jetstream().publish("taskyard.command.admin.default.submit", b"{}")
             assert (acknowledged.stream, acknowledged.seq) == ("COMMANDS", 1)
             stored = await service.jetstream().get_msg("COMMANDS", 1)
-            assert stored.subject == "taskyard.command.admin.default.submit"
+            assert stored.subject == "taskyard.commanded.admin.default.submit"
 
     run(scenario)
 

@@ -11,6 +11,8 @@ OUTPUT_SUBJECTS = "taskyard.output.*.*"
 HEARTBEAT_SUBJECTS = "taskyard.heartbeat.*"
 REQUEST_SUBJECTS = "taskyard.request.>"
 COMMAND_SUBJECTS = "taskyard.command.>"
+COMMANDED_SUBJECTS = "taskyard.commanded.>"
+"""Where `api` hears the commands of clients, which these send to `taskyard.command.>`, before it has them stored."""
 
 CONTROL = "control"
 AGENTS = "agents"
@@ -22,6 +24,8 @@ GIBIBYTE = 1 << 30
 
 AGENT_BATCHES_MAX = 50_000
 """Batches of reports that are kept of one agent: it keeps a hundred itself, and whoever has them stored reads them at once."""
+STREAM_REMEMBERS_SECONDS = 120
+"""For so long a stream knows the id of a message."""
 
 
 class StreamSpec(Struct, frozen=True, kw_only=True):
@@ -40,7 +44,7 @@ class StreamSpec(Struct, frozen=True, kw_only=True):
     subject_messages_max: int = -1
     append_only: bool = False
     discard_new: bool = False
-    duplicate_window_seconds: int = 120
+    duplicate_window_seconds: int = STREAM_REMEMBERS_SECONDS
     max_message_bytes: int = 1 << 20
 
 
@@ -107,6 +111,16 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
 def command_subject(principal: str, pool: str, verb: str) -> str:
     """Where a command is stored."""
     return f"taskyard.command.{principal}.{pool}.{verb}"
+
+
+def commanded_subjects(principal: str) -> str:
+    """Where the commands of a principal are heard, before they are stored."""
+    return f"taskyard.commanded.{principal}.>"
+
+
+def stored_subject(heard: str) -> str:
+    """Where a command is stored that was heard, whatever its subject says of pool and verb."""
+    return COMMAND_SUBJECTS[:-1] + heard.removeprefix(COMMANDED_SUBJECTS[:-1])
 
 
 def request_subject(principal: str, pool: str, verb: str) -> str:

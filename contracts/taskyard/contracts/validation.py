@@ -11,7 +11,8 @@ from hashlib import blake2b
 import msgspec
 from msgspec import Raw, Struct
 
-from taskyard.contracts.commands import COMMAND_BYTES_MAX, Command, TaskBatch, TaskSpec
+from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, Command, TaskBatch, TaskSpec
+from taskyard.contracts.elements import is_far_longer_than
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.kinds import KINDS, decode_input
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
@@ -74,8 +75,12 @@ def decode_submission(data: bytes, pool: str) -> TaskSpec | TaskBatch:
     _check_size(data)
     body: TaskSpec | TaskBatch
     try:
-        if _probe.decode(data).tasks is msgspec.UNSET:
+        tasks = _probe.decode(data).tasks
+        if isinstance(tasks, msgspec.UnsetType):
             return decode_spec(data, pool)
+        if is_far_longer_than(tasks, TASKS_PER_COMMAND_MAX):
+            told = f"Expected `array` of length <= {TASKS_PER_COMMAND_MAX}"
+            raise InvalidCommand(FieldError(path="tasks", message=told))
         body = _batch.decode(data)
     except UNREADABLE as error:
         raise InvalidCommand(_fault(error, "")) from error

@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from taskyard.contracts.subjects import (
+    COMMAND_SUBJECTS,
+    COMMANDED_SUBJECTS,
     COMMANDS,
     HEARTBEAT_SUBJECTS,
     LEASES_BUCKET,
@@ -30,6 +32,7 @@ from taskyard.contracts.subjects import (
     REPORT_SUBJECTS,
     REPORTED_SUBJECTS,
     REPORTS,
+    REQUEST_SUBJECTS,
     SNAPSHOTS_BUCKET,
     log_stream,
     log_subject,
@@ -146,16 +149,17 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
         found = sorted((user for user in users if user.account == account), key=lambda user: user.name)
         return [{"user": u.name, "password": password(u.name), "permissions": u.permissions} for u in found]
 
-    # Whose messages are stored as they come can keep those of all others from being stored: see `machine/intake.py`.
+    # Whose messages are stored as they come can keep those of all others from being stored: see `machine/intake.py`, and
+    # `taskyard/api/intake.py` for commands.
     heard_as = {REPORT_SUBJECTS: REPORTED_SUBJECTS, OUTPUT_SUBJECTS: OUTPUT_SUBJECTS}
-    asked = ("taskyard.command.>", "taskyard.request.>")
+    asked = {COMMAND_SUBJECTS: COMMANDED_SUBJECTS, REQUEST_SUBJECTS: REQUEST_SUBJECTS}
     to_agents = "taskyard.agent.>"
     return {
         SYS: {"users": in_account(SYS)},
         CONTROL: {
             "jetstream": "enabled",
             "users": in_account(CONTROL),
-            "exports": [{"service": subject, "accounts": [CLIENTS]} for subject in asked],
+            "exports": [{"service": heard, "accounts": [CLIENTS]} for heard in asked.values()],
         },
         AGENTS: {
             "jetstream": "enabled",
@@ -179,7 +183,9 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
         },
         CLIENTS: {
             "users": in_account(CLIENTS),
-            "imports": [{"service": {"account": CONTROL, "subject": subject}} for subject in asked],
+            "imports": [
+                {"service": {"account": CONTROL, "subject": heard}, "to": subject} for subject, heard in asked.items()
+            ],
         },
     }
 
@@ -226,8 +232,8 @@ _OWN_IN_CONTROL = {
     "slot_allocator": ((log_subject(PARTITION_DEFAULT, "slot_allocator"),), ()),
     "dispatcher": ((log_subject(PARTITION_DEFAULT, "dispatcher"),), ()),
     "api": (
-        ("taskyard.command.*.*.*", f"{IMPORTED_REPLIES}>", "$JS.API.INFO"),
-        ("taskyard.answer.*", "taskyard.request.>"),
+        (COMMAND_SUBJECTS, f"{IMPORTED_REPLIES}>", "$JS.API.INFO"),
+        ("taskyard.answer.*", REQUEST_SUBJECTS, COMMANDED_SUBJECTS),
     ),
 }
 _IN_AGENTS = {

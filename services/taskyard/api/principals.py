@@ -1,6 +1,6 @@
 """Who asks: bearer tokens over HTTP, names of subjects over NATS, and what each role sees."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from msgspec import Struct
 
@@ -47,6 +47,11 @@ class Principals:
     def __init__(self, principals: Iterable[settings.Principal]) -> None:
         self._principals = tuple(principals)
         self._by_name = {one.name: Caller(name=one.name, role=Role(one.role.value)) for one in self._principals}
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The names of all."""
+        return list(self._by_name)
 
     def named(self, name: str) -> Caller:
         """The principal that NATS has already recognised. Raises 403 for an unknown one."""

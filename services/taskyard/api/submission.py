@@ -7,9 +7,9 @@ from functools import partial
 import msgspec
 from msgspec import Raw, Struct
 
-from taskyard.api.elements import NotReadOn, elements_of
 from taskyard.api.errors import Refusal, invalid, too_large
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
+from taskyard.contracts.elements import NotReadOn, elements_of
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.validation import UNREADABLE, InvalidCommand, decode_spec
 from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, derive_uuid7, is_name, is_uuid7

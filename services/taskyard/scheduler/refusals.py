@@ -1,12 +1,14 @@
 """Which tasks of a batch were refused, as the event of their refusal names them, so that each is found by its id."""
 
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX
+from taskyard.contracts.elements import NotReadOn, elements_of
 from taskyard.contracts.events import RefusedTasks
 from taskyard.contracts.validation import UNREADABLE
 from taskyard.contracts.values import TaskId, is_uuid7
@@ -24,7 +26,7 @@ _Wording = tuple[int, str, str]
 class Refusals:
     """Gathers the refused ones of a batch's `tasks`, those that were refused alike together. `has_id`: the batch has one."""
 
-    def __init__(self, tasks: Sequence[Raw], *, has_id: bool) -> None:
+    def __init__(self, tasks: Sequence[bytes | Raw], *, has_id: bool) -> None:
         self._batch = tasks
         self._has_id = has_id
         self._by_wording: dict[_Wording, tuple[list[TaskId], list[int]]] = {}
@@ -56,24 +58,25 @@ def all_refused(message: CommandMessage, refused: Refused) -> tuple[RefusedTasks
         return ()
     try:
         batch = msgspec.json.decode(message.data, type=_Batch)
-    except UNREADABLE:
+        tasks = list(islice(elements_of(batch.tasks), TASKS_PER_COMMAND_MAX))
+    except (*UNREADABLE, NotReadOn):
         return ()
-    refusals = Refusals(batch.tasks, has_id=isinstance(batch.id, str))
-    for index in range(min(len(batch.tasks), TASKS_PER_COMMAND_MAX)):
+    refusals = Refusals(tasks, has_id=isinstance(batch.id, str))
+    for index in range(len(tasks)):
         refusals.add(index, refused)
     return refusals.gathered()
 
 
 class _Batch(Struct):
     id: Any = None
-    tasks: list[Raw] = []
+    tasks: Raw = Raw(b"[]")
 
 
 class _Head(Struct):
     id: Any = None
 
 
-def _id_of(data: Raw) -> TaskId | None:
+def _id_of(data: bytes | Raw) -> TaskId | None:
     try:
         id = msgspec.json.decode(data, type=_Head).id
     except UNREADABLE:

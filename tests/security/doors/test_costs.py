@@ -6,10 +6,10 @@ import pytest
 from msgspec import Raw
 
 from taskyard.api.costs import ADMIN_TIMES, REFUSED_BYTES, REFUSED_BYTES_MIN, Costs
-from taskyard.api.elements import SPLIT_AT_ONCE_MAX, NotReadOn, elements_of
 from taskyard.api.errors import BeyondShare, invalid, unavailable
 from taskyard.api.principals import Caller
 from taskyard.api.replies import ACCEPTED, Accepted, AcceptedBatch, BatchEntry, Reply, batch_entry
+from taskyard.contracts.elements import SPLIT_AT_ONCE_MAX, NotReadOn, elements_of
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.values import Role
 from taskyard.quotas import Quota, Shares
