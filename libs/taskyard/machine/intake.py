@@ -144,9 +144,12 @@ class _Hearing:
             )
 
     async def _stored(self, message: Msg) -> None:
-        """Hand the stream's answer on to the agent, on nothing but a subject that the server has made for that."""
+        """Hand the stream's answer on to the agent, on nothing but a subject that the server has made for that.
+
+        A message without data is none: while the stream has no leader the server says so, and the agent tells it again.
+        """
         reply = self._replies.pop(message.subject.rpartition(".")[2], "")
-        if reply.startswith(IMPORTED_REPLIES):
+        if message.data and reply.startswith(IMPORTED_REPLIES):
             with suppress(Error, OSError):
                 await self._client.publish(reply, message.data)
 

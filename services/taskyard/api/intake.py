@@ -58,18 +58,21 @@ UNANSWERED_MAX = 20_000
 """Messages that the stream has not answered yet and whose senders are remembered. Of more the first get no answer."""
 REMEMBERED_MAX = 500_000
 """Messages without an id whose bytes are remembered, those of the last two minutes."""
-TOO_MANY = msgspec.json.encode(
-    {
-        "stream": COMMANDS,
-        "seq": 0,
-        "error": {
-            "code": 429,
-            "err_code": 10167,
-            "description": f"too many commands of yours: {COMMANDS_HEARD.per_second:g} a second may be stored, and longer "
-            f"ones count once for each {WEIGHED_BYTES // 1024} KiB; send batches, or wait",
-        },
-    }
+
+
+def _not_stored(code: int, err_code: int, description: str) -> bytes:
+    """The answer of a stream that has not stored a message, in the words of JetStream."""
+    error = {"code": code, "err_code": err_code, "description": description}
+    return msgspec.json.encode({"stream": COMMANDS, "seq": 0, "error": error})
+
+
+TOO_MANY = _not_stored(
+    429,
+    10167,
+    f"too many commands of yours: {COMMANDS_HEARD.per_second:g} a second may be stored, and longer ones count once for each "
+    f"{WEIGHED_BYTES // 1024} KiB; send batches, or wait",
 )
+NO_STREAM = _not_stored(503, 10008, "the stream of commands has no leader now; send it again")
 
 _log = logging.getLogger(__name__)
 
@@ -230,8 +233,8 @@ class Intake:
         return f"{told}.{self._occurrences.count(told, monotonic())}"
 
     async def _stored(self, message: Msg) -> None:
-        """Hand the stream's answer on."""
-        await self._answer(self._replies.pop(message.subject.rpartition(".")[2], ""), message.data)
+        """Hand the answer on: that of the stream, or that there is none, which the server tells by a message without data."""
+        await self._answer(self._replies.pop(message.subject.rpartition(".")[2], ""), message.data or NO_STREAM)
 
     async def _answer(self, reply: str, data: bytes) -> None:
         if reply.startswith(IMPORTED_REPLIES):
