@@ -389,6 +389,70 @@ def test_when_agent_and_supervisor_are_killed_the_next_agent_tells_the_loss_when
     harness.run(scenario)
 
 
+async def with_accepted_and_unbegun(d: Any, harness: Any, folder: Path) -> tuple[Any, list[Any]]:
+    """An agent was killed that ran one attempt and had accepted three more: its supervisor never read of those."""
+    agent = harness.process()
+    await harness.joined(d)
+    running = d.assignment("command", {"script": f"echo $$ > {folder}/pid; exec sleep 300"})
+    await d.assign(running)
+    await d.report(running.task, Started)
+
+    async def runs() -> bool:
+        return read_pid(folder / "pid") > 0
+
+    await harness.until(runs)
+    supervisor = supervisor_of(read_pid(folder / "pid"))
+    os.kill(supervisor, signal.SIGSTOP)
+    unbegun = [
+        d.assignment("command", {"script": f"echo run >> {folder}/runs.{slot}"}, slot=slot) for slot in (1, 2, 3)
+    ]
+    assert [answer.outcome for answer in await d.assign(*unbegun)] == ["accepted"] * 3
+    agent.kill()
+    os.kill(supervisor, signal.SIGKILL)
+    return running, unbegun
+
+
+def test_what_agents_that_were_killed_had_accepted_and_not_begun_begins_once(harness: Any, tmp_path: Path) -> None:
+    async def scenario(d: Any) -> None:
+        running, unbegun = await with_accepted_and_unbegun(d, harness, tmp_path)
+        second = harness.process()
+        await harness.joined(d)
+        second.kill()  # before anybody has asked
+        third = harness.process()
+        await d.report(running.task, Lost)
+        await harness.joined(d)
+        assert [one.task for one in d.heartbeats[-1].live] == [one.task for one in unbegun]
+        assert await d.cancel(unbegun[2]) == "accepted"
+        assert (await d.report(unbegun[2].task, Failed)).error.code == "cancelled"
+        again = [msgspec.structs.replace(one, seen="accepted") for one in unbegun]
+        for _ in range(2):
+            assert [answer.outcome for answer in await d.assign(*again)] == ["accepted"] * 3
+        for one in unbegun[:2]:
+            await d.report(one.task, Succeeded)
+            assert [type(report) for report in await d.reports(one.task) if isinstance(report, Lost | Failed)] == []
+            assert (tmp_path / f"runs.{one.slot}").read_text() == "run\n"
+        assert not (tmp_path / "runs.3").exists()
+        assert third.terminate() == 0
+
+    harness.run(scenario)
+
+
+def test_what_an_agent_that_was_killed_had_not_begun_is_lost_when_nobody_asks_for_it(
+    harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.agent.app.START_SECONDS_MAX", 0.1)
+
+    async def scenario(d: Any) -> None:
+        _, unbegun = await with_accepted_and_unbegun(d, harness, tmp_path)
+        async with harness.agent(d):
+            for one in unbegun:
+                await d.report(one.task, Lost)
+            await d.assign(*(msgspec.structs.replace(one, seen="accepted") for one in unbegun))
+        assert list(tmp_path.glob("runs.*")) == []
+
+    harness.run(scenario)
+
+
 def test_when_supervisor_and_keeper_are_killed_too_terraform_gets_an_interrupt_and_time_to_save(
     harness: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -260,6 +260,78 @@ def test_after_a_restart_everything_that_lived_is_lost_and_remembered_so() -> No
     assert again.live == []
 
 
+def restarted(*assignments: Assignment, process: ProcessIdentity | None = None, began: bool = False) -> SlotMemory:
+    """A memory after a restart, for which it was accepted and perhaps more."""
+    slots = memory()
+    assign(slots, *assignments)
+    for one in assignments:
+        if process is not None:
+            slots.spawned(one.position, process)
+        if began:
+            slots.began(one.position)
+    changes = slots.take_changes()
+    again = memory(remembered=dict(changes.slots), live=[live for _, live in changes.live if live is not None])
+    again.keep_unbegun([one.position for one in again.live if one.is_unbegun])
+    return again
+
+
+def test_what_was_accepted_before_a_restart_and_not_begun_begins_once_when_it_is_assigned_again() -> None:
+    slots = restarted(an_assignment(1))
+    again = an_assignment(1, seen=SEEN_ACCEPTED, incarnation=BEFORE)
+    first, second = assign(slots, again), assign(slots, again)
+    assert (outcomes(first), first.begin) == ([ACCEPTED], [again])
+    assert (outcomes(second), second.begin, second.reports) == ([ACCEPTED], [], [])
+    assert slots.give_up_unbegun(now=NOW) == []
+
+
+def test_what_has_a_process_or_has_begun_before_a_restart_never_begins_again() -> None:
+    for slots in (restarted(an_assignment(1), process=PROCESS), restarted(an_assignment(1), began=True)):
+        assert assign(slots, an_assignment(1)).begin == []
+
+
+def test_what_the_log_has_seen_to_start_is_lost_though_the_journal_has_it_as_not_begun() -> None:
+    slots = restarted(an_assignment(1))
+    decision = assign(slots, an_assignment(1, seen=SEEN_STARTED))
+    assert (decision.begin, [type(one) for one in decision.reports], slots.live) == ([], [Lost], [])
+
+
+def test_what_was_not_begun_has_no_answer_while_nothing_new_begins_and_is_not_lost_by_that() -> None:
+    slots = restarted(an_assignment(1))
+    decision = assign(slots, an_assignment(1), refusal="the disk is full")
+    assert (decision.answers, decision.begin, decision.reports) == ([], [], [])
+    assert len(assign(slots, an_assignment(1)).begin) == 1
+
+
+def test_what_was_not_begun_and_fits_no_more_is_lost() -> None:
+    slots = restarted(an_assignment(1))
+    decision = assign(slots, an_assignment(1, kind="plan"))
+    assert (decision.begin, [type(one) for one in decision.reports], slots.live) == ([], [Lost], [])
+
+
+def test_what_was_not_begun_and_is_cancelled_ends_and_never_begins() -> None:
+    slots = restarted(an_assignment(1))
+    decision = slots.cancel([a_cancel(1)], now=NOW)
+    assert ([type(one) for one in decision.reports], decision.stops, slots.live) == ([Failed], [], [])
+    again = assign(slots, an_assignment(1))
+    assert (again.begin, again.reports) == ([], decision.reports)
+
+
+def test_what_was_not_begun_makes_room_for_what_the_log_gives_its_slot() -> None:
+    slots = restarted(an_assignment(1))
+    decision = assign(slots, an_assignment(2))
+    assert (outcomes(decision), [one.position for one in decision.begin]) == ([ACCEPTED], [2])
+    assert [(type(one), one.task) for one in decision.reports] == [(Failed, "task-1")]
+    assert (outcomes(assign(slots, an_assignment(1))), decision.stops) == ([DECLINED], [])
+
+
+def test_what_was_not_begun_and_nobody_asks_for_is_lost() -> None:
+    slots = restarted(an_assignment(1), an_assignment(2, slot=1))
+    assign(slots, an_assignment(2, slot=1))
+    assert [(type(one), one.task) for one in slots.give_up_unbegun(now=NOW)] == [(Lost, "task-1")]
+    decision = assign(slots, an_assignment(1))
+    assert (decision.begin, [type(one) for one in decision.reports]) == ([], [Lost])
+
+
 def test_a_plan_that_waits_is_over_when_its_slot_goes_to_another_task_or_it_is_cancelled() -> None:
     planned = Planned(task=TaskId("task-1"), attempt=1, at=NOW, changes=Changes(add=1))
     slots = memory()

@@ -178,10 +178,40 @@ MUTANTS = (
         killers=("tests/agent/test_slot_memory.py",),
     ),
     Mutant(
+        name="what-an-earlier-run-accepted-begins-as-often-as-it-is-assigned",
+        file=SLOTS,
+        old="            self._unbegun.discard(assignment.position)\n            decision.begin",
+        new="            decision.begin",
+        killers=("tests/agent/test_slot_memory.py",),
+    ),
+    Mutant(
+        name="what-the-log-has-seen-to-start-begins-again",
+        file=SLOTS,
+        old="if assignment.seen == SEEN_STARTED or self._misfit",
+        new="if self._misfit",
+        killers=("tests/agent/test_slot_memory.py",),
+    ),
+    Mutant(
+        name="what-has-a-process-on-disk-counts-as-not-begun",
+        file=SLOTS,
+        old="return not self.started and self.process is None",
+        new="return not self.started",
+        killers=("tests/agent/test_slot_memory.py",),
+    ),
+    Mutant(
+        name="what-was-not-begun-is-lost-with-the-agent",
+        file="services/taskyard/agent/earlier_run.py",
+        old="if one.is_unbegun and not marked",
+        new="if not one.is_unbegun and not marked",
+        killers=(
+            "tests/agent/test_agent_takeover.py::test_what_agents_that_were_killed_had_accepted_and_not_begun_begins_once",
+        ),
+    ),
+    Mutant(
         name="a-cancel-of-what-was-never-seen-leaves-no-trace",
         file=SLOTS,
-        old="        self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)\n        older",
-        new="        older",
+        old="        self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)\n",
+        new="",
         killers=("tests/agent/test_slot_memory.py",),
     ),
     Mutant(

@@ -14,7 +14,7 @@ FIRST = {
     "begins-behind-versions": 386,
     "believes-a-journal-that-was-put-back": 103,
     "believes-anybody": 33,
-    "confirms-what-is-shown-now": 355,
+    "confirms-what-is-shown-now": 1_046,
     "fills-what-it-closes": 25,
     "forgets-drains": 255,
     "log-is-not-believed": 1440,

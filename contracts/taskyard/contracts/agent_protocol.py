@@ -125,7 +125,7 @@ class AssignAnswer(Message):
 
 
 class AssignReply(Message):
-    """The answers, in the order of the request."""
+    """The answers, in the order of the request. What has none is asked again."""
 
     answers: tuple[AssignAnswer, ...]
 

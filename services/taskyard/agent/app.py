@@ -30,6 +30,7 @@ from taskyard.agent.task_users import WORD_ROOT, TaskUsers
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
+    START_SECONDS_MAX,
     Assignment,
     AssignReply,
     AssignRequest,
@@ -161,7 +162,7 @@ class Agent:
         """Go on with what an earlier run began, tell what is lost of it, work until `stop`, leave in order."""
         self._background = [self._group.create_task(self._supervised.run())]
         await self._earlier.end_strangers(self._journal)
-        await self._earlier.report_lost(self._memory, self._journal, self._outbox, self._forget)
+        await self._earlier.settle(self._memory, self._journal, self._outbox, self._forget)
         for left in self._earlier.resumed:
             _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
             self._attempts.resume(left)
@@ -172,6 +173,7 @@ class Agent:
             self._contact.watch(),
             self._watch_journal(),
             self._watch_disk(),
+            self._watch_unbegun(),
         )
         self._background += [self._group.create_task(one) for one in work]
         _log.info(
@@ -217,6 +219,7 @@ class Agent:
         """Another host has this name now: stop what runs, tell its ends, and go."""
         _log.error("another agent of this name has taken this one's place", extra=fields(reason=reason))
         self.retired_for = reason
+        self._give_up_unbegun()
         self._attempts.stop_where(lambda _: True, lambda _: replaced(reason))
         self._stop.set()
 
@@ -275,10 +278,24 @@ class Agent:
         await self._journal.failed.wait()
         raise JournalError("the journal cannot be written")
 
+    async def _watch_unbegun(self) -> None:
+        """What an earlier run has accepted and not begun is assigned again soon; if it is not, it is lost."""
+        await asyncio.sleep(START_SECONDS_MAX)
+        self._give_up_unbegun()
+        await self._journal.sync()
+
+    def _give_up_unbegun(self) -> None:
+        reports = self._memory.give_up_unbegun(now=clock.now())
+        for one in reports:
+            self._forget(one.task)
+        self._outbox.add(reports)
+        self._journal.write_memory(self._memory.take_changes())
+
     async def _leave(self) -> None:
         """Take nothing new, wait for what runs, stop the rest, send what is unsent."""
         _log.info("the agent leaves", extra=fields(running=len(self._attempts)))
         self._leaving = True
+        self._give_up_unbegun()
         await self._tell_heartbeat()
         await self._attempts.idle(timeout_seconds=self._settings.drain_seconds)
         self._attempts.force_where(lambda one: not one.apply, leaving)

@@ -1,4 +1,4 @@
-"""What an earlier run of the agent has left: it goes on, is lost, or is unknown to the journal and ended."""
+"""What an earlier run of the agent has left: it goes on, waits to begin, is lost, or is unknown to the journal and ended."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from taskyard.agent import clock
 from taskyard.agent.journal import Journal
 from taskyard.agent.logs import fields
 from taskyard.agent.outbox import Outbox
-from taskyard.agent.process import end_marked
+from taskyard.agent.process import end_marked, marked
 from taskyard.agent.slots import Live, SlotMemory
 from taskyard.agent.supervised import Supervised
 from taskyard.agent.supervisor.protocol import AttemptState, Room
@@ -28,7 +28,7 @@ class EarlierRun:
         self._supervised = supervised
         known = supervised.left
         positions = {one.position for one in live}
-        self._lost = [one for one in live if one.position not in known]
+        self._missing = [one for one in live if one.position not in known]
         self._resumed = [one for position, one in known.items() if position in positions]
         self._strangers = [one for position, one in known.items() if position not in positions]
 
@@ -65,14 +65,22 @@ class EarlierRun:
         self._supervised.forget(position)
         return is_ended
 
-    async def report_lost(
+    async def settle(
         self, memory: SlotMemory, journal: Journal, outbox: Outbox, forget: Callable[[TaskId], None]
     ) -> None:
-        """What the supervisor does not have does not live; what it left is ended before that is told."""
-        for live in self._lost:
+        """What the supervisor does not have does not live; what it left is ended before that is told.
+
+        What has certainly not begun is not lost: it begins when it is assigned again.
+        """
+        unbegun = [one for one in self._missing if one.is_unbegun and not marked(self._directory, one.task)]
+        memory.keep_unbegun([one.position for one in unbegun])
+        for live in unbegun:
+            _log.info("an attempt of an earlier run waits to begin", extra=fields(task=live.task, attempt=live.attempt))
+        lost = [one for one in self._missing if one not in unbegun]
+        for live in lost:
             await end_marked(self._directory, live.task)
             _log.info("an attempt of an earlier run is lost", extra=fields(task=live.task, attempt=live.attempt))
             forget(live.task)
-        outbox.add(memory.lose([live.position for live in self._lost], now=clock.now()))
+        outbox.add(memory.lose([live.position for live in lost], now=clock.now()))
         journal.write_memory(memory.take_changes())
         await journal.sync()

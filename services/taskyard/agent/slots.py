@@ -22,6 +22,7 @@ from taskyard.contracts.agent_protocol import (
     REASON_NO_KIND,
     REASON_NO_SLOT,
     SEEN_NEW,
+    SEEN_STARTED,
     AnyReport,
     AssignAnswer,
     Assignment,
@@ -69,6 +70,11 @@ class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
     apply: bool = False
     started: bool = False
     process: ProcessIdentity | None = None
+
+    @property
+    def is_unbegun(self) -> bool:
+        """Whether nothing of it can have run: a program runs only when its process is on disk."""
+        return not self.started and self.process is None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,6 +130,7 @@ class SlotMemory:
         self._live = {one.slot: one for one in live}
         self._slot_by_position = {one.position: one.slot for one in live}
         self._written = {one.position for one in live}
+        self._unbegun: set[Position] = set()
         self._changed_slots: set[int] = set()
         self._changed_live: dict[Position, None] = {}
 
@@ -140,7 +147,9 @@ class SlotMemory:
         """Judge assignments for this incarnation. `refusal` is why this agent takes nothing new now, None if it does."""
         decision = Decision()
         for assignment in request.assignments:
-            decision.answers.append(self._assign_one(assignment, decision, now, refusal))
+            answer = self._assign_one(assignment, decision, now, refusal)
+            if answer is not None:
+                decision.answers.append(answer)
         return decision
 
     def cancel(self, cancels: Sequence[Cancel], *, now: Instant) -> Decision:
@@ -150,6 +159,14 @@ class SlotMemory:
             self._cancel_one(cancel, decision, now)
             decision.answers.append(AssignAnswer(position=cancel.position, outcome=ACCEPTED))
         return decision
+
+    def keep_unbegun(self, positions: Collection[Position]) -> None:
+        """After a restart: these were accepted, and certainly not begun. Each begins when it is assigned again."""
+        self._unbegun.update(positions)
+
+    def give_up_unbegun(self, *, now: Instant) -> list[AnyReport]:
+        """Nobody will assign again what was not begun. Returns what is to be reported."""
+        return self.lose(self._unbegun, now=now)
 
     def began(self, position: Position) -> None:
         """The attempt runs."""
@@ -161,6 +178,7 @@ class SlotMemory:
 
     def ended(self, position: Position, end: AnyReport) -> None:
         """The attempt has ended, and no process of it lives."""
+        self._unbegun.discard(position)
         slot = self._slot_by_position.pop(position)
         live = self._live.pop(slot)
         self._changed_live[position] = None
@@ -176,7 +194,7 @@ class SlotMemory:
     def lose(self, positions: Collection[Position], *, now: Instant) -> list[AnyReport]:
         """After a restart: these do not live any more. Returns what is to be reported."""
         reports: list[AnyReport] = []
-        for live in (one for one in self.live if one.position in positions):
+        for live in [one for one in self.live if one.position in positions]:
             lost = Lost(task=live.task, attempt=live.attempt, at=now, message="the worker was restarted")
             self.ended(live.position, lost)
             reports.append(lost)
@@ -197,13 +215,15 @@ class SlotMemory:
 
     def _assign_one(
         self, assignment: Assignment, decision: Decision, now: Instant, refusal: str | None
-    ) -> AssignAnswer:
+    ) -> AssignAnswer | None:
         position, slot = assignment.position, assignment.slot
         if not 0 <= slot < AGENT_SLOTS_MAX:
             return _declined(position, REASON_NO_SLOT)
         known = self._remembered.get(slot)
         if known is not None and known.position == position:
-            self._report_again(known, slot, decision, now)
+            if position in self._unbegun and not self._take_up(assignment, decision, now, refusal):
+                return None  # it is assigned again until there is an answer
+            self._report_again(self._remembered[slot], slot, decision, now)
             return AssignAnswer(position=position, outcome=known.outcome, reason=known.reason)
         if assignment.incarnation not in self._lineage:
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker is younger")
@@ -211,23 +231,50 @@ class SlotMemory:
             return AssignAnswer(position=position, outcome=LOST, reason="the journal of this worker was put back")
         if known is not None and position < known.position:
             return _declined(position, "the slot has seen a newer assignment")
+        self._supersede(slot, assignment.task, decision, now)
         reason = refusal or self._obstacle(assignment)
-        if (live := self._live.get(slot)) is not None:
-            # The log gave the slot to another attempt: this one is no longer current.
-            decision.stops.append(
-                Stop(position=live.position, cause="superseded", grace_seconds=SUPERSEDED_GRACE_SECONDS)
-            )
         if reason is not None:
             self._remember(slot, assignment, outcome=DECLINED, reason=reason)
             return _declined(position, reason)
         self._accept(assignment, known, decision)
         return AssignAnswer(position=position, outcome=ACCEPTED)
 
-    def _obstacle(self, assignment: Assignment) -> str | None:
+    def _take_up(self, assignment: Assignment, decision: Decision, now: Instant, refusal: str | None) -> bool:
+        """Begin what an earlier run has accepted, once; whether there is an answer by now."""
+        if assignment.seen == SEEN_STARTED or self._misfit(assignment) is not None:
+            self.lose([assignment.position], now=now)  # it may have run, or cannot any more; its end is reported again
+        elif refusal is not None:
+            return False
+        else:
+            self._unbegun.discard(assignment.position)
+            decision.begin.append(assignment)
+        return True
+
+    def _supersede(self, slot: int, task: TaskId, decision: Decision, now: Instant) -> None:
+        """The log gave the slot to another attempt: what lives there is no longer current."""
+        if (live := self._live.get(slot)) is not None:
+            self._stop(live, "superseded", SUPERSEDED_GRACE_SECONDS, decision, now)
+            if live.slot not in self._live and live.task != task:
+                decision.plans_over.append(live.task)
+
+    def _stop(self, live: Live, cause: str, grace_seconds: float, decision: Decision, now: Instant) -> None:
+        if live.position not in self._unbegun:
+            decision.stops.append(Stop(position=live.position, cause=cause, grace_seconds=grace_seconds))
+            return
+        end = _cancelled(live, now)
+        self.ended(live.position, end)
+        decision.reports.append(end)
+
+    def _misfit(self, assignment: Assignment) -> str | None:
         if assignment.slot >= self._slot_count:
             return REASON_NO_SLOT
         if assignment.kind not in self._kinds:
             return REASON_NO_KIND
+        return None
+
+    def _obstacle(self, assignment: Assignment) -> str | None:
+        if (misfit := self._misfit(assignment)) is not None:
+            return misfit
         live = self._live.get(assignment.slot)
         if live is not None:
             process = f" as process {live.process.pid}" if live.process else ""
@@ -254,8 +301,9 @@ class SlotMemory:
     def _cancel_one(self, cancel: Cancel, decision: Decision, now: Instant) -> None:
         live = self._live_at(cancel.position)
         if live is not None:
-            stop = Stop(position=cancel.position, cause=cancel.cause, grace_seconds=cancel.grace_seconds)
-            decision.stops.append(stop)
+            self._stop(live, cancel.cause, cancel.grace_seconds, decision, now)
+            if live.slot not in self._live:
+                decision.plans_over.append(live.task)
             return
         known = self._remembered.get(cancel.slot)
         if known is not None and known.position == cancel.position and known.end is not None:
@@ -265,8 +313,7 @@ class SlotMemory:
             return
         if known is not None and known.position > cancel.position:
             return  # the log has given the slot on: it already knows the end
-        error = TaskError(code="cancelled", message="cancelled before it began", retryable=False)
-        end = Failed(task=cancel.task, attempt=cancel.attempt, at=now, error=error)
+        end = _cancelled(cancel, now)
         decision.reports.append(end)
         if not 0 <= cancel.slot < AGENT_SLOTS_MAX:
             return
@@ -274,11 +321,7 @@ class SlotMemory:
             self._remember(cancel.slot, cancel, outcome=known.outcome, reason=known.reason, end=end)
             return
         self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)
-        older = self._live.get(cancel.slot)
-        if older is not None:
-            decision.stops.append(
-                Stop(position=older.position, cause="superseded", grace_seconds=SUPERSEDED_GRACE_SECONDS)
-            )
+        self._supersede(cancel.slot, cancel.task, decision, now)
 
     def _report_again(self, known: Remembered, slot: int, decision: Decision, now: Instant) -> None:
         live = self._live.get(slot)
@@ -310,6 +353,11 @@ class SlotMemory:
         slot = self._slot_by_position[position]
         self._live[slot] = structs.replace(self._live[slot], **changes)
         self._changed_live[position] = None
+
+
+def _cancelled(what: Cancel | Live, now: Instant) -> Failed:
+    error = TaskError(code="cancelled", message="cancelled before it began", retryable=False)
+    return Failed(task=what.task, attempt=what.attempt, at=now, error=error)
 
 
 def _declined(position: Position, reason: str) -> AssignAnswer:

@@ -26,7 +26,6 @@ _NOT_BY_ITSELF = frozenset(
     ("worker_lost", "self_fenced", "worker_stopped", "worker_replaced", "cancelled", "agent_error")
 )
 """Codes of attempts that their worker ended, and not their program; nobody had asked for it, or they were stopping."""
-_NOT_BEGUN = (Stage.ASSIGNED, Stage.DISPATCHED)
 _MAY_HAVE_ENDED_IT = (WorkerLost, WorkerJoined, AttemptLost)
 
 
@@ -65,8 +64,6 @@ class Healthy:
         if isinstance(event, TaskStopRequested) and event.cause == "timeout":
             self._timed_out[life.id, life.attempt] = (ended, life.policy.timeout_seconds)
         is_over = life.stage not in OPEN and life.stage is not Stage.PLANNED
-        if isinstance(event, AttemptLost) and step.before in _NOT_BEGUN:
-            return  # its worker was killed between taking it and beginning it: nothing ran that could be healthy
         was_ended = isinstance(event, AttemptFailed) and event.error.code in _NOT_BY_ITSELF
         if is_over and (was_ended or isinstance(event, _MAY_HAVE_ENDED_IT)):
             self._ended.append(ended)

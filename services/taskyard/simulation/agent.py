@@ -14,6 +14,7 @@ from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.contracts.agent_protocol import (
     HEARTBEAT_SECONDS,
     LINEAGE_MAX,
+    START_SECONDS_MAX,
     Assignment,
     AssignReply,
     AssignRequest,
@@ -153,11 +154,23 @@ class Agent(Process):
         self._attempts = Attempts(
             self, self.host, disk, self._memory, self._journal, witness=self._witness, slowness=self._slowness
         )
-        self._journal.report(self._memory.lose([one.position for one in self._memory.live], now=self.wall))
-        for live in left:
+        lost = [one for one in left if not one.is_unbegun]
+        self._journal.report(self._memory.lose([one.position for one in lost], now=self.wall))
+        for live in lost:
             disk.forget_plans(live.task)
+        if len(lost) < len(left):
+            self._memory.keep_unbegun([one.position for one in left if one.is_unbegun])
+            self.later(START_SECONDS_MAX, self._give_up_unbegun)
         self._journal.write(self._memory.take_changes())
         self._journal.sync(self._ready)
+
+    def _give_up_unbegun(self) -> None:
+        reports = self._memory.give_up_unbegun(now=self.wall)
+        self._journal.report(reports)
+        for one in reports:
+            self.disk.forget_plans(one.task)
+        self._journal.write(self._memory.take_changes())
+        self._journal.sync()
 
     def _ready(self) -> None:
         self._heartbeat()
@@ -239,6 +252,7 @@ class Agent(Process):
         """Stop in order: take nothing new, let applies end for a while, stop the rest."""
         self.is_leaving = True
         self._witness.trouble(self.host, LEAVING)
+        self._give_up_unbegun()
         self._tell_heartbeat()
         self.later(0.5, lambda: self._attempts.stop_where(lambda one: not one.apply, leaving))
         self.later(APPLY_DRAIN_SECONDS, lambda: self._attempts.stop_where(lambda _: True, leaving))
@@ -266,6 +280,7 @@ class Agent(Process):
         self.world.note(f"{self.name} is told to go from {self.host}")
         self.is_leaving = True
         self._witness.trouble(self.host, LEAVING)
+        self._give_up_unbegun()
         self._attempts.stop_where(lambda _: True, lambda _: replaced(reason))
         self.later(2 * STOP_SECONDS_MAX, self._retired)
 
