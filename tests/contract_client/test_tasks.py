@@ -191,7 +191,8 @@ def test_filters_take_several_values_and_are_combined(yard: System) -> None:
     assert found(queue="deep/1,deep/3") == found(queue=["deep/1", "deep/3"]) == [ids[0], ids[2]]
     assert found(status="canceled") == found(status="cancelled") == [ids[2]]
     assert found(status="pending", queue="deep/2", pool="nobody", kind="noop", submitted_by="admin") == [ids[1]]
-    assert found(worker="worker-1") == found(queue="deep/4") == found(kind="nonsense") == []
+    assert found(worker="worker-1") == found(queue="deep/4") == found(kind="plan") == []
+    is_problem(yard.http.get("/tasks", params={"kind": "nonsense"}), 422, "kind")
     assert found(queue=[f"deep/{number}" for number in range(32)]) == ids
     is_problem(yard.http.get("/tasks", params={"queue": [f"q{number}" for number in range(33)]}), 422, "queue")
 

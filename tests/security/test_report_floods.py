@@ -14,7 +14,8 @@ from real_servers import nats_running, service_settings
 
 from taskyard.contracts.subjects import REPORTS
 from taskyard.embedded.nats_server import NatsServer
-from taskyard.machine.intake import REPORTS_HEARD
+from taskyard.machine import intake
+from taskyard.machine.intake import REPORTS_HEARD, could_not_store
 
 FLOODER, HONEST, STRANGER = "worker-1", "worker-2", "worker-3"
 FLOOD_SECONDS = 6.0
@@ -94,6 +95,59 @@ def test_of_who_is_not_known_nothing_is_stored(tmp_path: Path) -> None:
             await stranger.close()
 
     run(tmp_path, scenario)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_fault"),
+    [
+        (b'{"stream":"TASKYARD_REPORTS","seq":7}', False),
+        (b'{"stream":"TASKYARD_REPORTS","seq":7,"duplicate":true}', False),
+        (
+            b'{"error":{"code":400,"err_code":10054,"description":"message size exceeds maximum allowed"},"seq":0}',
+            False,
+        ),
+        (b'{"error":{"code":503,"err_code":10077,"description":"no space left on device"},"seq":0}', True),
+        (b"", True),
+        (b"\xff", False),
+    ],
+)
+def test_what_the_stream_cannot_store_is_told_from_what_an_agent_should_not_have_sent(
+    answer: bytes, is_fault: bool
+) -> None:
+    assert could_not_store(answer) is is_fault
+
+
+def test_deadlines_wait_until_what_could_not_be_stored_was_told_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[intake.Intake] = []
+    monkeypatch.setattr(intake, "AGAIN_SECONDS", 0.5)
+    monkeypatch.setattr(intake.Intake, "__init__", _remembered(looks, intake.Intake.__init__))
+
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, HONEST) as (honest,):
+            (heard,) = looks
+            await heard.until_told_again()
+            full = (await world.fleet.jetstream().stream_info(REPORTS)).config
+            await world.fleet.jetstream().update_stream(full.evolve(max_bytes=1))
+            answer = await honest.request(f"taskyard.report.{HONEST}", b"{}", timeout=5)
+            assert b"error" in answer.data
+            waiting = asyncio.create_task(heard.until_told_again())
+            await asyncio.sleep(0)
+            assert not waiting.done()
+            await world.fleet.jetstream().update_stream(full)
+            await report(honest, HONEST, b"{}")
+            await waiting
+
+    run(tmp_path, scenario)
+
+
+def _remembered(looks: list[intake.Intake], begin: Callable[..., None]) -> Callable[..., None]:
+    def remember(self: intake.Intake, *arguments: object) -> None:
+        looks.append(self)
+        begin(self, *arguments)
+
+    return remember
 
 
 async def report(client: Client, agent: str, body: bytes) -> None:

@@ -22,7 +22,9 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import Self
 
+import msgspec
 import uvloop
+from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.errors import Error
 
@@ -42,6 +44,8 @@ UNANSWERED_MAX = 20_000
 """Messages that the stream has not answered yet and whose agents are remembered. Of more the first are told again."""
 AGAIN_SECONDS = REPORT_STORE_SECONDS_MAX + REPORT_RETRY_SECONDS_MAX + 1.0
 """After so long an agent has told once more what nobody heard."""
+SERVER_FAULT = 500
+"""From this code on an error of the stream is none of what it was sent: its disk is full, or it has no leader."""
 TICK_SECONDS = 0.25
 STOOD_STILL_SECONDS = 1.0
 
@@ -81,7 +85,7 @@ class Intake:
         await self._thread
 
     async def until_told_again(self) -> None:
-        """Return when it was listened for so long that agents have told again whatever they told while nobody did."""
+        """Return when it was listened, and stored, for so long that agents have told again what they told while it was not."""
         assert self._hearing is not None
         while (left := self._hearing.since + AGAIN_SECONDS - time.monotonic()) > 0:  # noqa: ASYNC110 - time alone tells
             await asyncio.sleep(left)
@@ -101,15 +105,37 @@ class Intake:
             await stop.wait()
 
 
+class _Refusal(Struct):
+    code: int = 0
+
+
+class _Answer(Struct):
+    error: _Refusal | None = None
+
+
+_decode_answer = msgspec.json.Decoder(_Answer).decode
+
+
+def could_not_store(answer: bytes) -> bool:
+    """Whether the stream says that it could not store a message, whatever that was; an empty answer is that nobody is there."""
+    if not answer:
+        return True
+    try:
+        error = _decode_answer(answer).error
+    except msgspec.DecodeError:
+        return False
+    return error is not None and error.code >= SERVER_FAULT
+
+
 class _Hearing:
-    """What the thread does. `since` is when it began to listen without a gap."""
+    """What the thread does. `since` is when it began to listen, and to have stored what it hears, without a gap."""
 
     def __init__(self, links: Links, known: Callable[[], Mapping[str, object]]) -> None:
         self.since = time.monotonic()
         self._client = links.fleet_client
         self._ear = Ear(links, REPORTED_SUBJECTS, self._store, REPORTS_HEARD, known)
         self._inbox = self._client.new_inbox()
-        self._replies: dict[str, str] = {}
+        self._replies: dict[str, tuple[str, float]] = {}
         self._number = 0
         self._watch: asyncio.Task[None] | None = None
 
@@ -135,7 +161,7 @@ class _Hearing:
         # Under the agent's own name: no id of one is that of another.
         headers = {MESSAGE_ID: f"{agent}.{told}"}
         self._number += 1
-        self._replies[str(self._number)] = message.reply
+        self._replies[str(self._number)] = (message.reply, time.monotonic())
         if len(self._replies) > UNANSWERED_MAX:
             del self._replies[next(iter(self._replies))]
         with suppress(Error, OSError):  # its agent tells it again
@@ -148,7 +174,9 @@ class _Hearing:
 
         A message without data is none: while the stream has no leader the server says so, and the agent tells it again.
         """
-        reply = self._replies.pop(message.subject.rpartition(".")[2], "")
+        reply, _ = self._replies.pop(message.subject.rpartition(".")[2], ("", 0.0))
+        if could_not_store(message.data):
+            self.since = time.monotonic()
         if message.data and reply.startswith(IMPORTED_REPLIES):
             with suppress(Error, OSError):
                 await self._client.publish(reply, message.data)
@@ -161,4 +189,13 @@ class _Hearing:
             stood_still = now - before > STOOD_STILL_SECONDS
             if stood_still or not self._client.is_connected or self._client.stats["reconnects"] != reconnects:
                 reconnects, self.since = self._client.stats["reconnects"], now
+            if self._forget_unanswered(now):
+                self.since = now
             before = now
+
+    def _forget_unanswered(self, now: float) -> bool:
+        """Forget what the stream leaves unanswered for so long that its agent no longer waits; whether there was any."""
+        late = [number for number, (_, at) in self._replies.items() if now - at > REPORT_STORE_SECONDS_MAX]
+        for number in late:
+            del self._replies[number]
+        return bool(late)
