@@ -16,6 +16,7 @@ from taskyard.contracts.subjects import REPORTS
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.machine import intake
 from taskyard.machine.intake import REPORTS_HEARD, could_not_store
+from taskyard.service import linked
 
 FLOODER, HONEST, STRANGER = "worker-1", "worker-2", "worker-3"
 FLOOD_SECONDS = 6.0
@@ -138,6 +139,18 @@ def test_deadlines_wait_until_what_could_not_be_stored_was_told_again(
             await world.fleet.jetstream().update_stream(full)
             await report(honest, HONEST, b"{}")
             await waiting
+
+    run(tmp_path, scenario)
+
+
+def test_who_wakes_first_from_a_standstill_waits_until_it_is_noticed(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        async with linked("dispatcher", service_settings(server, postgres_dsn="")) as links:
+            hearing = intake._Hearing(links, dict)
+            heard = hearing.since
+            assert hearing.left_seconds(heard) == intake.AGAIN_SECONDS
+            assert hearing.left_seconds(heard + intake.STOOD_STILL_SECONDS) < intake.AGAIN_SECONDS
+            assert hearing.left_seconds(heard + 60) == intake.TICK_SECONDS
 
     run(tmp_path, scenario)
 

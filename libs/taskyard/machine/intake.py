@@ -87,7 +87,7 @@ class Intake:
     async def until_told_again(self) -> None:
         """Return when it was listened, and stored, for so long that agents have told again what they told while it was not."""
         assert self._hearing is not None
-        while (left := self._hearing.since + AGAIN_SECONDS - time.monotonic()) > 0:  # noqa: ASYNC110 - time alone tells
+        while (left := self._hearing.left_seconds(time.monotonic())) > 0:  # noqa: ASYNC110 - time alone tells
             await asyncio.sleep(left)
 
     def _run(self, tell: Callable[[], object]) -> None:
@@ -138,11 +138,21 @@ class _Hearing:
         self._replies: dict[str, tuple[str, float]] = {}
         self._number = 0
         self._watch: asyncio.Task[None] | None = None
+        self._looked_at = self.since
+
+    def left_seconds(self, now: float) -> float:
+        """For how long it is to go on listening until all was told again that was told while it did not.
+
+        Whoever asks may be the first of this process to wake from a standstill: then that is yet to be noticed here.
+        """
+        if now - self._looked_at > STOOD_STILL_SECONDS:
+            return TICK_SECONDS
+        return self.since + AGAIN_SECONDS - now
 
     async def __aenter__(self) -> Self:
         await self._client.subscribe(f"{self._inbox}.*", cb=self._stored)
         await self._ear.__aenter__()
-        self.since = time.monotonic()
+        self.since = self._looked_at = time.monotonic()
         self._watch = asyncio.create_task(self._notice_gaps(), name="notice gaps")
         return self
 
@@ -182,16 +192,16 @@ class _Hearing:
                 await self._client.publish(reply, message.data)
 
     async def _notice_gaps(self) -> None:
-        reconnects, before = self._client.stats["reconnects"], time.monotonic()
+        reconnects = self._client.stats["reconnects"]
         while True:
             await asyncio.sleep(TICK_SECONDS)
             now = time.monotonic()
-            stood_still = now - before > STOOD_STILL_SECONDS
+            stood_still = now - self._looked_at > STOOD_STILL_SECONDS
             if stood_still or not self._client.is_connected or self._client.stats["reconnects"] != reconnects:
                 reconnects, self.since = self._client.stats["reconnects"], now
             if self._forget_unanswered(now):
                 self.since = now
-            before = now
+            self._looked_at = now
 
     def _forget_unanswered(self, now: float) -> bool:
         """Forget what the stream leaves unanswered for so long that its agent no longer waits; whether there was any."""

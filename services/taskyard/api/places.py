@@ -48,7 +48,7 @@ class Places:
         """Give the caller a place; what is returned gives it back. Raises `BeyondShare`: there is none."""
         limits, is_admin = self._limits, caller.role is Role.ADMIN
         if not is_admin and self._taken[caller.name] >= limits.each:
-            raise BeyondShare(503, "unavailable", f"{limits.each} {self._what} of yours are there already")
+            raise BeyondShare(429, "too_many", f"{limits.each} {self._what} of yours are there already")
         if self._taken.total() >= limits.total - (0 if is_admin else limits.for_admins):
             raise BeyondShare(503, "unavailable", f"too many {self._what} are there already")
         if self._taking is not None and not is_admin and not self._taking.take(caller.name, 1, self._clock()):

@@ -54,7 +54,7 @@ async def test_one_principal_has_so_many_questions_and_an_admin_finds_a_place_wh
             await asking.ask(viewer(1 + number // QUESTIONS.each))
         with pytest.raises(Refusal, match="of yours") as refused:
             await stack.enter_async_context(asking.turns.turn(viewer(1)))
-        assert refused.value.status == 503 and "Retry-After" in refused.value.headers
+        assert refused.value.status == 429 and "Retry-After" in refused.value.headers
         with pytest.raises(Refusal, match="too many"):
             await stack.enter_async_context(asking.turns.turn(viewer(9)))
         await asking.ask(ADMIN)
