@@ -16,6 +16,7 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     Changes,
     CommandRejected,
+    NotDelivered,
     QueuePaused,
     QueueResumed,
     SlotAssigned,
@@ -359,6 +360,33 @@ def test_a_kind_whose_placing_raises_stands_aside_and_what_is_behind_it_is_place
     monkeypatch.undo()
     story.after(SUSPECT_SECONDS / 2).when()
     assert [task for task, _, _ in story.slots()] == [A, C]
+
+
+def test_a_kind_that_stands_aside_is_looked_at_again_though_nothing_else_happens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Slots().given(joined()).scheduled(A)
+    monkeypatch.setattr(IdleSlots, "take", broken)
+    story.decide()
+
+    assert story.machine.next_deadline() == story.now + seconds(ASIDE_SECONDS)
+
+
+def test_a_slot_that_was_looked_at_when_placing_raised_is_given_to_what_is_behind_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Slots().given(joined()).scheduled(A).when()
+    story.given(NotDelivered(task=A, attempt=1, reason="x", declined=True)).given(TaskScheduled(task=A))
+    story.scheduled(B, "command")
+    first, looks = IdleSlots._first, iter((False, True))
+
+    def touchy(self: Any, pool: str, kind: str, *rest: Any) -> Any:
+        """Raises at the second look for one task: the slot of the worker that declined it is off the list by then."""
+        return broken() if kind == "noop" and next(looks) else first(self, pool, kind, *rest)
+
+    monkeypatch.setattr(IdleSlots, "_first", touchy)
+
+    assert story.decide().events == [assigned(B)]
 
 
 def test_a_worker_at_whom_looking_raises_stands_aside_and_others_are_lost_by_their_silence(

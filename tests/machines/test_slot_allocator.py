@@ -48,6 +48,7 @@ from taskyard.contracts.events import (
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.values import Instant, Position, seconds
 from taskyard.embedded.nats_configuration import MAX_PAYLOAD_BYTES
+from taskyard.slot_allocator.decide import Observation
 from taskyard.slot_allocator.liveness import Reconnected
 from taskyard.slot_allocator.machine import SlotAllocator
 
@@ -228,6 +229,15 @@ def test_an_apply_that_was_not_delivered_waits_on_its_slot_until_it_is_due() -> 
     story.given(APPLY_SCHEDULED).when().then(assigned(A, attempt=3))
 
 
+def test_an_apply_that_a_clock_ahead_has_scheduled_is_not_given_before_it_is_due() -> None:
+    story = with_plan().given(CONFIRMED, assigned(attempt=2), NotDelivered(task=A, attempt=2, reason="declined"))
+    story.given(APPLY_SCHEDULED)
+
+    story.when().then_nothing()
+    assert story.machine.next_deadline() == story.record().due == story.now + seconds(5)
+    story.after(5).when().then(assigned(A, attempt=3))
+
+
 def test_a_plan_whose_worker_is_lost_gives_its_slot_up() -> None:
     story = with_plan().given(CONFIRMED, LOST)
 
@@ -305,6 +315,17 @@ def test_another_host_of_the_name_does_not_keep_the_one_that_is_there_alive() ->
         story.after(1).when(story.heard(incarnation=2, place="there"))
 
     assert Like(WorkerLost, incarnation=run(1)) in story.chosen
+
+
+def test_nor_does_it_where_both_are_heard_in_the_decision_in_which_one_joins() -> None:
+    story = Slots()
+    heard: list[Observation] = [story.heard(place="here"), story.answered()]
+    for _ in range(int(SUSPECT_SECONDS)):
+        story.now = Instant(story.now + seconds(1))
+        heard.append(story.answered())
+
+    story.when(*heard, story.heard(incarnation=2, place="there")).then(Like(WorkerJoined, incarnation=run(1)))
+    story.when(story.answered()).then(Like(WorkerSuspected, incarnation=run(1)))
 
 
 def test_an_incarnation_that_is_far_ahead_burns_no_name() -> None:
@@ -413,6 +434,12 @@ def test_a_worker_that_left_and_comes_again_joins_again() -> None:
     story.when(story.heard(incarnation=2)).then(Like(WorkerJoined, incarnation=run(2)))
 
 
+def test_a_worker_that_leaves_does_not_join() -> None:
+    story = Slots()
+
+    story.when(story.heard(leaving=True)).then_nothing()
+
+
 def test_a_run_that_comes_after_one_that_left_stays() -> None:
     story = Slots()
     story.when(story.heard())
@@ -463,6 +490,16 @@ def test_no_slot_is_given_in_the_decision_that_loses_its_worker() -> None:
     decision = story.decide()
 
     assert [type(event) for event in decision.events] == [WorkerLost]
+
+
+def test_no_slot_is_given_in_the_decision_that_suspects_its_worker() -> None:
+    story = Slots()
+    story.when(story.heard())
+    story.scheduled(A).after(SUSPECT_SECONDS)
+
+    decision = story.decide()
+
+    assert [type(event) for event in decision.events] == [WorkerSuspected]
 
 
 def test_silence_does_not_count_from_before_this_leader_began() -> None:
@@ -573,6 +610,17 @@ def test_a_worker_that_comes_back_is_not_suspected_for_what_it_did_not_hear_befo
     story.after(LOST_SECONDS).when().then(Like(WorkerLost))
 
     story.after(1).when(story.heard()).then(Like(WorkerJoined))
+    story.after(1).when().then_nothing()
+
+
+def test_nor_is_one_that_has_held_a_slot_all_the_while() -> None:
+    story = Slots().given(joined()).scheduled(A, "plan_and_apply").when()
+    story.scheduled(B, "plan").when().given(NotDelivered(task=B, attempt=1, reason=NO_RESPONDERS))
+    story.when().then(Like(WorkerSuspected))
+    story.after(LOST_SECONDS).when().then(Like(WorkerLost))
+    assert story.record().held_slot == ("w1", 0)
+
+    story.when(story.heard()).then(Like(WorkerJoined, incarnation=run(1)))
     story.after(1).when().then_nothing()
 
 

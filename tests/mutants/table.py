@@ -26,6 +26,9 @@ TAKEOVER, SUPERVISED = "tests/agent/test_agent_takeover.py", "tests/agent/test_s
 SENT_REPORTS, DOORS_TESTED = "tests/agent/test_agent_outbox.py", "tests/api/test_doors.py"
 ALLOCATING, DELIVERING = "tests/machines/test_slot_allocator.py", "tests/machines/test_dispatcher.py"
 ONE_ITEM = "tests/conformance/loop/test_one_item.py"
+CORE, ONE_OF_MANY = "tests/conformance/loop/test_core.py", "tests/machines/test_one_item.py"
+ASIDE = "libs/taskyard/machine/aside.py"
+PLACING, UNWILLING = "services/taskyard/slot_allocator/decide.py", "services/taskyard/slot_allocator/unwilling.py"
 
 MUTANTS = (
     # -- five that once survived ---------------------------------------------------------------------------------------
@@ -521,5 +524,83 @@ MUTANTS = (
         old="(begun := self.beginnings(writer, now)) > BEGINNINGS_MAX:",
         new="(begun := self.beginnings(writer, now)) > BEGINNINGS_KEPT_MAX:",
         killers=("tests/api/test_leaders.py",),
+    ),
+    # -- what a leader remembers, and who is given a slot --------------------------------------------------------------
+    Mutant(
+        name="a-clock-that-was-set-back-swallows-what-is-observed-later",
+        file=INPUTS,
+        old="is not None)\n        self._newest.clear()\n",
+        new="is not None)\n",
+        killers=(f"{CORE}::test_what_is_observed_after_the_logs_clock_was_set_back_is_decided_on",),
+    ),
+    Mutant(
+        name="how-far-inputs-were-read-outlives-a-leadership",
+        file=INPUTS,
+        old="        self._newest.clear()\n        self._read = None\n\n    def forget",
+        new="        self._newest.clear()\n\n    def forget",
+        killers=(f"{CORE}::test_who_leads_again_waits_for_its_inputs_to_be_read_again",),
+    ),
+    Mutant(
+        name="a-later-answer-of-how-far-inputs-were-read-puts-deadlines-off",
+        file=INPUTS,
+        old="        if self._read is None:  # a later",
+        new="        if True:  # a later",
+        killers=(f"{CORE}::test_a_later_answer_of_how_far_inputs_were_read_does_not_put_an_earlier_one_off",),
+    ),
+    Mutant(
+        name="what-stands-aside-is-looked-at-when-something-else-happens",
+        file=ASIDE,
+        old="return min(self._until.values(), default=None)",
+        new="return None",
+        killers=(f"{ONE_OF_MANY}::test_a_kind_that_stands_aside_is_looked_at_again_though_nothing_else_happens",),
+    ),
+    Mutant(
+        name="a-slot-is-given-while-its-worker-is-suspected",
+        file=PLACING,
+        old="WorkerJoined | WorkerLost | WorkerSuspected)",
+        new="WorkerJoined | WorkerLost)",
+        killers=(f"{ALLOCATING}::test_no_slot_is_given_in_the_decision_that_suspects_its_worker",),
+    ),
+    Mutant(
+        name="an-apply-is-given-before-it-is-due",
+        file=PLACING,
+        old="            if record.due <= now:\n                events",
+        new="            if True:\n                events",
+        killers=(f"{ALLOCATING}::test_an_apply_that_a_clock_ahead_has_scheduled_is_not_given_before_it_is_due",),
+    ),
+    Mutant(
+        name="a-slot-that-was-looked-at-when-placing-raised-is-never-given",
+        file=PLACING,
+        old="                state.offer_again(pool)  # what was looked at when it raised may be off the list\n",
+        new="",
+        killers=(f"{ONE_OF_MANY}::test_a_slot_that_was_looked_at_when_placing_raised_is_given_to_what_is_behind_it",),
+    ),
+    Mutant(
+        name="one-that-leaves-joins",
+        file=LIVENESS,
+        old="heartbeat.leaving or is_taken",
+        new="is_taken",
+        killers=(f"{ALLOCATING}::test_a_worker_that_leaves_does_not_join",),
+    ),
+    Mutant(
+        name="who-joins-again-is-suspected-for-what-it-did-not-hear-before",
+        file=LIVENESS,
+        old="        self._unreachable.pop(seen.agent, None)  # that was before\n",
+        new="",
+        killers=(f"{ALLOCATING}::test_nor_is_one_that_has_held_a_slot_all_the_while",),
+    ),
+    Mutant(
+        name="another-host-keeps-the-one-that-joins-alive",
+        file=LIVENESS,
+        old="            if joined[seen.agent] == heartbeat.incarnation:",
+        new="            if True:",
+        killers=(f"{ALLOCATING}::test_nor_does_it_where_both_are_heard_in_the_decision_in_which_one_joins",),
+    ),
+    Mutant(
+        name="after-a-recovery-a-new-reason-goes-untold",
+        file=UNWILLING,
+        old="            and worker.is_suspect\n",
+        new="",
+        killers=("tests/machines/test_unwilling_workers.py",),
     ),
 )

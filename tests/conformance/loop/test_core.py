@@ -563,6 +563,38 @@ def test_what_was_stored_before_a_deadline_was_read_once_it_was_decided_on_and_f
     assert not tally(core).deadlines.waits and tally(core).deadlines.is_read(START)
 
 
+def test_a_later_answer_of_how_far_inputs_were_read_does_not_put_an_earlier_one_off() -> None:
+    yard = Yard()
+    core = yard.leader()
+    assert not tally(core).deadlines.is_read(START)
+
+    for first in range(1, 8, PER_DECISION_MAX):  # as many come as are decided on: something always waits
+        yard.tell(core, *range(first, first + PER_DECISION_MAX), first=first)
+        core.inputs_read(core.now(0.0))
+        yard.tell(core, 100 + first, first=first + PER_DECISION_MAX)
+        append = core.decide(0.0)
+        assert append is not None
+        core.appended(yard.store(append))
+        yard.fold(core)
+
+    assert core.inputs_waiting and tally(core).deadlines.is_read(START)
+
+
+def test_who_leads_again_waits_for_its_inputs_to_be_read_again() -> None:
+    yard = Yard()
+    core = yard.leader()
+    assert not tally(core).deadlines.is_read(START)
+    yard.tell(core, 1, first=1)
+    core.inputs_read(core.now(0.0))
+
+    core.step_down()
+    core.appended(yard.store(core.take_over(0.0)))
+    yard.fold(core)
+
+    assert core.decide(0.0) is None
+    assert not tally(core).deadlines.is_read(START) and core.waits_for_inputs
+
+
 def test_a_new_leader_has_read_nothing_and_knows_what_the_clock_did() -> None:
     deadlines = Deadlines()
     deadlines.read(START)
@@ -662,3 +694,17 @@ def test_a_new_leader_knows_nothing_of_observations_that_waited_before() -> None
     core.offer(Offered(2, key="a"))
     assert core.inputs_waiting == 1
     assert core.decide(0.0) is not None and core.machine.decided_on[-1] == [2]
+
+
+def test_what_is_observed_after_the_logs_clock_was_set_back_is_decided_on() -> None:
+    yard = Yard()
+    core = yard.leader()
+    core.now(60.0)
+    core.offer(Offered(1, key="a"))
+    yard.foreign(1)  # stored, by the log's clock, at once
+    yard.fold(core, monotonic=60.0)
+    assert core.decide(60.0) is None and core.inputs_waiting == 0
+
+    core.offer(Offered(2, key="a"))
+
+    assert core.decide(60.0) is not None and tally(core).decided_on[-1] == [2]
