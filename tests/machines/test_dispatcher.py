@@ -385,6 +385,13 @@ def test_an_end_that_is_reported_in_time_beats_the_deadline() -> None:
     assert [type(event) for event in story.decide(reported(Succeeded(**WHEN))).events] == [AttemptSucceeded]
 
 
+def test_an_end_that_is_decided_on_together_with_its_deadline_is_not_followed_by_a_stop() -> None:
+    story = running().after(100)
+    story.machine.deadlines.read(story.now)  # nothing older is on its way: the deadline may be judged at once
+
+    assert [type(event) for event in story.decide(reported(Succeeded(**WHEN))).events] == [AttemptSucceeded]
+
+
 def test_a_plan_that_was_made_in_time_is_kept_though_nobody_read_it_before_the_deadline() -> None:
     story = Delivering().with_attempt("plan_and_apply", timeout_seconds=60).given(DISPATCHED, STARTED)
     story.is_read = False  # as after a standstill: what was stored meanwhile is not read yet
@@ -506,6 +513,14 @@ def test_a_stop_takes_the_place_of_an_assignment_and_its_late_answer_does_not_se
     assert isinstance(story.after(RESEND_SECONDS).sends(), SendCancels)
 
 
+def test_an_assignment_that_is_declined_while_its_stop_is_owed_ends_nothing() -> None:
+    story = Delivering().with_attempt()
+    assignment = story.sends()
+    story.given(CANCEL)
+
+    story.when(answered(assignment, "declined", "who?")).then_nothing()
+
+
 def test_nobody_listens_to_a_stop_is_silence() -> None:
     story = running().given(CANCEL)
 
@@ -563,6 +578,17 @@ def test_what_a_worker_has_and_the_log_does_not_hold_is_stopped_each_time_that_i
     for _ in range(2):
         story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=(stray,))).then_nothing()
         assert [(each.position, each.task) for each in story.sends().cancels] == [(Position(1), A)]
+
+
+def test_what_is_to_be_stopped_beside_the_log_is_due_at_once_until_it_is_sent() -> None:
+    story = running().given(AttemptSucceeded(task=A, attempt=1))
+    stray = LiveAttempt(position=Position(1), task=A, attempt=1, slot=0)
+    story.when(HeartbeatHeard(agent="w1", incarnation=run(1), live=(stray,)))
+
+    due = story.machine.next_deadline()
+    assert due is not None and due <= story.now
+    story.sends()
+    assert story.machine.next_deadline() is None
 
 
 def test_what_a_worker_has_as_the_log_holds_it_goes_on_and_so_does_what_the_log_has_not_come_to() -> None:
@@ -684,6 +710,15 @@ def test_a_forced_stop_of_what_is_on_no_worker_is_told_to_nobody() -> None:
     )
 
     assert list(story.effects()) == []
+
+
+def test_of_tasks_that_were_ended_by_force_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("taskyard.dispatcher.state.CLOSING_MAX", 1)
+    story = running().given(submitted(B), TaskScheduled(task=B), assigned(B, slot=1))
+
+    story.given(FORCED, ForceStopped(task=B, by="root", reason="x"))
+
+    assert [each.task for each in story.sends().cancels] == [B]
 
 
 # -- workers lost and found --------------------------------------------------------------------------------------------

@@ -28,6 +28,8 @@ ALLOCATING, DELIVERING = "tests/machines/test_slot_allocator.py", "tests/machine
 ONE_ITEM = "tests/conformance/loop/test_one_item.py"
 CORE, ONE_OF_MANY = "tests/conformance/loop/test_core.py", "tests/machines/test_one_item.py"
 ASIDE = "libs/taskyard/machine/aside.py"
+PROJECTION = "services/taskyard/state_projector/projection.py"
+PROJECTED = "tests/state_projector/test_projection.py"
 PLACING, UNWILLING = "services/taskyard/slot_allocator/decide.py", "services/taskyard/slot_allocator/unwilling.py"
 
 MUTANTS = (
@@ -602,5 +604,55 @@ MUTANTS = (
         old="            and worker.is_suspect\n",
         new="",
         killers=("tests/machines/test_unwilling_workers.py",),
+    ),
+    # -- what the dispatcher stops, and what rows show -------------------------------------------------------------------
+    Mutant(
+        name="an-attempt-whose-end-is-decided-on-is-stopped-for-its-deadline",
+        file=DISPATCHING,
+        old="            if (record.id, record.attempt) not in self._over:\n                self.events.append(\n",
+        new="            if True:\n                self.events.append(\n",
+        killers=(f"{DELIVERING}::test_an_end_that_is_decided_on_together_with_its_deadline_is_not_followed_by_a_stop",),
+    ),
+    Mutant(
+        name="what-is-declined-while-its-stop-is-owed-is-lost",
+        file=DISPATCHING,
+        old="            case Phase.STOPPING:\n                pass  # the stop will be answered\n",
+        new="",
+        killers=(f"{DELIVERING}::test_an_assignment_that_is_declined_while_its_stop_is_owed_ends_nothing",),
+    ),
+    Mutant(
+        name="all-that-was-ended-by-force-is-remembered",
+        file=DISPATCHER_STATE,
+        old="        while len(self.closing) > CLOSING_MAX:\n            self._closed(next(iter(self.closing)))\n",
+        new="",
+        killers=(f"{DELIVERING}::test_of_tasks_that_were_ended_by_force_only_so_many_are_remembered",),
+    ),
+    Mutant(
+        name="what-is-to-be-stopped-beside-the-log-waits-for-another-deadline",
+        file=DELIVERY,
+        old="        if self._strays or self._retired:\n            return Instant(0)\n",
+        new="",
+        killers=(f"{DELIVERING}::test_what_is_to_be_stopped_beside_the_log_is_due_at_once_until_it_is_sent",),
+    ),
+    Mutant(
+        name="an-event-that-fails-halfway-is-twice-in-the-history",
+        file=PROJECTION,
+        old="if task and (not self._history or self._history[-1][1] != position):",
+        new="if task:",
+        killers=(f"{PROJECTED}::test_an_event_that_fails_when_it_is_in_the_history_already_is_there_once",),
+    ),
+    Mutant(
+        name="a-row-that-was-made-late-is-made-again",
+        file=PROJECTION,
+        old="                self._rowless.discard(task)\n",
+        new="",
+        killers=(f"{PROJECTED}::test_a_row_that_was_made_late_is_changed_from_then_on",),
+    ),
+    Mutant(
+        name="what-succeeded-all-the-same-shows-as-stopped",
+        file=PROJECTION,
+        old=" and record.phase is not Phase.COMPLETED",
+        new="",
+        killers=(f"{PROJECTED}::test_an_attempt_that_succeeded_though_it_was_stopped_tells_that_it_succeeded",),
     ),
 )

@@ -110,6 +110,22 @@ def test_an_event_that_cannot_be_folded_is_kept_in_history_counted_and_the_rest_
     assert projection.unreadable == 1
 
 
+def test_an_event_that_fails_when_it_is_in_the_history_already_is_there_once(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = story.submit()
+    story.commit(TaskScheduled(task=task))
+
+    def broken(*_: Any) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(Projection, "_follow_change", broken)
+
+    changes = fold(story)
+
+    assert [row["type"] for row in named(HISTORY_COLUMNS, changes.history)] == ["TaskSubmitted", "TaskScheduled"]
+
+
 def test_a_row_that_cannot_be_made_is_counted_and_made_with_the_next_event_of_its_task(
     story: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -131,6 +147,23 @@ def test_a_row_that_cannot_be_made_is_counted_and_made_with_the_next_event_of_it
     assert [row[0] for row in second.changed_tasks] == [good]
     (queue,) = named(QUEUE_COLUMNS, second.queues)
     assert (queue["pending"], queue["scheduled"]) == (0, 2)
+
+
+def test_a_row_that_was_made_late_is_changed_from_then_on(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second new row would break every write."""
+    task = story.submit()
+    monkeypatch.setattr(projection_module, "task_row", lambda *_: 1 // 0)
+    projection = Projection()
+    assert fold(story, projection).new_tasks == []
+    monkeypatch.undo()
+    made = story.commit(TaskScheduled(task=task))
+    assert [row[0] for row in fold(story, projection, made - 1).new_tasks] == [task]
+    assigned = story.head
+    story.assign(task)
+
+    changes = fold(story, projection, assigned)
+
+    assert (changes.new_tasks, [row[0] for row in changes.changed_tasks]) == ([], [task])
 
 
 def test_an_event_that_cannot_be_shown_has_its_effect_all_the_same(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -255,6 +288,18 @@ def test_an_attempt_that_was_stopped_tells_what_stopped_it(story: Any) -> None:
     (attempt,) = named(ATTEMPT_COLUMNS, fold(story).new_attempts)
 
     assert attempt["outcome"] == "timeout"
+
+
+def test_an_attempt_that_succeeded_though_it_was_stopped_tells_that_it_succeeded(story: Any) -> None:
+    task = story.submit()
+    story.start(task)
+    story.commit(TaskStopRequested(task=task, cause="cancel", by="alice"))
+    story.succeed(task)
+
+    changes = fold(story)
+
+    assert [row["status"] for row in named(TASK_COLUMNS, changes.new_tasks)] == ["completed"]
+    assert [row["outcome"] for row in named(ATTEMPT_COLUMNS, changes.new_attempts)] == ["succeeded"]
 
 
 def test_a_plan_ends_its_attempt_and_the_apply_is_another(story: Any) -> None:
