@@ -14,7 +14,9 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
-from taskyard.contracts.values import Role
+from taskyard.contracts.fleet import ANY_KIND
+from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.values import Role, is_name
 
 ENVIRONMENT_PREFIX = "TASKYARD_"
 FILE_SUFFIX = "_file"
@@ -127,6 +129,24 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     allow_root: bool = False
     telemetry: bool = False
     otlp_endpoint: str | None = None
+
+    def __post_init__(self) -> None:
+        """What could never work ends the agent at its start, and does not fail tasks later."""
+        for field, value in (("name", self.name), ("pool", self.pool)):
+            if not is_name(value):
+                raise ValueError(
+                    f"{field}: {value!r} is not a name: a to z, 0 to 9, - and _, and neither of these in front"
+                )
+        for kind in (kind for kinds in self.slots for kind in kinds):
+            if kind != ANY_KIND and kind not in KINDS:
+                raise ValueError(f"slots: there is no kind {kind!r}; known are {', '.join((ANY_KIND, *KINDS))}")
+        for root in self.terraform_roots:
+            if not Path(root).is_absolute():
+                raise ValueError(f"terraform_roots: {root!r} is not absolute")
+        if self.output_bytes_max <= 0:
+            raise ValueError("output_bytes_max: must be more than 0")
+        if self.drain_seconds < 0:
+            raise ValueError("drain_seconds: must not be less than 0")
 
 
 def from_arguments(kind: type[Kind], arguments: Sequence[str] | None = None) -> Kind:

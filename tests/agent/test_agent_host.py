@@ -95,3 +95,11 @@ def test_a_flood_of_output_without_a_server_takes_little_memory_and_ends(harness
         assert agent.terminate() == 0
 
     harness.run(scenario)
+
+
+def test_an_agent_whose_terraform_is_not_there_takes_no_plans_instead_of_failing_them(harness: Any) -> None:
+    async def scenario(d: Any) -> None:
+        async with harness.agent(d, terraform=["/no/such/terraform"]):
+            assert sorted(d.heartbeats[-1].kinds) == ["command", "noop"]
+
+    harness.run(scenario)

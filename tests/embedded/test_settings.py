@@ -124,3 +124,22 @@ def test_a_file_that_cannot_be_read_or_stands_beside_its_text_is_refused_with_it
         load(AgentSettings, write(tmp_path, {**AGENT, "password_file": "x"}), {})
     with pytest.raises(SettingsError, match="slots_file"):
         load(AgentSettings, write(tmp_path, {**AGENT, "slots_file": "x"}), {})
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "told"),
+    [
+        ("name", "Worker 2", "name: 'Worker 2' is not a name"),
+        ("pool", "", "pool: '' is not a name"),
+        ("slots", [["anything"]], "slots: there is no kind 'anything'; known are any, plan"),
+        ("terraform_roots", ["rel"], "terraform_roots: 'rel' is not absolute"),
+        ("output_bytes_max", -1, "output_bytes_max: must be more than 0"),
+        ("drain_seconds", -1, "drain_seconds: must not be less than 0"),
+    ],
+)
+def test_an_agent_does_not_start_with_what_can_never_work(field: str, value: object, told: str, tmp_path: Path) -> None:
+    file = tmp_path / "agent.json"
+    settings = {"nats_urls": ["nats://x"], "name": "worker-1", "password": "x", "directory": "/x"}
+    file.write_text(json.dumps(settings | {field: value}))
+    with pytest.raises(SettingsError, match=told):
+        load(AgentSettings, file, {})

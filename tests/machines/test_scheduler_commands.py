@@ -593,3 +593,12 @@ def test_a_task_that_got_its_old_place_again_is_scheduled_once() -> None:
     story.given(joined(slots=(("any",),) * 3)).when()
 
     story.then(TaskScheduled(task=A), TaskScheduled(task=B), TaskScheduled(task=C))
+
+
+@pytest.mark.parametrize("verb", ["confirm", "discard"])
+def test_an_answer_to_a_plan_that_is_not_shown_is_told_which_attempt_it_named(verb: str) -> None:
+    story = with_plan()
+    story.when(story.said(verb, {"task": A, "attempt": 7}))
+    (answer,) = story.answers()
+    assert (answer.code, answer.error, answer.status) == (409, "status_forbids", Status.APPLY_PENDING)
+    assert answer.message is not None and "no plan of attempt 7" in answer.message

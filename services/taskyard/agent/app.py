@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import shutil
 from collections.abc import Collection
 from pathlib import Path
 
@@ -355,7 +356,9 @@ def _make_executors(settings: AgentSettings, live: Collection[Position]) -> dict
     directory = Path(settings.directory)
     executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work", live)}
     program = settings.terraform or terraform.find_program()
-    if program:
+    if program and not shutil.which(program[0]):
+        _log.error("Terraform is not there, so plans are not taken", extra=fields(terraform=program[0]))
+    elif program:
         runner = terraform.Terraform(
             program,
             directory / "terraform",

@@ -146,6 +146,10 @@ def answer_of(event: Any, changes: Sequence[Change], known: KnownTasks, position
 def _why_void(event: Any, status: Status | None) -> str:
     if isinstance(event, AttemptReleased):
         return f"the task is {status}; only what is held for a worker that is lost can be released"
+    if isinstance(event, ApplyConfirmed | ApplyDiscarded) and status is Status.APPLY_PENDING:
+        return (
+            f"no plan of attempt {event.attempt} waits for an answer: look at the one that does, and name its attempt"
+        )
     return f"the task is {status}"
 
 

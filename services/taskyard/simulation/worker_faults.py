@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 
 from taskyard.contracts.agent_protocol import HEARTBEAT_SECONDS
-from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.lifecycle import ATTEMPT_OPEN
 from taskyard.simulation.agent import Agent
 from taskyard.simulation.clients import Clients
 from taskyard.simulation.edge_faults import Kind
@@ -113,12 +113,12 @@ class WorkerFaults:
         agent.disk = before
 
     def _has_unseen(self, agent: Agent) -> bool:
-        """Whether the log has no more of an attempt than its assignment. Where the mark of a journal was put back with it
+        """Whether the log has no start of an attempt that it has given out. Where the mark of a journal was put back with it
         such a one cannot be told from one that is new.
         """
         self._clients.reader.catch_up()
         records = self._clients.reader.table.live.values()
-        return any(one.worker == agent.name and one.phase is Phase.ASSIGNED for one in records)
+        return any(one.worker == agent.name and one.phase in ATTEMPT_OPEN and one.started_at is None for one in records)
 
     def assign_much(self, random: Random) -> None:
         """A worker with many slots gets tasks whose inputs are together more than one message takes."""
