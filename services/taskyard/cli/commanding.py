@@ -70,13 +70,9 @@ def ask_for(verb: Verb, target: Target, given: Mapping[str, Any]) -> Ask:
     own = {field: None if value == "" or value is False else value for field, value in own.items()}
     if verb.needs_change and not any(value is not None for key, value in own.items() if key not in _OF_QUEUES):
         raise WrongUsage("name at least one setting to change")
-    path = {
-        Target.TASK: lambda: f"/tasks/{task_id(name)}",
-        Target.QUEUE: lambda: f"/queues/{segment(pool)}",
-        Target.POOL: lambda: f"/pools/{segment(name)}",
-        Target.WORKER: lambda: f"/workers/{segment(name)}",
-    }[target]()
-    return Ask(f"{path}/{verb.word}", own, verb.done.format(**{**given, "target": name}))
+    # A queue is named in the body: its address is that of its pool.
+    named = task_id(name) if target is Target.TASK else segment(pool if target is Target.QUEUE else name)
+    return Ask(f"/{target}s/{named}/{verb.word}", own, verb.done.format(**{**given, "target": name}))
 
 
 def _parameters(verb: Verb, target: Target) -> Iterator[Parameter]:

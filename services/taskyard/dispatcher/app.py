@@ -15,7 +15,7 @@ from taskyard.contracts.subjects import COMMANDS, HEARTBEAT_SUBJECTS, REPORTS
 from taskyard.dispatcher.decide import HeartbeatHeard, Input
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.dispatcher.machine import Dispatcher
-from taskyard.dispatcher.mending import Mending
+from taskyard.dispatcher.mending import READ_WITH_CARE
 from taskyard.dispatcher.metrics import AttemptCounts, show_attempts
 from taskyard.dispatcher.reports import ReportsRead, read_reports
 from taskyard.dispatcher.requests import Requests
@@ -26,6 +26,7 @@ from taskyard.machine.ears import Ear
 from taskyard.machine.intake import Intake
 from taskyard.machine.loop import MachineLoop, Source
 from taskyard.machine.service import Wiring, run_machine, task_observers
+from taskyard.quotas import Shares
 from taskyard.service import Links
 from taskyard.settings import Settings
 
@@ -50,14 +51,14 @@ async def run(settings: Settings, stop: asyncio.Event) -> None:
         intake = Intake(links, settings, lambda: ChainMap(machine.state.workers, machine.state.gone))
         reports = JetStreamInput(links.fleet_client, REPORTS)
         commands = JetStreamInput(links.control_client, COMMANDS)
-        mending = Mending()
+        with_care = Shares(READ_WITH_CARE)
         counts = AttemptCounts(lambda: machine.state)
         show_attempts(links.metrics, counts, lambda: machine.state)
 
         async def read(message: StreamMessage) -> ReportsRead:
             agent = message.subject.rpartition(".")[2]  # the subject says whose they are
             size = len(message.data)
-            found = read_reports(agent, message.data, lambda: mending.allows(agent, size, time.monotonic()))
+            found = read_reports(agent, message.data, lambda: with_care.take(agent, size, time.monotonic()))
             counts.unreadable += found.unreadable
             return msgspec.structs.replace(found, commands=await read_mark(commands)) if found.shows_plan else found
 
