@@ -24,6 +24,8 @@ INTEGER_MIN, INTEGER_MAX = -(1 << 63), (1 << 63) - 1
 FLOAT_MAX = int(sys.float_info.max)
 
 _NULL = Raw(b"null")
+_SHORTEST = (_NULL, Raw(b"{}"))
+"""What most results are, as it stands."""
 _ESCAPE = re.compile(r"\\(?:u[dD][89aAbB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[dD][89a-fA-F][0-9a-fA-F]{2}|.)")
 _LONE_LENGTH = len(r"\ud800")
 """Half of a character; whole ones, and the other escapes, are longer or shorter."""
@@ -44,11 +46,15 @@ def is_readable(data: bytes | Raw) -> bool:
 
 def canonical(data: bytes | Raw) -> Raw | None:
     """This JSON as we store it, with numbers as everybody can hold them, or None if somebody could not read it."""
-    if data == _NULL:
-        return _NULL
-    if not is_readable(data):
+    if data in _SHORTEST:
+        return Raw(data)
+    if nests_too_deeply(bytes(data)):
         return None
-    return Raw(msgspec.json.encode(held(msgspec.json.decode(data))))
+    try:
+        value = msgspec.json.decode(data)
+    except UNREADABLE:
+        return None
+    return Raw(msgspec.json.encode(held(value)))
 
 
 def held(value: Any) -> Any:

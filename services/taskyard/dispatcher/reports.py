@@ -75,14 +75,15 @@ def read_reports(agent: str, data: bytes, may_mend: Callable[[], bool] = lambda:
     if batch is None:
         return ReportsRead(agent=agent, batch=None, size=len(data), unreadable=1)
     reports = tuple(map(_checked, batch.reports))
-    if _results_bytes(reports) > RESULTS_BYTES_MAX:
+    results_bytes = _results_bytes(reports)
+    if results_bytes > RESULTS_BYTES_MAX:
         reports = tuple(map(_without_result, reports))
+        results_bytes = _results_bytes(reports)
     unreadable += sum(
         new is not old and _is_without_result(new, old) for new, old in zip(reports, batch.reports, strict=True)
     )
     batch = msgspec.structs.replace(batch, reports=reports)
-    size = len(data) + _results_bytes(reports)
-    return ReportsRead(agent=agent, batch=batch, size=size, unreadable=unreadable)
+    return ReportsRead(agent=agent, batch=batch, size=len(data) + results_bytes, unreadable=unreadable)
 
 
 def _results_bytes(reports: Sequence[AnyReport]) -> int:
@@ -140,7 +141,8 @@ def _checked(report: AnyReport) -> AnyReport:
             add, change, destroy = (min(max(number, 0), NUMBER_MAX) for number in numbers)
             return replace(report, changes=Changes(add=add, change=change, destroy=destroy))
         case Succeeded(result=result):
-            return replace(report, result=_stored(result))
+            stored = _stored(result)
+            return report if stored == result else replace(report, result=stored)
         case Failed(error=error, result=result):
             return replace(report, error=_plain_error(error), result=_stored(result))
         case Lost(message=message) if "\x00" in message or len(message) > MESSAGE_CHARACTERS_MAX:

@@ -3,7 +3,7 @@
 `apply` keeps live tasks, and tells the caches what has to be sent, and which deadlines run.
 """
 
-from heapq import heapify, heappop, heappush, heapreplace
+from heapq import heapify, heappop, heappush
 from typing import cast, get_args
 
 from msgspec import Struct
@@ -44,7 +44,8 @@ CLOSING_MAX = 10_000
 """Tasks that were ended by force and are remembered until their workers have told their end; of more the first are forgotten."""
 
 _OF_WORKERS = frozenset(get_args(OfWorker))
-_TOLD = (AttemptSucceeded, AttemptFailed, AttemptLost, NotDelivered, TaskPlanned)
+Told = AttemptSucceeded | AttemptFailed | AttemptLost | NotDelivered | TaskPlanned
+_TOLD = frozenset(get_args(Told))
 
 Timeout = tuple[Instant, TaskId, int, bool]
 """When an attempt has run out of time, and whether it had begun: to begin and to end have deadlines of their own."""
@@ -67,6 +68,9 @@ class DispatcherState:
         self.tasks = TaskTable()
         self.deliveries = Deliveries(is_open=False, began=Position(0))
         self.timeouts: list[Timeout] = []
+        """A heap; what is over is taken off when it comes first, or when there is too much of it."""
+        self.to_begin: dict[TaskId, Timeout] = {}
+        """Those of attempts that have yet to begin, in order: all have the same time for that."""
         self.untold: dict[TaskId, dict[int, str]] = {}
         """Which worker was given which attempt of a live task, as long as nobody has told its end."""
         self.closing: dict[TaskId, TaskRecord] = {}
@@ -89,23 +93,29 @@ class DispatcherState:
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
         self.folded = position
+        kind = type(event)
         for change in self.tasks.apply(event, at, position):
             record = change.record
-            if isinstance(event, _TOLD):
-                self.untold.get(event.task, {}).pop(event.attempt, None)
+            if kind in _TOLD:
+                self._told(cast("Told", event))
             if record is None or change.verdict is not Verdict.EFFECTIVE:
                 continue
-            if isinstance(event, SlotAssigned):
-                self.untold.setdefault(record.id, {})[event.attempt] = event.worker
-            kind = type(event)
+            if kind is SlotAssigned:
+                assigned = cast("SlotAssigned", event)
+                self.untold.setdefault(record.id, {})[assigned.attempt] = assigned.worker
             if kind is WorkerJoined:
                 self._ask(record)
             elif record.phase is not change.before:
                 self._phase_changed(record)
                 if kind is ForceStopped and change.before in ATTEMPT_OPEN:
                     self._close(record)
-        if type(event) in _OF_WORKERS:
+        if kind in _OF_WORKERS:
             self._of_worker(cast("OfWorker", event))
+
+    def _told(self, event: Told) -> None:
+        untold = self.untold.get(event.task)
+        if untold is not None:
+            untold.pop(event.attempt, None)
 
     def _close(self, record: TaskRecord) -> None:
         known = self.workers.get(record.worker or "")
@@ -145,6 +155,7 @@ class DispatcherState:
 
     def _phase_changed(self, record: TaskRecord) -> None:
         phase = record.phase
+        self.to_begin.pop(record.id, None)
         if phase not in ATTEMPT_OPEN:
             self.deliveries.settle(record.id)
             if record.has_ended:
@@ -175,7 +186,10 @@ class DispatcherState:
             heapify(self.timeouts)
         since, duration_seconds = limit
         deadline = Instant(since + seconds(duration_seconds))
-        heappush(self.timeouts, (deadline, record.id, record.attempt, _has_begun(record)))
+        if _has_begun(record):
+            heappush(self.timeouts, (deadline, record.id, record.attempt, True))
+        else:
+            self.to_begin[record.id] = (deadline, record.id, record.attempt, False)
 
     def _is_current(self, timeout: Timeout) -> bool:
         _, task, attempt, has_begun = timeout
@@ -184,20 +198,35 @@ class DispatcherState:
             return False
         return _has_begun(record) == has_begun
 
+    def _first_timeout(self) -> Timeout | None:
+        first = self.timeouts[0] if self.timeouts else None
+        to_begin = next(iter(self.to_begin.values()), None)
+        return min(first, to_begin) if first and to_begin else first or to_begin
+
+    def _drop(self, first: Timeout) -> None:
+        """Take the first timeout off its list."""
+        if self.to_begin.get(first[1]) == first:
+            del self.to_begin[first[1]]
+        else:
+            heappop(self.timeouts)
+
+    def _put_off(self, first: Timeout, deadline: Instant) -> None:
+        self._drop(first)
+        heappush(self.timeouts, (deadline, *first[1:]))
+
     def pop_timeout(self, now: Instant, deadlines: Deadlines) -> TaskRecord | None:
         """The next task whose attempt has run out of time, whatever its worker had said until then, taken off the list."""
-        while self.timeouts and self.timeouts[0][0] <= now:
-            _, task, attempt, has_begun = self.timeouts[0]
-            record = self.tasks.live.get(task)
-            limit = _limit(record) if record is not None and self._is_current(self.timeouts[0]) else None
+        while (first := self._first_timeout()) is not None and first[0] <= now:
+            record = self.tasks.live.get(first[1])
+            limit = _limit(record) if record is not None and self._is_current(first) else None
             if record is None or limit is None or record.phase is Phase.STOPPING:
-                heappop(self.timeouts)
+                self._drop(first)
                 continue
             deadline = deadlines.after(*limit)
             if deadline > now:  # the clock was set forward since it began
-                heapreplace(self.timeouts, (deadline, task, attempt, has_begun))
+                self._put_off(first, deadline)
             elif deadlines.is_read(deadline):
-                heappop(self.timeouts)
+                self._drop(first)
                 return record
             else:
                 return None
@@ -205,8 +234,10 @@ class DispatcherState:
 
     def put_off_timeout(self, now: Instant, error: Exception) -> Fault:
         """Looking at the next timeout raised: it stands aside for a while."""
-        _, task, attempt, has_begun = self.timeouts[0]
-        heapreplace(self.timeouts, (Instant(now + seconds(ASIDE_SECONDS)), task, attempt, has_begun))
+        first = self._first_timeout()
+        assert first is not None
+        self._put_off(first, Instant(now + seconds(ASIDE_SECONDS)))
+        _, task, attempt, _ = first
         return Fault(f"deadline of attempt {attempt} of task {task}", error)
 
     def next_deadline(self, deadlines: Deadlines) -> Instant | None:
@@ -214,7 +245,8 @@ class DispatcherState:
         sends = self.deliveries.next_deadline
         while self.timeouts and not self._is_current(self.timeouts[0]):
             heappop(self.timeouts)
-        timeout = self.timeouts[0][0] if self.timeouts and not deadlines.waits else None
+        first = None if deadlines.waits else self._first_timeout()
+        timeout = first[0] if first is not None else None
         if sends is None or timeout is None:
             return sends if timeout is None else timeout
         return min(sends, timeout)
@@ -222,18 +254,19 @@ class DispatcherState:
     def stand_by(self) -> None:
         """Remember nothing to do."""
         self._leads = False
-        self.timeouts = []
+        self.timeouts, self.to_begin = [], {}
         self.deliveries = Deliveries(is_open=False, began=Position(0))
 
     def lead(self) -> None:
         """Look at everything once, as a new leader does: what is not answered in the log is sent again."""
         self.deliveries = Deliveries(is_open=True, began=self.folded)
         self._leads = True
-        self.timeouts = []
+        self.timeouts, self.to_begin = [], {}
         for record in self.tasks.live.values():
             self._ask(record)
-            if record.phase in ATTEMPT_OPEN:
-                self._watch(record)
+        is_open = [record for record in self.tasks.live.values() if record.phase in ATTEMPT_OPEN]
+        for record in sorted(is_open, key=lambda record: record.dispatched_at or 0):
+            self._watch(record)
         for record in self.closing.values():
             self.deliveries.owe_stop(record)
 
