@@ -35,7 +35,7 @@ def waiting(**facts: Any) -> Waiting:
         "queue": "prod",
         "phase": Phase.PENDING,
         "due": Instant(0),
-        "exclusive": False,
+        "locks_queue": False,
         "is_admitted": False,
         "is_apply": False,
         "worker": None,
@@ -63,7 +63,7 @@ LATER = Instant(NOW + 5 * SECOND)
         ),
         (waiting(), Around(pool_paused_by="bob"), "pool_paused", "bob"),
         (waiting(), Around(locked_by="bob", locked_reason="mine"), "queue_locked", "bob"),
-        (waiting(exclusive=True), Around(workspace_holder="other"), "workspace_busy", "other"),
+        (waiting(locks_queue=True), Around(workspace_holder="other"), "workspace_busy", "other"),
         (waiting(), Around(max_running=2, admitted=2, next_ahead="x"), "queue_limit", None),
         (waiting(), Around(next_ahead="other", has_worker=True), "queue_order", "other"),
         (waiting(), Around(has_worker=False), "no_worker", None),
@@ -118,7 +118,7 @@ def test_a_plan_does_not_wait_for_the_workspace() -> None:
 
 
 def test_what_holds_the_workspace_itself_does_not_wait_for_it() -> None:
-    task = waiting(exclusive=True, is_admitted=True)
+    task = waiting(locks_queue=True, is_admitted=True)
     reason = pending_reason(task, replace(FREE, workspace_holder="other"), NOW)
     assert reason is not None
     assert reason.code == "no_free_slot"

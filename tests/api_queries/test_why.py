@@ -72,9 +72,9 @@ def test_a_task_that_waited_for_its_workspace_then_for_a_slot_tells_both_and_why
     story: Any, explain: Explain
 ) -> None:
     story.join()
-    first = story.submit(kind="plan_and_apply", queue="prod", exclusive=True, by="alice")
+    first = story.submit(kind="plan_and_apply", queue="prod", by="alice")
     story.start(first)
-    second = story.submit(kind="plan_and_apply", queue="prod", exclusive=True, by="bob", max_attempts=3)
+    second = story.submit(kind="plan_and_apply", queue="prod", by="bob", max_attempts=3)
     story.commit(after_seconds=179)
     story.succeed(first)
     story.commit(TaskScheduled(task=second), after_seconds=2)
@@ -188,7 +188,7 @@ def test_without_a_worker_it_says_so_until_one_joins(story: Any, explain: Explai
 
 def test_a_plan_that_waits_for_an_answer_says_how_long_and_who_gave_it(story: Any, explain: Explain) -> None:
     story.join()
-    task = story.submit(kind="plan_and_apply", queue="prod", exclusive=True)
+    task = story.submit(kind="plan_and_apply", queue="prod")
     story.start(task)
     story.plan(task)
     story.commit(ApplyConfirmed(task=task, attempt=1, by="carol", comment="looks right"), after_seconds=90)
@@ -205,7 +205,7 @@ def test_a_plan_that_waits_for_an_answer_says_how_long_and_who_gave_it(story: An
 
 def test_a_held_task_says_which_worker_it_waits_for(story: Any, explain: Explain) -> None:
     story.join()
-    task = story.submit(kind="plan_and_apply", queue="prod", exclusive=True)
+    task = story.submit(kind="plan_and_apply", queue="prod")
     story.start(task)
     story.commit(WorkerLost(worker="worker-1", incarnation=1, reason="silent for 30 s"), writer="slot_allocator")
     story.commit(after_seconds=40)
@@ -367,7 +367,7 @@ def test_a_busy_queue_is_summed_up_and_not_told_blow_by_blow(story: Any, explain
 
 TASK = Waiting(
     id="task", kind="plan", pool="default", queue="prod", phase=Phase.PENDING, due=Instant(1_800_000_000 * SECOND),
-    exclusive=False, is_admitted=False, is_apply=False, worker="w1", slot=0, error_code="exit_status",
+    locks_queue=False, is_admitted=False, is_apply=False, worker="w1", slot=0, error_code="exit_status",
 )  # fmt: skip
 AROUND = Around(
     queue_paused_by="bob", queue_paused_reason="night", pool_paused_by="bob", locked_by="bob", workspace_holder="other",

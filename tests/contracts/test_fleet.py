@@ -18,7 +18,7 @@ from taskyard.contracts.events import (
     WorkerSuspected,
 )
 from taskyard.contracts.fleet import Fleet, Worker
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, TaskId, make_position
 

@@ -25,7 +25,8 @@ from taskyard.contracts.events import (
 from taskyard.contracts.generate import FOLDER, compare, main, render
 from taskyard.contracts.generate_asyncapi import asyncapi, channels
 from taskyard.contracts.generate_schema import GROUPS, schema
-from taskyard.contracts.kinds import CommandInput, TerraformInput
+from taskyard.contracts.kinds.command import CommandInput
+from taskyard.contracts.kinds.terraform import TerraformInput
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.contracts.verbs import VERBS
 from taskyard.eventlog.commit import Commit, CommitCodec

@@ -31,7 +31,8 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
-from taskyard.contracts.kinds import KINDS, OnLost
+from taskyard.contracts.kind import Lock, OnLost
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.lifecycle import (
     DECLINES_REMEMBERED_MAX,
     DELIVERY_DELAYS_SECONDS,
@@ -59,7 +60,8 @@ def of_kind(kind: str, **fields: Any) -> TaskSubmitted:
         "timeout_seconds": policy.timeout_seconds,
         "max_attempts": policy.max_attempts,
         "retry_delays_seconds": policy.retry_delays_seconds,
-        "exclusive": policy.exclusive,
+        "lock": policy.lock,
+        "approval": policy.approval,
         "on_lost": policy.on_lost,
     }
     return TaskSubmitted(
@@ -92,8 +94,12 @@ PATHS: dict[Phase, tuple[Any, ...]] = {
 
 
 def record_in(phase: Phase, kind: str = "plan_and_apply", *then: Any, **fields: Any) -> TaskRecord:
-    record = new_record(of_kind(kind, **fields), AT, Position(1))
-    for number, event in enumerate((*PATHS[phase], *then), start=2):
+    return record_after(of_kind(kind, **fields), *PATHS[phase], *then)
+
+
+def record_after(submitted: TaskSubmitted, *then: Any) -> TaskRecord:
+    record = new_record(submitted, AT, Position(1))
+    for number, event in enumerate(then, start=2):
         assert fold(record, event, AT, Position(number)) is Verdict.EFFECTIVE
     return record
 
@@ -371,6 +377,32 @@ def test_a_held_attempt_that_is_found_again_runs_on() -> None:
     assert (record.phase, record.incarnation, record.assigned_incarnation) == (P.ASSIGNED, 2, 1)
     assert fold(record, TaskDispatched(task=T, attempt=1), AT, Position(99)) is Verdict.EFFECTIVE
     assert record.phase is P.RUNNING
+
+
+@pytest.mark.parametrize("tried", [1, 2])
+def test_a_held_attempt_that_did_not_begin_spends_no_try_and_gives_none_back(tried: int) -> None:
+    kind = {"lock": Lock.NONE, "approval": False, "on_lost": OnLost.HOLD, "max_attempts": 3}
+    again = [AttemptFailed(task=T, attempt=1, error=AGAIN), TaskScheduled(task=T), assigned(2)] if tried == 2 else []
+    record = record_after(of_kind("noop", **kind), TaskScheduled(task=T), assigned(), *again, LOST)
+    assert (record.phase, record.tries) == (P.HELD, tried)
+
+    assert fold(record, NotDelivered(task=T, attempt=tried, reason="never came"), AT, Position(99)) is Verdict.EFFECTIVE
+    assert (record.phase, record.tries) == (P.PENDING, tried - 1)
+
+
+def test_no_report_makes_a_task_wait_for_approval_whose_kind_asks_for_none() -> None:
+    locks = {"lock": Lock.QUEUE, "approval": False}
+    record = record_after(of_kind("noop", **locks), TaskScheduled(task=T), assigned(), TaskStarted(task=T, attempt=1))
+
+    assert fold(record, TaskPlanned(task=T, attempt=1, changes=Changes()), AT, Position(99)) is Verdict.VOID
+    assert record.phase is P.RUNNING and record.holds_workspace
+
+
+def test_what_the_first_logs_call_exclusive_locks_its_queue_and_asks_for_approval() -> None:
+    old = of_kind("plan_and_apply", lock=Lock.NONE, approval=False, exclusive=True)
+    record = new_record(old, AT, Position(1))
+
+    assert record.locks_queue and record.asks_approval
 
 
 # -- the apply ---------------------------------------------------------------------------------------------------------

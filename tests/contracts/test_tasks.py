@@ -10,7 +10,7 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     WorkerLost,
 )
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import Instant, TaskId, make_position
 

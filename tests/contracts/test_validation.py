@@ -9,7 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, QueueCommand, TaskBatch, TaskSpec
-from taskyard.contracts.kinds import INPUT_BYTES_MAX, NOOP_INPUT_BYTES_MAX
+from taskyard.contracts.kind import INPUT_BYTES_MAX
+from taskyard.contracts.kinds.noop import NOOP_INPUT_BYTES_MAX
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
 from taskyard.contracts.validation import (
     InvalidCommand,

@@ -98,7 +98,8 @@ class Story:
             "digest": "d",
             "timeout_seconds": policy.timeout_seconds,
             "max_attempts": policy.max_attempts,
-            "exclusive": policy.exclusive,
+            "lock": policy.lock,
+            "approval": policy.approval,
             "on_lost": policy.on_lost,
         }
         return TaskSubmitted(task=task_id(number), kind=kind, **{**spec, **fields})

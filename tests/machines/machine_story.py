@@ -56,7 +56,8 @@ def submitted(task: TaskId = A, kind: str = "noop", **fields: Any) -> TaskSubmit
         "timeout_seconds": policy.timeout_seconds,
         "max_attempts": policy.max_attempts,
         "retry_delays_seconds": policy.retry_delays_seconds,
-        "exclusive": policy.exclusive,
+        "lock": policy.lock,
+        "approval": policy.approval,
         "on_lost": policy.on_lost,
     }
     return TaskSubmitted(task=task, kind=kind, **(values | fields))

@@ -20,7 +20,7 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     decode_event,
 )
-from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.kind import INPUT_BYTES_MAX
 from taskyard.contracts.values import TaskId, make_uuid7
 from taskyard.dispatcher.machine import Dispatcher
 from taskyard.dispatcher.reports import REPORT_BYTES_READ_MAX, ReportsRead, read_reports

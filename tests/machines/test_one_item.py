@@ -26,7 +26,7 @@ from taskyard.contracts.events import (
     TaskStopRequested,
     TaskSubmitted,
 )
-from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.kind import INPUT_BYTES_MAX
 from taskyard.contracts.queues import INTERNAL_ERROR
 from taskyard.contracts.validation import FAULT_BYTES_MAX, FAULTS_MAX
 from taskyard.contracts.values import seconds
@@ -231,8 +231,8 @@ def with_a_bad_queue(monkeypatch: pytest.MonkeyPatch) -> Commands:
     story.given(joined(slots=(("any",),) * 4))
     is_open = Admission._is_open
 
-    def touchy(self: Any, queue: Any, exclusive: Any) -> bool:
-        return broken() if queue.name == "bad" and not queue.is_paused else is_open(self, queue, exclusive)
+    def touchy(self: Any, queue: Any, locking: Any) -> bool:
+        return broken() if queue.name == "bad" and not queue.is_paused else is_open(self, queue, locking)
 
     monkeypatch.setattr(Admission, "_is_open", touchy)
     return story

@@ -7,7 +7,7 @@ from msgspec import Raw
 
 from taskyard.contracts.agent_protocol import AssignRequest, Seen
 from taskyard.contracts.events import TaskScheduled, TaskStopRequested
-from taskyard.contracts.kinds import INPUT_BYTES_MAX
+from taskyard.contracts.kind import INPUT_BYTES_MAX
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.dispatcher import delivery
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels

@@ -16,7 +16,8 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     refused_ids,
 )
-from taskyard.contracts.kinds import KINDS, OnLost
+from taskyard.contracts.kind import Lock, OnLost
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import Instant, TaskId, derive_uuid7, make_position, make_uuid7, seconds
 from taskyard.scheduler.machine import Scheduler
 from taskyard.scheduler.refusals import OTHERWISE, WORDINGS_MAX
@@ -39,7 +40,8 @@ def test_a_submission_becomes_a_task_with_the_policy_of_its_kind() -> None:
             by="alice",
             priority=2,
             labels={"a": "b"},
-            exclusive=True,
+            lock=Lock.QUEUE,
+            approval=True,
             on_lost=OnLost.HOLD,
             auto_confirm=True,
             timeout_seconds=1800,
@@ -56,7 +58,7 @@ def test_only_an_apply_confirms_by_itself(kind: str) -> None:
 
     story.when(story.submit(1, kind=kind, queue="q", input=inputs.get(kind, {"auto_confirm": True})))
 
-    story.then(Like(TaskSubmitted, auto_confirm=False, exclusive=False))
+    story.then(Like(TaskSubmitted, auto_confirm=False, lock=Lock.NONE, approval=False))
 
 
 def test_what_the_submitter_states_goes_before_the_kind() -> None:

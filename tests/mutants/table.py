@@ -57,8 +57,8 @@ MUTANTS = (
     Mutant(
         name="the-workspace-of-what-this-decision-stops-counts-as-free",
         file=ADMISSION,
-        old="state.workspaces.holder(name)) in (None, exclusive)",
-        new="state.workspaces.holder(name)) in (None, exclusive, *self._taken)",
+        old="state.workspaces.holder(name)) in (None, locking)",
+        new="state.workspaces.holder(name)) in (None, locking, *self._taken)",
         killers=("tests/machines/test_workspace_of_what_stops.py",),
     ),
     Mutant(

@@ -40,6 +40,7 @@ from taskyard.contracts.events import (
     decode_event,
 )
 from taskyard.contracts.fleet import GONE_KEPT_MAX, Fleet
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.lifecycle import Phase
 from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Role, TaskId, make_position, make_uuid7
@@ -232,7 +233,8 @@ def _assigned(kind: str = "plan") -> Sequence[Any]:
         digest="d",
         timeout_seconds=60,
         max_attempts=3,
-        exclusive=kind == "plan_and_apply",
+        lock=KINDS[kind].lock,
+        approval=KINDS[kind].approval,
     )
     return (_joined(1), submitted, TaskScheduled(task=TASK), _slot(1))
 

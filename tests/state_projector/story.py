@@ -63,7 +63,8 @@ def submitted(task: TaskId, **fields: Any) -> TaskSubmitted:
         "digest": "d",
         "timeout_seconds": kind.timeout_seconds,
         "max_attempts": kind.max_attempts,
-        "exclusive": kind.exclusive,
+        "lock": kind.lock,
+        "approval": kind.approval,
         "on_lost": kind.on_lost,
     }
     return TaskSubmitted(task=task, **(values | fields))

@@ -24,9 +24,11 @@ def page() -> str:
     kinds = [
         (
             f"`{k.name}`",
+            k.summary,
             f"{k.timeout_seconds:g}",
             str(k.max_attempts),
-            _yes(k.exclusive),
+            k.lock.value,
+            _yes(k.approval),
             k.on_lost.value,
             _yes(k.queue_required),
         )
@@ -43,7 +45,10 @@ def page() -> str:
         "The body of each verb on `taskyard.command.<principal>.<pool>.<verb>`; schemas are in `schema/commands.json`.",
         _table(("verb", "body"), verbs),
         "## Kinds of tasks",
-        _table(("kind", "timeout (s)", "attempts", "exclusive", "worker lost", "queue required"), kinds),
+        _table(
+            ("kind", "what it does", "timeout (s)", "attempts", "lock", "approval", "worker lost", "queue required"),
+            kinds,
+        ),
         "## Events and their writers",
         "One writer appends an event; all fold it. Schemas are in `schema/events.json`.",
         _table(("event", "writer", "what"), events),

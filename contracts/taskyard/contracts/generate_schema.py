@@ -10,7 +10,7 @@ from msgspec import Raw, Struct
 
 from taskyard.contracts import agent_protocol, commands
 from taskyard.contracts.events import OWNERS, Event
-from taskyard.contracts.kinds import CommandInput, TerraformInput
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.verbs import VERBS
 
 MARK = "Generated from contracts/taskyard by `./dev generate`. Do not edit."
@@ -38,7 +38,7 @@ GROUPS: dict[str, tuple[type[Struct], ...]] = {
         agent_protocol.ReportBatch,
         *REPORTS,
     ),
-    "kinds": (TerraformInput, CommandInput),
+    "kinds": tuple(dict.fromkeys(kind.input for kind in KINDS.values() if kind.input is not Any)),
 }
 """The files of schemas, and what each is about; what these refer to stands beside them."""
 

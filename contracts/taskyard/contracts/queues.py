@@ -78,7 +78,7 @@ QueueT = TypeVar("QueueT", bound=QueueSettings)
 class SettingsTable(Generic[PoolT, QueueT]):
     """Pools and queues by name. One comes to be when it is first named, and a queue's pool with its queue.
 
-    A workspace is one lock in the partition: a person's lock of a queue holds its exclusive tasks whatever pool they name,
+    A workspace is one lock in the partition: a person's lock of a queue holds the tasks that lock it whatever pool they name,
     and an unlock through a pool that has no lock of its own ends those that were set through others.
     """
 
@@ -136,7 +136,7 @@ class SettingsTable(Generic[PoolT, QueueT]):
         return queue
 
     def locks_of(self, workspace: str) -> list[QueueT]:
-        """The queues of this name that a person locked, by pool: each holds the exclusive tasks of them all."""
+        """The queues of this name that a person locked, by pool: each holds the tasks that lock it in all of them."""
         return [self.queues[pool, workspace] for pool in sorted(self._locked.get(workspace, ()))]
 
     def unlocked_by(self, event: QueueUnlocked) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from taskyard.contracts.events import NO_RESPONDERS
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import POOL_DEFAULT, QUEUE_DEFAULT, is_uuid7
 from taskyard.contracts.verbs import VERBS
 from taskyard.eventlog.commit import HASH_BYTES, hash_commit
@@ -28,6 +29,7 @@ _HARMLESS = frozenset(
         "exclusive", "on_lost", "auto_confirm", "not_before", "schedule_to_start_timeout_seconds", "incarnation", "slots",
         "kinds", "kind", "slot", "at", "progress", "max_waiting", "approval_timeout_seconds", "placement", "max_running",
         "changes", "commands_before", "retryable", "version", "items", "continues", "follows", "place",
+        "lock", "approval",
     )
 )  # fmt: skip
 """Fields of events that say nothing of whose they are."""
@@ -35,7 +37,7 @@ _HARMLESS_IN_STATE = _HARMLESS | frozenset(
     (
         "submitted", "submitted_at", "phase", "due", "tries", "deliveries_failed", "assigned_incarnation",
         "accepted", "assigned", "replaced", "joined_at", "plan_attempt", "planned_at", "confirmed", "stop",
-        "scheduled_at", "dispatched_at", "started_at", "finished_at",
+        "locks_queue", "asks_approval", "scheduled_at", "dispatched_at", "started_at", "finished_at",
         "schedule_to_start_timeout_seconds", "changed_at", "is_suspect", "is_draining", "is_lost",
     )
 )  # fmt: skip
@@ -45,7 +47,7 @@ _AS_IN_EVENTS = {"id": "task", "submitted_by": "by"}
 _NAMED_IN_STATE = {"pools": "pool", "queues": "queue", "workers": "worker"}
 """Lists of a state whose elements bear a `name`, and what that is called in events."""
 _COUNTED_IN_STATE = frozenset(("reached", "at", "last_event", "events", "positions"))
-_OF_INPUT = frozenset(("directory", "variables", "argv", "script", "env", "auto_confirm"))
+_OF_INPUT = frozenset(field for kind in KINDS.values() for field in getattr(kind.input, "__struct_fields__", ()))
 """Keys of inputs that the kinds name, not people."""
 _NAMES = {"queue": "queue", "pool": "pool", "worker": "worker", "by": "principal"}
 _NOBODYS = frozenset((("pool", POOL_DEFAULT), ("queue", QUEUE_DEFAULT), ("by", "auto")))

@@ -12,7 +12,7 @@ from msgspec import Raw
 
 from taskyard.api.views import HistoryItem
 from taskyard.contracts.events import AnyEvent, TaskSubmitted, UnknownEvent, event_name, named_task, shown_event
-from taskyard.contracts.kinds import CommandInput, TerraformInput, decode_input
+from taskyard.contracts.kinds import KINDS, decode_input
 from taskyard.contracts.readable import UNREADABLE
 
 _KNOWN = frozenset(event.__name__ for event in get_args(AnyEvent))
@@ -23,17 +23,12 @@ _decode_text = msgspec.json.Decoder(str).decode
 
 def outline(kind: str, asked: Raw) -> Raw:
     """The input with null in the place of each value that may be a secret."""
-    shown: dict[str, Any] = {}
     try:
-        match decode_input(kind, asked):
-            case TerraformInput(directory=directory, variables=variables):
-                shown = {"directory": directory, "variables": dict.fromkeys(variables)}
-            case CommandInput(env=env):
-                shown = {"env": dict.fromkeys(env)}
-            case _:
-                pass
+        told, row = decode_input(kind, asked), KINDS[kind]
     except (KeyError, *UNREADABLE):  # a kind, or a form of it, of another version
-        pass
+        return Raw(b"{}")
+    shown: dict[str, Any] = {name: getattr(told, name) for name in row.shown_values}
+    shown |= {name: dict.fromkeys(getattr(told, name)) for name in row.shown_names}
     return Raw(msgspec.json.encode(shown))
 
 

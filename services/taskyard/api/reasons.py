@@ -30,7 +30,7 @@ class Waiting:
     queue: str
     phase: Phase
     due: Instant
-    exclusive: bool
+    locks_queue: bool
     is_admitted: bool
     is_apply: bool
     worker: str | None
@@ -196,7 +196,7 @@ def _apply_goes_on(task: Waiting) -> PendingReason:
 
 def _taken(task: Waiting, around: Around) -> PendingReason | None:
     holder = around.workspace_holder
-    if task.exclusive and not task.is_admitted and holder is not None:
+    if task.locks_queue and not task.is_admitted and holder is not None:
         return _reason(around, "workspace_busy", f"waits for {holder} in {task.queue}", holder)
     if around.max_running and around.admitted >= around.max_running:
         message = f"{around.admitted} of at most {around.max_running} tasks of queue {task.queue} are running"

@@ -49,7 +49,7 @@ def waiting_task(row: Row) -> Waiting:
         queue=row["queue"],
         phase=Phase(row["phase"]),
         due=row["due"],
-        exclusive=row["exclusive"],
+        locks_queue=row["locks_queue"],
         is_admitted=row["scheduled_at"] is not None,
         is_apply=row["confirmed"],
         worker=row["worker"],

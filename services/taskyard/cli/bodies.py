@@ -7,8 +7,10 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.cli.errors import WrongUsage
+from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.kinds.command import CommandInput
+from taskyard.contracts.kinds.terraform import TerraformInput
 
-TERRAFORM_KINDS = ("plan", "plan_and_apply")
 TASKS_PER_REQUEST_MAX = 500
 REQUEST_BYTES_MAX = 512 * 1024
 """Half of what the server takes as one body."""
@@ -34,13 +36,14 @@ def make_input(kind: str, options: InputOptions) -> object:
         if options != InputOptions(json=options.json):
             raise WrongUsage("--input tells the whole input: leave out the other options that make one")
         return _decode(options.json.encode(), "--input")
-    if kind in TERRAFORM_KINDS:
+    takes = KINDS[kind].input if kind in KINDS else None
+    if takes is TerraformInput:
         return _terraform_input(kind, options)
-    if kind == "command":
+    if takes is CommandInput:
         return _command_input(options)
     if options != InputOptions():
         raise WrongUsage(f"a {kind} takes its input from --input JSON")
-    if kind != "noop":
+    if takes is not Any:
         raise WrongUsage(f"a {kind} needs --input JSON")
     return None
 

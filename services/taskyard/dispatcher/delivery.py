@@ -19,7 +19,7 @@ from taskyard.contracts.agent_protocol import (
     Cancel,
     Seen,
 )
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.lifecycle import CAUSE_CANCEL, CAUSE_TIMEOUT, NO_INSTANT, Phase, TaskRecord
 from taskyard.contracts.values import Incarnation, Instant, Position, TaskId, seconds
 from taskyard.machine.machine import Fault

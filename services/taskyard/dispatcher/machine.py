@@ -18,7 +18,7 @@ class Dispatcher:
     """The machine of the writer `dispatcher`."""
 
     writer = DISPATCHER
-    snapshot_version = 2
+    snapshot_version = 3
 
     def __init__(self) -> None:
         self.state = DispatcherState()

@@ -70,7 +70,7 @@ class Holdings:
         else:
             self._slot(step, where)
         match event:
-            case TaskScheduled() if life.policy.exclusive:
+            case TaskScheduled() if life.policy.locks_queue:
                 holder = self.workspaces.setdefault(life.policy.queue, life.id)
                 text = f"{where}: {life.policy.queue} is {holder}'s, not {life.id}'s"
                 self._faults.require(holder == life.id, Rule.WORKSPACE, text, task=life.id)

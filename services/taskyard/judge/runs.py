@@ -20,8 +20,6 @@ from taskyard.judge.faults import Faults, Rule
 from taskyard.judge.life import OPEN, Life
 from taskyard.judge.lives import Step
 
-EXCLUSIVE = "plan_and_apply"
-
 
 @dataclass(frozen=True, kw_only=True)
 class _Closed:
@@ -67,7 +65,7 @@ def check_runs(faults: Faults, assignments: Assignments, lives: dict[str, Life],
             faults.add(Rule.RAN_ONCE, f"attempt {attempt} of {id} ran {count} times", task=id)
     for id, count in Counter(task for task, _ in by_attempt).items():
         life = lives.get(id)
-        if life is not None and not life.policy.exclusive and count > life.policy.max_attempts:
+        if life is not None and not life.policy.asks_approval and count > life.policy.max_attempts:
             faults.add(Rule.RAN_ONCE, f"{id} ran {count} times, and may {life.policy.max_attempts} times", task=id)
     for id, count in Counter(run.task for run in ran if run.apply).items():
         if count > 1:
@@ -75,7 +73,7 @@ def check_runs(faults: Faults, assignments: Assignments, lives: dict[str, Life],
     for run in ran:
         _check_run(faults, assignments, run)
     _check_slots(faults, ran)
-    _check_exclusive(faults, assignments, lives, ran)
+    _check_workspaces(faults, assignments, lives, ran)
     _check_fenced(faults, lives, evidence)
     _check_room(faults, assignments, evidence)
     kinds = {run.kind for run in ran}
@@ -130,10 +128,10 @@ def _check_slots(faults: Faults, ran: Sequence[Ran]) -> None:
                 faults.add(Rule.FENCE, text, task=other.task)
 
 
-def _check_exclusive(faults: Faults, assignments: Assignments, lives: dict[str, Life], ran: Sequence[Ran]) -> None:
+def _check_workspaces(faults: Faults, assignments: Assignments, lives: dict[str, Life], ran: Sequence[Ran]) -> None:
     workspaces: dict[str, list[Ran]] = {}
     for run in sorted(ran, key=lambda run: run.began):
-        if run.kind == EXCLUSIVE and (life := lives.get(run.task)) is not None:
+        if (life := lives.get(run.task)) is not None and life.policy.locks_queue:
             workspaces.setdefault(life.policy.queue, []).append(run)
     for queue, runs in workspaces.items():
         for one, other in pairwise(runs):

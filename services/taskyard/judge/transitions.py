@@ -21,7 +21,7 @@ from taskyard.contracts.events import (
     WorkerJoined,
     WorkerLost,
 )
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.values import Incarnation, Instant, seconds
 from taskyard.judge.life import NEVER, Life, Stage
 
@@ -100,7 +100,7 @@ def _assign(life: Life, event: SlotAssigned, at: Instant) -> bool:
 
 
 def _plan(life: Life, event: TaskPlanned, at: Instant) -> bool:
-    if not life.policy.exclusive or life.is_confirmed:
+    if not life.policy.asks_approval or life.is_confirmed:
         return False
     if life.stage is Stage.STOPPING:
         _end(life, life.stops_as, at)
@@ -155,8 +155,12 @@ def _not_delivered(life: Life, event: NotDelivered, at: Instant) -> None:
     if life.stage is Stage.STOPPING:
         _end(life, life.stops_as, at)
         return
-    if life.stage is Stage.HELD:
+    if life.stage is Stage.HELD and life.policy.asks_approval:
         _plan_again(life)
+        return
+    if life.stage is Stage.HELD:
+        life.tries -= 1
+        _wait(life, NEVER)
         return
     waits = WAITS_AFTER_NO_DELIVERY_SECONDS
     if event.declined:

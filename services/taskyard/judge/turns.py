@@ -143,7 +143,7 @@ class Turns:
         queue, faults = self._queue(pool, name), self._faults
         locks = self._locks.get(name, set[str]())
         # What has the workspace for itself minds the lock of every pool.
-        is_locked = bool(locks) if life.policy.exclusive else pool in locks
+        is_locked = bool(locks) if life.policy.locks_queue else pool in locks
         is_closed = pool in self._paused_pools or queue.is_paused or is_locked
         faults.require(not is_closed, Rule.TURN, f"{where}: {pool}/{name} is paused or locked", task=life.id)
         if life.is_confirmed:  # it has its place in the queue, and has had its turn

@@ -26,7 +26,7 @@ from taskyard.judge.life import Life
 from taskyard.judge.lives import Lives, Step
 from taskyard.judge.readers import check_noted, check_shown
 from taskyard.judge.reports import Reports
-from taskyard.judge.runs import EXCLUSIVE, Assignments, check_runs
+from taskyard.judge.runs import Assignments, check_runs
 from taskyard.judge.timing import Timing
 from taskyard.judge.turns import Turns
 from taskyard.judge.verdicts import Verdicts
@@ -147,7 +147,7 @@ class _Case:
             self._started_at.setdefault(life.id, at)
         elif (
             isinstance(event, AttemptSucceeded)
-            and life.kind == EXCLUSIVE
+            and life.policy.asks_approval
             and (life.id, event.attempt) not in self._evidence.lied
         ):
             is_asked = life.is_confirmed and life.plan is not None and life.plan < event.attempt

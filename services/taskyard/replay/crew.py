@@ -15,6 +15,7 @@ from taskyard.contracts.agent_protocol import (
     Succeeded,
 )
 from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, Changes, TaskError, TaskPlanned
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.dispatcher.delivery import SendAssignments, SendCancels
 from taskyard.replay.recorded import Outcome, RecordedTask, RecordedWorker, Run
@@ -120,7 +121,7 @@ class Crew:
 def _usual(task: RecordedTask, number: int) -> Outcome:
     """What a run that nobody recorded is taken to come to: a plan where there was none, else success."""
     has_plan = any(isinstance(run.outcome, TaskPlanned) for run in task.runs[:number])
-    if task.kind == "plan_and_apply" and not has_plan:
+    if task.kind in KINDS and KINDS[task.kind].approval and not has_plan:
         return TaskPlanned(task=task.id, attempt=1, changes=Changes())
     return AttemptSucceeded(task=task.id, attempt=1)
 

@@ -294,15 +294,10 @@ def _workers(recording: Recording, what_if: WhatIf) -> list[RecordedWorker]:
 
 def _input(task: RecordedTask) -> object:
     """An input of the kind. What a task really did is history: only its duration matters here."""
-    match task.kind:
-        case "plan":
-            return {"directory": "/replay"}
-        case "plan_and_apply":
-            return {"directory": "/replay", "auto_confirm": task.auto_confirm}
-        case "command":
-            return {"argv": ["replay"]}
-        case _:
-            return {}
+    kind = KINDS.get(task.kind)
+    if kind is None:
+        return {}
+    return {**kind.example, "auto_confirm": True} if kind.approval and task.auto_confirm else kind.example
 
 
 def _notes(recording: Recording, run: _Replay, recorded: Measures, replayed: Measures) -> list[str]:

@@ -140,7 +140,7 @@ class Admission:
         if len(self._events) >= SCHEDULED_PER_DECISION_MAX or self._room(pool, event.kind, set()) <= 0:
             return None
         queue = self._state.queue(event.pool, event.queue)
-        if self._may_run(queue, event.task if event.exclusive else None):
+        if self._may_run(queue, event.task if event.locks_queue else None):
             self._schedule(event.task, event)
         return pool
 
@@ -186,7 +186,7 @@ class Admission:
         """The first waiting task of a kind whose queue lets it run."""
         while (found := self._agenda.head(pool, kind, self._state.tasks, self._taken, self._now)) is not None:
             record = found[1]
-            if self._may_run(self._state.queue(pool, record.queue), record.id if record.exclusive else None):
+            if self._may_run(self._state.queue(pool, record.queue), record.id if record.locks_queue else None):
                 return found
             self._agenda.block(pool, kind)
         return None
@@ -212,13 +212,13 @@ class Admission:
         kinds = {kind for accepts in classes for kind in accepts}
         return sum(pool.scheduled.get(kind, 0) + self._scheduled.get((pool.name, kind), 0) for kind in kinds)
 
-    def _may_run(self, queue: Queue, exclusive: TaskId | None) -> bool:
-        return self._asked(self._is_open, queue, exclusive)
+    def _may_run(self, queue: Queue, locking: TaskId | None) -> bool:
+        return self._asked(self._is_open, queue, locking)
 
     def _may_apply(self, queue: Queue, task: TaskId) -> bool:
         return self._asked(self._is_unlocked, queue, task)
 
-    def _asked(self, look: Callable[[Queue, TaskId | None], bool], queue: Queue, exclusive: TaskId | None) -> bool:
+    def _asked(self, look: Callable[[Queue, TaskId | None], bool], queue: Queue, locking: TaskId | None) -> bool:
         """What `look` says. A queue on which it raises is paused, so that it stops no other, and people see why it stands still.
 
         Somebody resumes it once the cause is mended, and it is looked at again.
@@ -227,7 +227,7 @@ class Admission:
         if key in self._failed:
             return False
         try:
-            return look(queue, exclusive)
+            return look(queue, locking)
         except Exception as error:  # noqa: BLE001 - as above
             reference = f"queue {queue.name} of pool {queue.pool}"
             self._failed.add(key)
@@ -236,23 +236,23 @@ class Admission:
             self._events.append(QueuePaused(pool=queue.pool, queue=queue.name, by=SCHEDULER, reason=reason))
             return False
 
-    def _is_open(self, queue: Queue, exclusive: TaskId | None) -> bool:
-        """Whether the queue lets one more of its tasks run; `exclusive` is the task that would take its workspace."""
-        if not self._is_unlocked(queue, exclusive):
+    def _is_open(self, queue: Queue, locking: TaskId | None) -> bool:
+        """Whether the queue lets one more of its tasks run; `locking` is the task that would take its workspace."""
+        if not self._is_unlocked(queue, locking):
             return False
         key = (queue.pool, queue.name)
         return not queue.max_running or queue.admitted + self._admitted.get(key, 0) < queue.max_running
 
-    def _is_unlocked(self, queue: Queue, exclusive: TaskId | None) -> bool:
-        """Whether nobody holds the queue back; for `exclusive`, that would take or has its workspace, in any pool."""
+    def _is_unlocked(self, queue: Queue, locking: TaskId | None) -> bool:
+        """Whether nobody holds the queue back; for `locking`, that would take or has its workspace, in any pool."""
         if queue.is_paused or queue.is_locked:
             return False
-        if exclusive is None:
+        if locking is None:
             return True
         name, state = queue.name, self._state
         if name in self._locked or state.settings.locks_of(name):
             return False
-        return (self._holders.get(name) or state.workspaces.holder(name)) in (None, exclusive)
+        return (self._holders.get(name) or state.workspaces.holder(name)) in (None, locking)
 
     def _admit(self, head: Head, record: TaskRecord) -> None:
         self._agenda.take(record.pool, record.kind, head)
@@ -263,6 +263,6 @@ class Admission:
         self._taken.add(id)
         self._admitted[queue] = self._admitted.get(queue, 0) + 1
         self._scheduled[lane] = self._scheduled.get(lane, 0) + 1
-        if task.exclusive:
+        if task.locks_queue:
             self._holders[task.queue] = id
         self._events.append(TaskScheduled(task=id))

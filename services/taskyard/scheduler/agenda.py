@@ -69,7 +69,7 @@ class Agenda:
         self.touch(pool)
 
     def reopen_workspace(self, name: str) -> None:
-        """What blocked the exclusive tasks of this queue may be over, in every pool where some wait."""
+        """What blocked the tasks that lock this queue may be over, in every pool where some wait."""
         for pool in list(self._pools.get(name, ())):
             self.reopen(pool, name)
 

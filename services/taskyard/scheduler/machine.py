@@ -20,7 +20,7 @@ class Scheduler:
     """The machine of the writer `scheduler`. `roles` tells what each principal may do."""
 
     writer = SCHEDULER
-    snapshot_version = 2
+    snapshot_version = 3
 
     def __init__(self, roles: Mapping[str, Role]) -> None:
         check_verbs()

@@ -209,7 +209,7 @@ class SchedulerState:
                 self._forget_if_plain(self.queue(pool, event.queue))
 
     def _reopen_workspace(self, name: str) -> None:
-        """What held back the exclusive tasks of this queue may be over, an apply that was confirmed among them."""
+        """What held back the tasks that lock this queue may be over, an apply that was confirmed among them."""
         self.agenda.reopen_workspace(name)
         holder = self.tasks.live.get(self.workspaces.holder(name) or TaskId(""))
         if holder is not None and holder.is_apply_waiting:

@@ -3,11 +3,10 @@
 import re
 
 import msgspec
-from msgspec import Struct
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer, TaskBatch, TaskSpec
 from taskyard.contracts.events import Event, FieldError, TaskSubmitted
-from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.kinds import KINDS, confirms_itself
 from taskyard.contracts.validation import InvalidCommand, content_digest, decode_spec, decode_submission
 from taskyard.contracts.values import (
     QUEUE_DEFAULT,
@@ -231,9 +230,10 @@ def _submitted(
         priority=spec.priority,
         max_attempts=spec.max_attempts or kind.max_attempts,
         retry_delays_seconds=kind.retry_delays_seconds,
-        exclusive=kind.exclusive,
+        lock=kind.lock,
+        approval=kind.approval,
         on_lost=kind.on_lost,
-        auto_confirm=kind.exclusive and bool(msgspec.json.decode(spec.input, type=_AutoConfirm).auto_confirm),
+        auto_confirm=confirms_itself(kind, spec.input),
         labels=spec.labels,
         not_before=from_datetime(spec.not_before) if spec.not_before is not None else None,
         schedule_to_start_timeout_seconds=spec.schedule_to_start_timeout_seconds,
@@ -246,7 +246,3 @@ def _traceparent(message: CommandMessage) -> str | None:
     """The trace context where it is one: it is stored with each task of a command, and a stranger may make it long."""
     text = message.traceparent
     return text if text is not None and _TRACEPARENT.fullmatch(text) else None
-
-
-class _AutoConfirm(Struct):
-    auto_confirm: bool = False

@@ -11,7 +11,7 @@ from taskyard.contracts.values import Position, TaskId
 
 
 class Workspaces:
-    """The exclusive tasks that have their queue, by its name. It follows from the live tasks."""
+    """The tasks that have their queue to themselves, by its name. It follows from the live tasks."""
 
     def __init__(self, records: Iterable[TaskRecord] = ()) -> None:
         self._holders: dict[str, dict[TaskId, Position]] = {}

@@ -9,6 +9,7 @@ from taskyard.agent.slots import ProcessIdentity, SlotMemory
 from taskyard.agent.stopping import TIMED_OUT, StopRequest
 from taskyard.contracts.agent_protocol import AnyReport, Assignment, Failed, Planned, Progressed, Started, Succeeded
 from taskyard.contracts.events import Changes, TaskError
+from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import Instant, Position, TaskId
 from taskyard.judge.evidence import Ran
@@ -140,7 +141,7 @@ class Attempts:
         elif outcome > 1.0 - FAILS:
             error = TaskError(code="exit_status", message="failed", retryable=outcome > 1.0 - FAILS_RETRYABLY)
             report = _failed(one, error, now)
-        elif one.kind == "plan_and_apply" and not one.apply:
+        elif KINDS[one.kind].approval and not one.apply:
             self._disk.plans.add((one.task, one.attempt))
             changes = Changes(add=1 + one.attempt, change=0, destroy=0)
             report = Planned(task=one.task, attempt=one.attempt, at=now, changes=changes)

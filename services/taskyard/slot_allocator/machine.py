@@ -18,7 +18,7 @@ class SlotAllocator:
     """The machine of the writer `slot_allocator`. A worker is suspected, then lost, after so many seconds of silence."""
 
     writer = SLOT_ALLOCATOR
-    snapshot_version = 1
+    snapshot_version = 2
 
     def __init__(self, suspect_seconds: float, lost_seconds: float) -> None:
         self.state = AllocatorState()

@@ -19,7 +19,7 @@ from taskyard.contracts.values import Incarnation, Instant, Position, Status, Ta
 Row = tuple[Any, ...]
 
 TASK_FIXED_COLUMNS = (
-    "id", "submitted", "kind", "pool", "queue", "exclusive", "submitted_by", "submitted_at", "retry_of", "labels",
+    "id", "submitted", "kind", "pool", "queue", "locks_queue", "submitted_by", "submitted_at", "retry_of", "labels",
 )  # fmt: skip
 TASK_CHANGING_COLUMNS = (
     "priority", "phase", "status", "due", "attempt", "worker", "slot", "confirmed", "holds_slot", "progress",
@@ -148,7 +148,7 @@ def restore_worker(row: Sequence[Any]) -> WorkerRow:
 def task_row(record: TaskRecord, position: Position) -> Row:
     """The row of a task that has none yet."""
     return (
-        record.id, record.submitted, record.kind, record.pool, record.queue, record.exclusive, record.submitted_by,
+        record.id, record.submitted, record.kind, record.pool, record.queue, record.locks_queue, record.submitted_by,
         record.submitted_at, record.retry_of, _labels(record.labels), *changing_values(record, position),
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from msgspec import Raw, Struct
 
 from taskyard.contracts.events.event import Event, FieldError
-from taskyard.contracts.kinds import RETRY_DELAYS_SECONDS_DEFAULT, OnLost
+from taskyard.contracts.kind import RETRY_DELAYS_SECONDS_DEFAULT, Lock, OnLost
 from taskyard.contracts.values import CommandId, Instant, TaskId, derive_uuid7, is_uuid7
 
 SCHEDULER = "scheduler"
@@ -19,7 +19,8 @@ class TaskSubmitted(Event):
     """A task was accepted, with the policy that holds for it for ever.
 
     `digest` is of its content (an id that comes again must bring the same); `command` is the id of the command when it
-    is not the task's own; `traceparent` carries the W3C trace context of the submitter.
+    is not the task's own; `traceparent` carries the W3C trace context of the submitter. `exclusive` stands in the first
+    logs alone, for a lock of the queue and an approval in one: ask `locks_queue` and `asks_approval`.
     """
 
     task: TaskId
@@ -33,6 +34,8 @@ class TaskSubmitted(Event):
     priority: int = 5
     max_attempts: int = 1
     retry_delays_seconds: tuple[float, ...] = RETRY_DELAYS_SECONDS_DEFAULT
+    lock: Lock = Lock.NONE
+    approval: bool = False
     exclusive: bool = False
     on_lost: OnLost = OnLost.RETRY
     auto_confirm: bool = False
@@ -43,6 +46,16 @@ class TaskSubmitted(Event):
     command: CommandId | None = None
     asked: str | None = None
     traceparent: str | None = None
+
+    @property
+    def locks_queue(self) -> bool:
+        """Whether the task has its queue to itself while it is under way."""
+        return self.lock is Lock.QUEUE or self.exclusive
+
+    @property
+    def asks_approval(self) -> bool:
+        """Whether the task plans, and waits for an answer to its plan before it goes on."""
+        return self.approval or self.exclusive
 
 
 class RefusedTasks(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):

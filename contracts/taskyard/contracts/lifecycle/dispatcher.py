@@ -13,7 +13,7 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.lifecycle.endings import end, leave_worker, plan_again, stopped, try_again_or_fail
 from taskyard.contracts.lifecycle.phases import ATTEMPT_OPEN, NOT_STARTED, Phase, Verdict
-from taskyard.contracts.lifecycle.record import TaskRecord
+from taskyard.contracts.lifecycle.record import NO_INSTANT, TaskRecord
 from taskyard.contracts.values import Instant, seconds
 
 DELIVERY_DELAYS_SECONDS = (5.0, 10.0, 20.0, 40.0, 60.0)
@@ -56,8 +56,8 @@ def progressed(record: TaskRecord, event: TaskProgressed) -> Verdict:
 
 def planned(record: TaskRecord, event: TaskPlanned, at: Instant) -> Verdict:
     """The task waits for an answer, and its slot is reserved."""
-    # Only a kind that applies has a plan to show: a worker that says so of another would leave it waiting for nothing.
-    is_asked_for = record.exclusive and not record.confirmed
+    # Only what asks for approval has a plan to show: a worker that says so of another would leave it waiting for nothing.
+    is_asked_for = record.asks_approval and not record.confirmed
     if event.attempt != record.attempt or record.phase not in ATTEMPT_OPEN or not is_asked_for:
         return Verdict.VOID
     if record.phase is Phase.STOPPING:
@@ -106,7 +106,7 @@ def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdi
     if record.phase is Phase.STOPPING:
         return stopped(record, at)
     if record.phase is Phase.HELD:
-        return plan_again(record)
+        return _begin_again(record)
     if record.phase not in NOT_STARTED:
         return Verdict.VOID
     delays = DELIVERY_DELAYS_SECONDS
@@ -124,6 +124,16 @@ def not_delivered(record: TaskRecord, event: NotDelivered, at: Instant) -> Verdi
         record.phase = Phase.APPLY_PENDING
         return Verdict.EFFECTIVE
     record.tries -= 1
+    leave_worker(record)
+    return Verdict.EFFECTIVE
+
+
+def _begin_again(record: TaskRecord) -> Verdict:
+    """A held attempt did not begin after all. A plan is made anew; of others, the try was none."""
+    if record.asks_approval:
+        return plan_again(record)
+    record.tries -= 1
+    record.due = NO_INSTANT
     leave_worker(record)
     return Verdict.EFFECTIVE
 

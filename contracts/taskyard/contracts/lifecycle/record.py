@@ -3,7 +3,7 @@
 from msgspec import Raw, Struct
 
 from taskyard.contracts.events import Changes, StreamMark, TaskError, TaskSubmitted
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.lifecycle.phases import ENDED, HOLDS_SLOT, STATUS_OF, Phase
 from taskyard.contracts.values import Incarnation, Instant, Position, Status, TaskId
 
@@ -37,7 +37,8 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
     timeout_seconds: float
     max_attempts: int
     retry_delays_seconds: tuple[float, ...]
-    exclusive: bool
+    locks_queue: bool
+    asks_approval: bool
     on_lost: OnLost
     auto_confirm: bool
     schedule_to_start_timeout_seconds: float | None = None
@@ -107,8 +108,8 @@ class TaskRecord(Struct, kw_only=True, gc=False, omit_defaults=True):
 
     @property
     def holds_workspace(self) -> bool:
-        """Whether an exclusive task has its queue: from its first scheduling to its end, retries included."""
-        return self.exclusive and self.scheduled_at is not None and self.phase not in ENDED
+        """Whether a task that locks its queue has it: from its first scheduling to its end, retries included."""
+        return self.locks_queue and self.scheduled_at is not None and self.phase not in ENDED
 
 
 def new_record(event: TaskSubmitted, at: Instant, position: Position) -> TaskRecord:
@@ -127,7 +128,8 @@ def new_record(event: TaskSubmitted, at: Instant, position: Position) -> TaskRec
         timeout_seconds=event.timeout_seconds,
         max_attempts=event.max_attempts,
         retry_delays_seconds=event.retry_delays_seconds,
-        exclusive=event.exclusive,
+        locks_queue=event.locks_queue,
+        asks_approval=event.asks_approval,
         on_lost=event.on_lost,
         auto_confirm=event.auto_confirm,
         schedule_to_start_timeout_seconds=event.schedule_to_start_timeout_seconds,

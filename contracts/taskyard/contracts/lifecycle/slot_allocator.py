@@ -2,7 +2,7 @@
 
 from taskyard.contracts.events import SlotAssigned, TaskError, WorkerJoined, WorkerLost
 from taskyard.contracts.incarnations import continues, is_later_number
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.lifecycle.endings import plan_again, stopped, try_again_or_fail
 from taskyard.contracts.lifecycle.phases import Phase, Verdict
 from taskyard.contracts.lifecycle.record import TaskRecord

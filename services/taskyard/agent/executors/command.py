@@ -16,7 +16,8 @@ from taskyard.agent.executors.environment import inherited
 from taskyard.agent.task_users import TaskUser
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
-from taskyard.contracts.kinds import CommandInput, decode_input
+from taskyard.contracts.kinds import decode_input
+from taskyard.contracts.kinds.command import CommandInput
 from taskyard.contracts.values import Position, TaskId
 from taskyard.private_files import make_folder, write_passing
 

@@ -34,7 +34,8 @@ from taskyard.agent.executors.environment import TERRAFORM_INHERITED, inherited
 from taskyard.agent.executors.terraform_text import count_changes, count_done, first_error, read_outputs
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import Changes, TaskError
-from taskyard.contracts.kinds import TerraformInput, decode_input
+from taskyard.contracts.kinds import decode_input
+from taskyard.contracts.kinds.terraform import TerraformInput
 from taskyard.contracts.lifecycle import PLAN_MISSING
 from taskyard.contracts.values import TaskId, is_uuid7
 from taskyard.private_files import make_folder, write_private

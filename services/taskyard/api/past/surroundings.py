@@ -50,7 +50,7 @@ class Surroundings:
         return Around(
             queue_position=front.due[before] + 1 if is_placed(record) and before < self._places_max else None,
             next_ahead=self._named(
-                front.open[before] if holder is not None and not record.exclusive else front.last[before]
+                front.open[before] if holder is not None and not record.locks_queue else front.last[before]
             ),
             workspace_holder=self._named(None if holder is None else holder.id),
             max_running=queue.max_running,
@@ -79,10 +79,10 @@ class Surroundings:
         return min((self._state.tasks.live[id] for id in others), key=lambda other: other.submitted, default=None)
 
     def _lock_of(self, record: TaskRecord) -> tuple[str, Hold] | None:
-        """The lock that holds the task, with its pool: the own one first, another pool's for one that is exclusive."""
+        """The lock that holds the task, with its pool: the own one first, another pool's for one that locks its queue."""
         locked = self._state.settings.locks_of(record.queue)
         own = [queue for queue in locked if queue.pool == record.pool]
-        for queue in own or (locked if record.exclusive else ()):
+        for queue in own or (locked if record.locks_queue else ()):
             if queue.locked is not None:
                 return queue.pool, queue.locked
         return None
@@ -129,7 +129,7 @@ class _Front:
     """The tasks of one queue that wait, in their order, and what is true in front of each place.
 
     In front of the place `i`: `due[i]` tasks are due, `last[i]` is the last one of these, and `open[i]` the last one that
-    does not wait for the workspace itself, which a task that is not exclusive need not wait for.
+    does not wait for the workspace itself, which a task that does not lock it need not wait for.
     """
 
     def __init__(self, mates: list[TaskRecord], first_holder: str | None, now: Instant) -> None:
@@ -143,7 +143,7 @@ class _Front:
             is_due = mate.due <= now
             self.due.append(self.due[-1] + is_due)
             self.last.append(mate.id if is_due else self.last[-1])
-            is_open = is_due and not (mate.exclusive and mate.id != first_holder)
+            is_open = is_due and not (mate.locks_queue and mate.id != first_holder)
             self.open.append(mate.id if is_open else self.open[-1])
 
     def before(self, record: TaskRecord) -> int:

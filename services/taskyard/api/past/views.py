@@ -72,7 +72,7 @@ def waiting_of(record: TaskRecord) -> Waiting:
         queue=record.queue,
         phase=record.phase,
         due=record.due,
-        exclusive=record.exclusive,
+        locks_queue=record.locks_queue,
         is_admitted=record.scheduled_at is not None,
         is_apply=record.confirmed,
         worker=record.worker,

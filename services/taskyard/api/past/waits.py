@@ -121,7 +121,7 @@ class Watcher:
 
 def _concerns(other: TaskRecord, record: TaskRecord) -> bool:
     """Whether what happens to another task may change why this one waits: they share a queue, or a workspace."""
-    return other.queue == record.queue and (other.pool == record.pool or other.exclusive)
+    return other.queue == record.queue and (other.pool == record.pool or other.locks_queue)
 
 
 def _closed(span: Wait, until: Instant) -> Wait:

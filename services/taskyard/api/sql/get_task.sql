@@ -1,5 +1,5 @@
 SELECT id, kind, pool, queue, priority, phase, status, attempt, worker, slot, progress, error, result, changes,
     submitted_by, submitted_at, scheduled_at, started_at, finished_at, labels, retry_of, position, submitted, due,
-    confirmed, exclusive
+    confirmed, locks_queue
 FROM taskyard.tasks
 WHERE id = $1

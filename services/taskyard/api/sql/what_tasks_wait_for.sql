@@ -1,10 +1,10 @@
 -- $1 ids of waiting tasks, $2 now, $3 how far into a queue places are told.
--- A workspace is one in all pools: who has it, and a lock that holds its exclusive tasks, may be of another pool.
+-- A workspace is one in all pools: who has it, and a lock that holds the tasks that lock it, may be of another pool.
 -- Places are counted in one pass over the front of each queue, whatever the number of wanted tasks.
 WITH wanted AS (
-    SELECT id, pool, queue, priority, submitted, exclusive,
+    SELECT id, pool, queue, priority, submitted, locks_queue,
         (SELECT h.id FROM taskyard.tasks h
-         WHERE h.queue = t.queue AND h.exclusive AND h.scheduled_at IS NOT NULL
+         WHERE h.queue = t.queue AND h.locks_queue AND h.scheduled_at IS NOT NULL
              AND h.finished_at IS NULL AND h.id <> t.id
          ORDER BY h.submitted LIMIT 1) AS holder
     FROM taskyard.tasks t
@@ -24,7 +24,7 @@ SELECT w.id, w.holder, placed.ahead,
     (SELECT a.id FROM taskyard.tasks a
      WHERE a.pool = w.pool AND a.queue = w.queue AND a.phase IN ('pending', 'scheduled') AND NOT a.confirmed
          AND (a.priority, a.submitted) < (w.priority, w.submitted) AND a.due <= $2
-         AND NOT (a.exclusive AND NOT w.exclusive AND w.holder IS NOT NULL AND a.id <> w.holder)
+         AND NOT (a.locks_queue AND NOT w.locks_queue AND w.holder IS NOT NULL AND a.id <> w.holder)
      ORDER BY a.priority DESC, a.submitted DESC LIMIT 1) AS next_ahead,
     q.max_running, q.scheduled + q.active AS admitted, q.paused_by AS queue_paused_by,
     q.paused_reason AS queue_paused_reason, q.paused_at AS queue_paused_at,
@@ -36,5 +36,5 @@ LEFT JOIN taskyard.queues q ON q.pool = w.pool AND q.queue = w.queue
 LEFT JOIN taskyard.pools p ON p.pool = w.pool
 LEFT JOIN LATERAL (
     SELECT k.pool, k.locked_by, k.locked_reason, k.locked_at FROM taskyard.queues k
-    WHERE k.queue = w.queue AND k.locked_by IS NOT NULL AND (w.exclusive OR k.pool = w.pool)
+    WHERE k.queue = w.queue AND k.locked_by IS NOT NULL AND (w.locks_queue OR k.pool = w.pool)
     ORDER BY k.pool <> w.pool, k.pool LIMIT 1) l ON true

@@ -13,7 +13,7 @@ import taskyard.contracts.lifecycle.transitions as transitions
 import taskyard.contracts.tasks as tasks
 import taskyard.dispatcher.decide as dispatching
 from taskyard.contracts.fleet import Fleet
-from taskyard.contracts.kinds import OnLost
+from taskyard.contracts.kind import OnLost
 from taskyard.contracts.lifecycle import Phase, Verdict
 from taskyard.contracts.values import Instant
 from taskyard.simulation.defects.patching import Replace

@@ -35,7 +35,7 @@ def _no_holder_after_retry(replace: Replace) -> None:
 
 def _workspaces_are_shared(replace: Replace) -> None:
     """The scheduler does not look who has a workspace."""
-    replace(Admission, "_is_unlocked", lambda self, queue, exclusive: not (queue.is_paused or queue.is_locked))
+    replace(Admission, "_is_unlocked", lambda self, queue, locking: not (queue.is_paused or queue.is_locked))
 
 
 def _limits_are_passed(replace: Replace) -> None:
