@@ -2,13 +2,16 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import structlog
 from agents_world import connect, heartbeat, services_running, start_flood, until_joined
-from real_servers import nats_running
+from nats.aio.msg import Msg
+from real_servers import nats_running, service_settings
 
 from taskyard.contracts.events import WorkerJoined, WorkerLost, WorkerRecovered, WorkerSuspected
+from taskyard.contracts.subjects import HEARTBEAT_SUBJECTS
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.machine.ears import (
     AT_ONCE_MAX,
@@ -17,10 +20,13 @@ from taskyard.machine.ears import (
     QUIET_SECONDS,
     SENDERS_MAX,
     Allowance,
+    Ear,
     Limits,
 )
+from taskyard.service import linked
 
 FLOODER, HONEST = "worker-1", "worker-2"
+HEAR_SECONDS_MAX = 20.0
 FLOOD_SECONDS = 8.0
 
 
@@ -51,6 +57,62 @@ def test_the_others_live_on_while_one_agent_floods_and_that_one_is_cut_off(tmp_p
             await flooder.close()
             await honest.close()
 
+    _with_server(tmp_path, scenario)
+
+
+def test_a_message_at_which_hearing_raises_is_counted_and_what_comes_behind_it_is_heard(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def hear(_: str, message: Msg) -> None:
+            if message.data == b"bad":
+                raise ZeroDivisionError("a bug")
+            heard.put_nowait(message.data)
+
+        async with (
+            linked("slot_allocator", service_settings(server)) as links,
+            Ear(links, HEARTBEAT_SUBJECTS, hear) as ear,
+        ):
+            agent = await connect(server, HONEST)
+            for data in (b"bad", b"good"):
+                await agent.publish(f"taskyard.heartbeat.{HONEST}", data)
+            async with asyncio.timeout(HEAR_SECONDS_MAX):
+                assert await heard.get() == b"good"
+            assert ear.failed == 1
+            await agent.close()
+
+    _with_server(tmp_path, scenario)
+
+
+def test_who_keeps_floods_away_goes_on_when_it_cannot_be_told_who_is_there(tmp_path: Path) -> None:
+    async def scenario(server: NatsServer) -> None:
+        asked = asyncio.Event()
+        heard: asyncio.Queue[bytes] = asyncio.Queue()
+
+        async def hear(_: str, message: Msg) -> None:
+            heard.put_nowait(message.data)
+
+        def known() -> dict[str, None]:
+            if not asked.is_set():
+                asked.set()
+                raise RuntimeError("dictionary changed size during iteration")
+            return {HONEST: None}
+
+        async with (
+            linked("dispatcher", service_settings(server)) as links,
+            Ear(links, HEARTBEAT_SUBJECTS, hear, known=known) as ear,
+            asyncio.timeout(HEAR_SECONDS_MAX),
+        ):
+            while not ear._some:  # pyright: ignore[reportPrivateUsage]
+                ear._overrun.set()  # pyright: ignore[reportPrivateUsage]
+                await asyncio.sleep(0.05)
+            assert asked.is_set()
+            assert ear.failed == 1
+
+    _with_server(tmp_path, scenario)
+
+
+def _with_server(tmp_path: Path, scenario: Callable[[NatsServer], Awaitable[None]]) -> None:
     async def with_server() -> None:
         with nats_running(tmp_path / "nats", clients=[], agents=[FLOODER, HONEST]) as server:
             async with asyncio.timeout(90):

@@ -136,10 +136,11 @@ def test_a_commit_whose_answer_was_lost_is_not_written_again(
 ) -> None:
     write, losses = Store.write, iter([True])
 
-    async def losing(store: Store, *arguments: Any, **named: Any) -> None:
-        await write(store, *arguments, **named)
+    async def losing(store: Store, *arguments: Any, **named: Any) -> Any:
+        refused = await write(store, *arguments, **named)
         if next(losses, False):
             raise asyncpg.ConnectionDoesNotExistError("the answer was lost")
+        return refused
 
     monkeypatch.setattr(Store, "write", losing)
     story.tell_anything(1, commits=20)

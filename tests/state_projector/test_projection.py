@@ -166,6 +166,18 @@ def test_a_row_that_was_made_late_is_changed_from_then_on(story: Any, monkeypatc
     assert (changes.new_tasks, [row[0] for row in changes.changed_tasks]) == ([], [task])
 
 
+def test_a_count_of_tasks_that_cannot_be_told_is_counted_as_unreadable_and_all_rows_are_made(story: Any) -> None:
+    task = story.submit()
+    projection = Projection()
+    fold(story, projection)
+    projection._counts.clear()  # pyright: ignore[reportPrivateUsage]
+    story.commit(TaskScheduled(task=task))
+
+    changes = fold(story, projection, 1)
+
+    assert ([row[0] for row in changes.changed_tasks], projection.unreadable) == ([task], 1)
+
+
 def test_an_event_that_cannot_be_shown_has_its_effect_all_the_same(story: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     task = story.submit()
     story.start(task)

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
 
+from taskyard.machine.telling import Telling
 from taskyard.service import Links
 
 PER_SECOND_MAX = 5.0
@@ -125,6 +126,8 @@ class Ear:
     What a sender says is dropped here at the cost of reading it, which is too much where one says it without end. So while
     one is cut off, the server is asked for those alone that were heard before, and for all only now and then: a newcomer may
     have to call for a while. Where `known` names those who are there, they are asked for at all times, and nobody else is heard.
+
+    What cannot be heard for an error is told, seldom, and counted in `failed`; what comes behind it is heard.
     """
 
     def __init__(
@@ -141,13 +144,16 @@ class Ear:
         self._hear = hear
         self._known = known
         self._allowance = Allowance(limits)
+        self.failed = 0
+        self._name = limits.name
+        self._telling = Telling()
         self._all: Subscription | None = None
         self._some: dict[str, Subscription] = {}
         self._taken = 0
         self._dropped_max = DROPPED_MAX
         self._overrun = asyncio.Event()
         self._guard: asyncio.Task[None] | None = None
-        _show(links, limits.name, self._allowance)
+        self._show(links)
 
     async def __aenter__(self) -> Self:
         # Not a subscriber of FastStream, which answers whatever names a reply subject unless it is told not to.
@@ -182,12 +188,24 @@ class Ear:
         self._taken += 1
         sender = message.subject.rpartition(".")[2]
         allowance = self._allowance
+        try:
+            await self._hear_if_allowed(sender, message)
+        except Exception as error:  # noqa: BLE001 - one message must not keep the others from being heard
+            self._fail(f"{self._name} of {sender}", error)
+        if allowance.dropped >= self._dropped_max:
+            self._overrun.set()
+
+    async def _hear_if_allowed(self, sender: str, message: Msg) -> None:
+        allowance = self._allowance
         if self._known is not None and sender not in self._known():
             allowance.dropped += 1
         elif allowance.allows(sender, time.monotonic(), max(len(message.data) / WEIGHED_BYTES, 1.0)):
             await self._hear(sender, message)
-        if allowance.dropped >= self._dropped_max:
-            self._overrun.set()
+
+    def _fail(self, reference: str, error: Exception) -> None:
+        self.failed += 1
+        if self._telling.is_news(reference, error, time.monotonic()):
+            _logger.error("could not be heard", reference=reference, exc_info=error)
 
     async def _narrow_when_overrun(self) -> None:
         while True:
@@ -233,23 +251,33 @@ class Ear:
             await self._some.pop(sender).unsubscribe()
 
     async def _retrying(self, change: Callable[[], Awaitable[None]]) -> None:
-        """Make the change, over whatever is wrong with the connection: it is made again by itself, with what was asked for."""
+        """Make the change, over whatever is wrong with the connection: it is made again by itself, with what was asked for.
+
+        What else is wrong is told: who is not narrowed any more could be flooded without end.
+        """
         while True:
             try:
                 return await change()
             except (Error, OSError):
-                await asyncio.sleep(LOOK_SECONDS)
+                pass
+            except Exception as error:  # noqa: BLE001 - see above
+                self._fail(f"who is heard of {self._name}", error)
+            await asyncio.sleep(LOOK_SECONDS)
 
-
-def _show(links: Links, name: str, allowance: Allowance) -> None:
-    labels = {"service": links.name}
-    links.metrics.counter(
-        f"taskyard_{name}_dropped",
-        f"{name.capitalize()} beyond what an agent may send, dropped unread.",
-        lambda: ((labels, allowance.dropped),),
-    )
-    links.metrics.counter(
-        "taskyard_agents_cut" if name == HEARTBEATS.name else f"taskyard_agents_cut_for_{name}",
-        f"How often an agent said too much and was not heard until it was quiet: its {name}.",
-        lambda: ((labels, allowance.cut),),
-    )
+    def _show(self, links: Links) -> None:
+        name, allowance, labels = self._name, self._allowance, {"service": links.name}
+        links.metrics.counter(
+            f"taskyard_{name}_dropped",
+            f"{name.capitalize()} beyond what an agent may send, dropped unread.",
+            lambda: ((labels, allowance.dropped),),
+        )
+        links.metrics.counter(
+            f"taskyard_{name}_failed",
+            f"{name.capitalize()} that could not be heard for an error.",
+            lambda: ((labels, self.failed),),
+        )
+        links.metrics.counter(
+            "taskyard_agents_cut" if name == HEARTBEATS.name else f"taskyard_agents_cut_for_{name}",
+            f"How often an agent said too much and was not heard until it was quiet: its {name}.",
+            lambda: ((labels, allowance.cut),),
+        )

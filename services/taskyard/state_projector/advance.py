@@ -24,5 +24,5 @@ async def advance(
         projection.fold(stored.sequence, stored.at, stored.commit.writer, stored.commit.events, known)
     last = commits[-1]
     after = replace(before, sequence=last.sequence, hash=last.hash, log_time=last.at)
-    await store.write(projection.take(), before=before, after=after)
+    projection.refused(await store.write(projection.take(), before=before, after=after))
     return after

@@ -59,7 +59,7 @@ class _Shown:
         metrics.counter("taskyard_projected_events", "Events whose rows were written.", lambda: self._events)
         metrics.counter(
             "taskyard_unreadable_events",
-            "Events that could not be folded or shown whole.",
+            "Events that could not be folded or shown whole, and rows that could not be made, written or read back.",
             lambda: projector.unreadable,
         )
         metrics.gauge(

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import cast, get_args
+from typing import Protocol, cast, get_args
 
 import msgspec
 
@@ -39,6 +39,7 @@ from taskyard.state_projector.rows import (
     NULL,
     SHOWN_STATUS,
     STATUSES,
+    TASK_COLUMNS,
     AttemptRow,
     PoolRow,
     QueueRow,
@@ -86,6 +87,12 @@ class ReadState:
     pools: Iterable[PoolRow] = ()
     workers: Iterable[WorkerRow] = ()
     counts: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    unreadable: int = 0
+    """Rows that could not be read back: what they tell of is not known here."""
+
+
+class _HasRow(Protocol):
+    def row(self) -> Row: ...
 
 
 @dataclass(slots=True)
@@ -106,17 +113,20 @@ class RowChanges:
 
 
 class Projection:
-    """Folds commits, in log order and without gaps, into changes of rows. `unreadable` counts events not shown whole."""
+    """Folds commits, in log order and without gaps, into changes of rows.
+
+    `unreadable` counts events that are not shown whole, and rows that could not be made, written or read back.
+    """
 
     def __init__(self, state: ReadState | None = None) -> None:
         state = state or ReadState()
-        self.unreadable = 0
+        self.unreadable = state.unreadable
         self._table = TaskTable(state.records)
         self._attempts = {attempt.task: attempt for attempt in state.attempts}
         self._surroundings = Surroundings(state.queues, state.pools, state.workers)
         self._counts = dict(state.counts)
         self._rowless: set[str] = set()
-        """Tasks that have none, since making it raised."""
+        """Live tasks that have none, since it could not be made or written."""
         self._forget_changes()
 
     @property
@@ -198,7 +208,7 @@ class Projection:
             try:
                 row = task_row(record, position) if is_new else (task, *changing_values(record, position))
             except Exception as error:  # noqa: BLE001 - one row must not stop the projection
-                self._row_stands_aside(task, position, error)
+                self._row_stands_aside(error, task=task, position=format_position(position))
                 if is_new and not record.has_ended:
                     self._rowless.add(task)
             else:
@@ -207,19 +217,22 @@ class Projection:
             if before is not record.phase:
                 moves[record.submitted_by, record.kind, record.pool, record.queue, before, record.phase] += 1
         for move, tasks in moves.items():
-            self._count(move, tasks)
+            try:
+                self._count(move, tasks)
+            except Exception as error:  # noqa: BLE001 - one count must not stop the projection
+                self._row_stands_aside(error, counted=move[:4], tasks=tasks)
         new_attempts = self._new_attempts
         changes = RowChanges(
             new_tasks=new_tasks,
             changed_tasks=changed_tasks,
-            new_attempts=[attempt.row() for attempt in new_attempts.values()],
-            changed_attempts=[
-                attempt.row() for key, attempt in self._touched_attempts.items() if key not in new_attempts
-            ],
+            new_attempts=self._rows(new_attempts.values()),
+            changed_attempts=self._rows(
+                attempt for key, attempt in self._touched_attempts.items() if key not in new_attempts
+            ),
             history=self._history,
-            queues=self._surroundings.queue_rows(),
-            pools=self._surroundings.pool_rows(),
-            workers=self._surroundings.worker_rows(),
+            queues=self._rows(self._surroundings.changed_queues),
+            pools=self._rows(self._surroundings.changed_pools),
+            workers=self._rows(self._surroundings.changed_workers),
             rejections=self._surroundings.rejections,
             refused_tasks=self._surroundings.refused_tasks,
             counts=[(*key, self._counts[key]) for key in self._touched_counts],
@@ -227,11 +240,26 @@ class Projection:
         self._forget_changes()
         return changes
 
-    def _row_stands_aside(self, task: str, position: Position, error: Exception) -> None:
-        """A row stays as it was, or is not there, until the next event of its task: it is told and counted."""
+    def refused(self, rows: Sequence[tuple[str, Row]]) -> None:
+        """PostgreSQL cannot keep these rows, each with its table: they stay as they were until they change once more."""
+        self.unreadable += len(rows)
+        for table, row in rows:
+            if table == "tasks" and len(row) == len(TASK_COLUMNS) and row[0] in self._table.live:
+                self._rowless.add(row[0])
+
+    def _rows(self, changed: Iterable[_HasRow]) -> list[Row]:
+        rows: list[Row] = []
+        for one in changed:
+            try:
+                rows.append(one.row())
+            except Exception as error:  # noqa: BLE001 - one row must not stop the projection
+                self._row_stands_aside(error, of=repr(one))
+        return rows
+
+    def _row_stands_aside(self, error: Exception, **fields: object) -> None:
+        """A row stays as it was, or is not there, until it changes once more: it is told and counted."""
         self.unreadable += 1
-        fields = {"position": format_position(position), "task": task, "error": repr(error)}
-        _log.error("a row could not be made and was left as it was", extra=fields)
+        _log.error("a row could not be made and was left as it was", extra=fields | {"error": repr(error)})
 
     def _forget_changes(self) -> None:
         # Dicts as ordered sets: the order of rows must not depend on hashes.

@@ -41,7 +41,7 @@ _log = logging.getLogger(__name__)
 class Projector:
     """Keeps the read model at `dsn` at the end of `log`, while `instance` has the lease.
 
-    `folded` is the sequence it is at, as far as known here; `unreadable` counts events that could not be shown whole.
+    `folded` is the sequence it is at, as far as known here; `unreadable` counts events and rows that stood aside.
     """
 
     def __init__(
@@ -117,6 +117,7 @@ class Projector:
             await drop_left_over(connection)
             state, position = await store.load()
             projection = Projection(state)
+            self.unreadable += projection.unreadable
             self.folded = position.sequence
             _log.info("projection began", extra={"sequence": position.sequence, "live_tasks": projection.live_tasks})
             await self._follow(store, projection, position, stop)

@@ -50,7 +50,8 @@ class RebuildReport(Struct, frozen=True, kw_only=True):
     """What a rebuild found. The digests are per table, at commit `sequence`; `differing` names unequal tables.
 
     `differences` names rows of these, the first few of each. Not `compared` is what was folded from another log.
-    `unreadable` counts events that this version could not fold or show whole: another one may, and mends their rows.
+    `unreadable` counts events that this version could not fold or show whole, and rows that could not be made or written:
+    another version may, and mends them.
     """
 
     sequence: int
@@ -176,7 +177,7 @@ class _Again:
 
     @property
     def unreadable(self) -> int:
-        """How many events could not be folded or shown whole."""
+        """How many events and rows stood aside."""
         return self._projection.unreadable
 
     async def catch_up(self, live: Store) -> None:

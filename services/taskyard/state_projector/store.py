@@ -1,13 +1,17 @@
 """The rows in PostgreSQL: reading back what the projection must remember, and writing its changes with the position."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import asyncpg
 
+from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import Instant
 from taskyard.state_projector.database import NOTIFY_CHANNEL, SCHEMA
+from taskyard.state_projector.digest import KEYS
 from taskyard.state_projector.errors import NotLeading, PositionMoved
 from taskyard.state_projector.projection import ReadState, RowChanges
 from taskyard.state_projector.rows import (
@@ -39,10 +43,26 @@ END_SECONDS_MAX = 5.0
 STAGED_ROWS_MIN = 64
 """From so many rows on it is cheaper to copy them into a temporary table and update all at once."""
 
+REFUSED = (
+    asyncpg.DataError,
+    asyncpg.IntegrityConstraintViolationError,
+    asyncpg.ProgramLimitExceededError,
+    # What the driver itself cannot encode.
+    ValueError,
+    TypeError,
+    OverflowError,
+)
+"""What writing rows raises when it is one of them that cannot be kept, and not PostgreSQL that is away."""
+REFUSED_TOLD_MAX = 20
+"""So many rows of one write are told in the log, and how many more there are."""
+
 _LEADER_LOCK = 0x7A5C_0002
 _TEMPORARY = "pg_temp"
 
 _log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+_Put = Callable[[list[Row]], Awaitable[None]]
 
 _TYPES = {
     "queues": (
@@ -120,7 +140,7 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 _EXISTING = "SELECT id FROM tasks WHERE id = ANY ($1::text[])"
 _LIVE = f"coalesce(t.finished_at, {BIGINT_MAX}) = {BIGINT_MAX}"
 """As `tasks_finished` has it, which so gives live tasks in the order of their submission."""
-_LIVE_TASKS = f"SELECT t.record FROM tasks t WHERE {_LIVE} ORDER BY t.submitted"  # noqa: S608 - constants
+_LIVE_TASKS = f"SELECT t.id, t.record FROM tasks t WHERE {_LIVE} ORDER BY t.submitted"  # noqa: S608 - constants
 _OPEN_ATTEMPTS = f"""
 SELECT a.task, a.attempt, a.worker, a.slot, a.assigned_at, a.started_at, a.finished_at, a.outcome
 FROM tasks t JOIN attempts a ON a.task = t.id AND a.attempt = t.attempt
@@ -164,19 +184,20 @@ class Store:
     async def load(self) -> tuple[ReadState, LogPosition]:
         """What the projection must remember, and the position at which it is that."""
         fetch = self._connection.fetch
+        state = ReadState()
         async with self._connection.transaction(isolation="repeatable_read", readonly=True):
             position = await self.position()
-            records = []
+            records: list[TaskRecord] = []
             async for row in self._connection.cursor(_LIVE_TASKS, prefetch=FETCH_ROWS):
-                records.append(restore_record(row[0]))  # noqa: PERF401 - a comprehension over a cursor would hide the await
-            state = ReadState(
-                records=records,
-                attempts=[AttemptRow(*row) for row in await fetch(_OPEN_ATTEMPTS)],
-                queues=[restore_queue(row) for row in await fetch(_select("queues", QUEUE_COLUMNS))],
-                pools=[restore_pool(row) for row in await fetch(_select("pools", POOL_COLUMNS))],
-                workers=[restore_worker(row) for row in await fetch(_select("workers", WORKER_COLUMNS))],
-                counts={(row[0], row[1], row[2]): row[3] for row in await fetch(_select("counts", COUNT_COLUMNS))},
-            )
+                records += _read_back(state, "tasks", [row], lambda row: restore_record(row[1]))
+            state.records = records
+            state.attempts = [AttemptRow(*row) for row in await fetch(_OPEN_ATTEMPTS)]
+            queues, pools = _select("queues", QUEUE_COLUMNS), _select("pools", POOL_COLUMNS)
+            state.queues = _read_back(state, "queues", await fetch(queues), restore_queue)
+            state.pools = _read_back(state, "pools", await fetch(pools), restore_pool)
+            workers = await fetch(_select("workers", WORKER_COLUMNS))
+            state.workers = _read_back(state, "workers", workers, restore_worker)
+            state.counts = {(row[0], row[1], row[2]): row[3] for row in await fetch(_select("counts", COUNT_COLUMNS))}
         return state, position
 
     async def existing(self, tasks: Sequence[str]) -> frozenset[str]:
@@ -185,37 +206,84 @@ class Store:
             return frozenset()
         return frozenset(row[0] for row in await self._connection.fetch(_EXISTING, tasks))
 
-    async def write(self, changes: RowChanges, *, before: LogPosition, after: LogPosition) -> None:
+    async def write(self, changes: RowChanges, *, before: LogPosition, after: LogPosition) -> Sequence[tuple[str, Row]]:
         """Write the changes and move the position, in one transaction; then who waits for the position is told.
+
+        Returns the rows that PostgreSQL cannot keep, each with its table: they are left as they were, and told.
 
         Raises:
             PositionMoved: the read model is not at `before`; nothing was written.
         """
+        puts: list[tuple[str, _Put, list[Row]]] = [
+            ("tasks", partial(self._copy, "tasks", TASK_COLUMNS), changes.new_tasks),
+            ("tasks", partial(self._update, "tasks", _CHANGED_TASK_COLUMNS, 1), changes.changed_tasks),
+            ("attempts", partial(self._copy, "attempts", ATTEMPT_COLUMNS), changes.new_attempts),
+            ("attempts", partial(self._update, "attempts", ATTEMPT_COLUMNS, 2), changes.changed_attempts),
+            ("history", partial(self._copy, "history", HISTORY_COLUMNS), changes.history),
+            ("queues", partial(self._upsert, _UPSERT_QUEUES), changes.queues),
+            ("pools", partial(self._upsert, _UPSERT_POOLS), changes.pools),
+            ("workers", partial(self._upsert, _UPSERT_WORKERS), changes.workers),
+            ("counts", partial(self._upsert, _UPSERT_COUNTS), changes.counts),
+            ("rejections", partial(self._copy, "rejections", REJECTION_COLUMNS), changes.rejections),
+            ("refused_tasks", partial(self._copy, "refused_tasks", REFUSED_TASK_COLUMNS), changes.refused_tasks),
+        ]
+        try:
+            async with self._connection.transaction():
+                await self._move(before, after)
+                for _, put, rows in puts:
+                    await put(rows)
+                await self._notify(after)
+        except REFUSED:
+            self._stages.clear()  # what was made in the transaction is gone with it
+        else:
+            return ()
+        refused: list[tuple[str, Row]] = []
         async with self._connection.transaction():
-            moved = await self._connection.fetchval(
-                _MOVE_POSITION,
-                after.sequence,
-                after.hash,
-                after.log_time,
-                before.sequence,
-                before.hash,
-                before.generation,
-            )
-            if moved is None:
-                raise PositionMoved(f"the read model is no longer at commit {before.sequence}")
-            await self._copy("tasks", TASK_COLUMNS, changes.new_tasks)
-            await self._update("tasks", _CHANGED_TASK_COLUMNS, 1, changes.changed_tasks)
-            await self._copy("attempts", ATTEMPT_COLUMNS, changes.new_attempts)
-            await self._update("attempts", ATTEMPT_COLUMNS, 2, changes.changed_attempts)
-            await self._copy("history", HISTORY_COLUMNS, changes.history)
-            await self._upsert(_UPSERT_QUEUES, changes.queues)
-            await self._upsert(_UPSERT_POOLS, changes.pools)
-            await self._upsert(_UPSERT_WORKERS, changes.workers)
-            await self._upsert(_UPSERT_COUNTS, changes.counts)
-            await self._copy("rejections", REJECTION_COLUMNS, changes.rejections)
-            await self._copy("refused_tasks", REFUSED_TASK_COLUMNS, changes.refused_tasks)
-            if self._schema == SCHEMA:
-                await self._connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, str(after.sequence))
+            await self._move(before, after)
+            for table, put, rows in puts:
+                await self._put_what_can_be_kept(table, put, rows, refused)
+            await self._notify(after)
+        if len(refused) > REFUSED_TOLD_MAX:
+            _log.error("more rows were refused", extra={"rows": len(refused) - REFUSED_TOLD_MAX})
+        return refused
+
+    async def _put_what_can_be_kept(
+        self, table: str, put: _Put, rows: list[Row], refused: list[tuple[str, Row]]
+    ) -> None:
+        """Put the rows, in halves where one of them is refused, down to that one."""
+        if not rows:
+            return
+        try:
+            async with self._connection.transaction():
+                await put(rows)
+        except REFUSED as error:
+            self._stages.clear()
+            if len(rows) > 1:
+                half = len(rows) // 2
+                await self._put_what_can_be_kept(table, put, rows[:half], refused)
+                await self._put_what_can_be_kept(table, put, rows[half:], refused)
+                return
+            refused.append((table, rows[0]))
+            if len(refused) <= REFUSED_TOLD_MAX:
+                fields = {"table": table, "key": rows[0][: len(KEYS[table])], "error": repr(error)}
+                _log.error("PostgreSQL cannot keep a row, which was left as it was", extra=fields)
+
+    async def _move(self, before: LogPosition, after: LogPosition) -> None:
+        moved = await self._connection.fetchval(
+            _MOVE_POSITION,
+            after.sequence,
+            after.hash,
+            after.log_time,
+            before.sequence,
+            before.hash,
+            before.generation,
+        )
+        if moved is None:
+            raise PositionMoved(f"the read model is no longer at commit {before.sequence}")
+
+    async def _notify(self, after: LogPosition) -> None:
+        if self._schema == SCHEMA:
+            await self._connection.execute("SELECT pg_notify($1, $2)", NOTIFY_CHANNEL, str(after.sequence))
 
     async def _make_stage(self, table: str, columns: Sequence[str]) -> None:
         """Make the temporary table of this connection that many changed rows go through. It lives while this does."""
@@ -242,3 +310,16 @@ class Store:
     async def _upsert(self, statement: str, rows: list[Row]) -> None:
         if rows:
             await self._connection.fetch(statement, *map(list, zip(*rows, strict=True)))
+
+
+def _read_back(state: ReadState, table: str, rows: Iterable[Sequence[Any]], restore: Callable[[Any], T]) -> list[T]:
+    """What the rows tell. One that cannot be read is told and counted, and what it tells of is not known from then on."""
+    found: list[T] = []
+    for row in rows:
+        try:
+            found.append(restore(row))
+        except Exception as error:  # noqa: BLE001 - one row must not stop the projection
+            state.unreadable += 1
+            fields = {"table": table, "key": tuple(row[: len(KEYS[table])]), "error": repr(error)}
+            _log.error("a row cannot be read back: a rebuild makes it again", extra=fields)
+    return found

@@ -58,17 +58,20 @@ class Surroundings:
         self.rejections: list[Row] = []
         self.refused_tasks: list[Row] = []
 
-    def queue_rows(self) -> list[Row]:
+    @property
+    def changed_queues(self) -> list[QueueRow]:
         """Queues that changed."""
-        return [self._settings.queues[key].row() for key in self._touched_queues]
+        return [self._settings.queues[key] for key in self._touched_queues]
 
-    def pool_rows(self) -> list[Row]:
+    @property
+    def changed_pools(self) -> list[PoolRow]:
         """Pools that changed."""
-        return [self._settings.pools[key].row() for key in self._touched_pools]
+        return [self._settings.pools[key] for key in self._touched_pools]
 
-    def worker_rows(self) -> list[Row]:
+    @property
+    def changed_workers(self) -> list[WorkerRow]:
         """Workers that changed."""
-        return [self._workers[key].row() for key in self._touched_workers]
+        return [self._workers[key] for key in self._touched_workers]
 
     def close_slot(self, event: AnyEvent | UnknownEvent, change: Change) -> None:
         """A task was ended by force: its slot may be taken until the worker says that nothing lives there."""

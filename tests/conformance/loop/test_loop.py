@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from msgspec import json
+from structlog.testing import capture_logs
 from tally import CODEC, PER_DECISION_MAX, Foreign, Tally
 
 from taskyard.contracts.values import Instant
@@ -545,6 +546,31 @@ async def test_nobody_waits_for_a_snapshot_and_one_is_saved_at_a_time(
     await until(lambda: one.loop.snapshots.saved == 1)
     found = await slow.load("tally", 1)
     assert found is not None and found[0] < place.stream.head, "it is of the time when it was begun"
+
+
+async def test_a_machine_that_cannot_make_a_snapshot_goes_on_deciding_and_is_asked_again_later(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("taskyard.machine.snapshots.SnapshotKeeper.save_if_due.__defaults__", (1,))
+    with capture_logs() as logs:
+        one = await place.leader("one")
+        make, is_broken = one.machine.snapshot, True
+
+        def touchy() -> bytes:
+            if is_broken:
+                raise ZeroDivisionError("a bug")
+            return make()
+
+        monkeypatch.setattr(one.machine, "snapshot", touchy)
+        place.tell(1)
+        await until(lambda: place.noted() == [1])
+        await until(lambda: any(line["event"] == "a snapshot could not be made" for line in logs))
+    assert one.loop.snapshots.saved == 0
+    is_broken = False
+
+    place.tell(2)
+
+    await until(lambda: (place.noted(), one.loop.snapshots.saved) == ([1, 2], 1))
 
 
 async def test_a_store_that_fails_stops_nobody(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
