@@ -14,6 +14,7 @@ from taskyard.contracts.events import (
     SCHEDULER,
     AttemptSucceeded,
     LogVersionActivated,
+    RefusalsCounted,
     TaskDispatched,
     TaskReprioritised,
     TaskScheduled,
@@ -21,7 +22,7 @@ from taskyard.contracts.events import (
     TaskSubmitted,
 )
 from taskyard.contracts.subjects import COMMANDS, REPORTS
-from taskyard.contracts.values import EVENTS_PER_COMMIT_MAX
+from taskyard.contracts.values import EVENTS_PER_COMMIT_MAX, make_uuid7
 from taskyard.judge.commits import COMMIT_BYTES_MAX
 from taskyard.judge.evidence import Asked, Reported
 from taskyard.judge.faults import Rule
@@ -102,6 +103,55 @@ def test_only_what_went_with_its_stream_need_not_be_decided(is_gone: bool, found
 def test_a_command_of_which_only_the_id_can_be_read_must_be_decided_all_the_same() -> None:
     asked = Asked(sequence=1, verb="submit", data=msgspec.json.encode({"id": COMMAND, "tasks": 7}))
     assert rules(whole().judged(is_over=True, asked=[asked])) == {Rule.LOST}
+
+
+def test_commands_that_were_refused_and_only_counted_are_decided() -> None:
+    assert not _counted(3).judged(is_over=True, asked=_dances("eve", 7, 8, 9)).faults
+
+
+def test_more_commands_than_were_counted_are_lost() -> None:
+    assert _counted(2).judged(is_over=True, asked=_dances("eve", 7, 8, 9)).count(Rule.LOST) == 1
+
+
+def test_a_count_of_another_principal_s_refusals_decides_nothing() -> None:
+    assert _counted(1).judged(is_over=True, asked=_dances("bob", 7, 8, 9)).count(Rule.LOST) == 3
+
+
+def test_a_count_decides_nothing_beside_its_range() -> None:
+    assert _counted(3).judged(is_over=True, asked=_dances("eve", 7, 8, 9, 10)).count(Rule.LOST) == 1
+
+
+def test_a_count_of_more_than_was_stored_is_found() -> None:
+    assert rules(_counted(4).judged(is_over=True, asked=_dances("eve", 7, 8, 9))) == {Rule.DECIDED_ONCE}
+
+
+def test_a_count_in_a_commit_that_does_not_account_for_it_is_found() -> None:
+    asked = _dances("eve", 7, 8, 9)
+    assert rules(_counted(3, cursor=6).judged(is_over=True, asked=asked)) == {Rule.DECIDED_ONCE}
+
+
+def _counted(count: int, *, cursor: int = 9) -> Story:
+    """The whole story, and behind it a commit that counts so many refusals of eve's commands 7 to 9."""
+    story = whole()
+    counted = RefusalsCounted(
+        by="eve", stream=FORMER, count=count, first=7, last=9, since=BEGIN, until=BEGIN, codes={"invalid": count}
+    )
+    story.commit(SCHEDULER, counted, cursors={FORMER: cursor})
+    return story
+
+
+def _dances(principal: str, *sequences: int) -> list[Asked]:
+    ids = [make_uuid7(BEGIN, sequence) for sequence in sequences]
+    return [
+        Asked(
+            sequence=sequence,
+            verb="dance",
+            data=msgspec.json.encode({"id": id}),
+            principal=principal,
+            stream=FORMER,
+        )
+        for sequence, id in zip(sequences, ids, strict=True)
+    ]
 
 
 def _submit(sequence: int, number: int, **fields: Any) -> Asked:

@@ -37,7 +37,7 @@ from taskyard.machine import aside
 from taskyard.machine.aside import ASIDE_SECONDS
 from taskyard.machine.deadlines import Deadlines
 from taskyard.machine.machine import Decision
-from taskyard.scheduler import decide, verbs
+from taskyard.scheduler import counting, decide, verbs
 from taskyard.scheduler.admission import Admission
 from taskyard.scheduler.answers import MESSAGE_BYTES_MAX, packed
 from taskyard.scheduler.submissions import Submissions
@@ -58,7 +58,10 @@ def broken(*_: Any) -> Any:
 @pytest.mark.parametrize(
     ("body", "count"), [(json.encode({"tasks": [1] * 100}), 300), (b"{}", 421)], ids=["300 of 100 ones", "421 of {}"]
 )
-def test_a_flood_of_refused_messages_is_refused_in_commits_that_fit(body: bytes, count: int) -> None:
+def test_a_flood_of_refused_messages_is_refused_in_commits_that_fit(
+    monkeypatch: pytest.MonkeyPatch, body: bytes, count: int
+) -> None:
+    monkeypatch.setattr(counting, "_SHARE", seconds(86_400.0))  # else most of them would only be counted
     story = Commands()
 
     chosen = decide_all(story, *(story.said("submit", body) for _ in range(count)))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from taskyard.contracts.events import CommandRejected
+from taskyard.contracts.events import CommandRejected, RefusalsCounted
 from taskyard.contracts.values import CommandId, Instant, TaskId, seconds
 from taskyard.telemetry.event_lines import REJECTIONS_PER_MINUTE_MAX, RejectionLines
 from taskyard.telemetry.logs import is_debugging, name_service, set_up_logs
@@ -90,6 +90,20 @@ def test_refused_commands_are_logged_up_to_a_number_a_minute(lines: Lines) -> No
     assert (read[0]["status"], read[0]["code"], read[0]["reason"]) == (404, "not_found", "no task")
     assert "left_out" not in read[0]
     assert read[-1]["left_out"] == more
+
+
+def test_counted_refusals_are_one_line_for_all_and_count_where_they_are_left_out(lines: Lines) -> None:
+    rejections = RejectionLines("scheduler")
+    counted = RefusalsCounted(
+        by="eve", stream="C", count=900, first=1, last=990, since=Instant(0), until=Instant(1), codes={"invalid": 900}
+    )
+    for number in range(REJECTIONS_PER_MINUTE_MAX + 2):
+        rejections.counted(counted, Instant(number))
+    rejections.rejected(_rejected(99), Instant(seconds(60)))
+    read = lines.read()
+    assert len(read) == REJECTIONS_PER_MINUTE_MAX + 1
+    assert (read[0]["by"], read[0]["count"], read[0]["codes"]) == ("eve", 900, {"invalid": 900})
+    assert read[-1]["left_out"] == 2 * 900
 
 
 def _rejected(number: int) -> CommandRejected:

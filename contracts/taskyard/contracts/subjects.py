@@ -113,6 +113,11 @@ def command_subject(principal: str, pool: str, verb: str) -> str:
     return f"taskyard.command.{principal}.{pool}.{verb}"
 
 
+def principal_of(command: str) -> str:
+    """Who gave a command that is stored on this subject."""
+    return (command.split(".", 3) + [""] * 3)[2]
+
+
 def commanded_subjects(principal: str) -> str:
     """Where the commands of a principal are heard, before they are stored."""
     return f"taskyard.commanded.{principal}.>"

@@ -109,5 +109,6 @@ class _One(Generic[InputT]):
             decision = self._machine.refuse(self._now, first[0].input, error)
             return decision, self._encode(decision, first)
         except Exception as again:  # noqa: BLE001 - one that cannot even be refused is passed over
+            self.look_again()
             fault = Fault(f"{first[0].stream} {first[0].sequence}", again)
             return Decision(events=[], taken=1, faults=(fault,)), None

@@ -4,7 +4,7 @@ from typing import Any
 
 import structlog
 
-from taskyard.contracts.events import CommandRejected, event_name
+from taskyard.contracts.events import CommandRejected, RefusalsCounted, event_name
 from taskyard.contracts.values import SECOND, Instant, Position, format_position
 from taskyard.machine.core import Apply
 
@@ -46,15 +46,10 @@ class RejectionLines:
 
     def rejected(self, event: CommandRejected, at: Instant) -> None:
         """A command was refused at `at`."""
-        minute = at // MINUTE
-        if minute != self._minute:
-            self._minute, self._logged = minute, 0
-        if self._logged >= REJECTIONS_PER_MINUTE_MAX:
+        if not self._has_room(at):
             self._left_out += 1
             return
-        self._logged += 1
-        fields: dict[str, object] = {"left_out": self._left_out} if self._left_out else {}
-        self._left_out = 0
+        fields = self._fields()
         if event.task is not None:
             fields["task"] = event.task
         self._logger.info(
@@ -68,3 +63,29 @@ class RejectionLines:
             reason=event.message,
             **fields,
         )
+
+    def counted(self, event: RefusalsCounted, at: Instant) -> None:
+        """So many commands were refused until `at` and only counted."""
+        if not self._has_room(at):
+            self._left_out += event.count
+            return
+        self._logger.info(
+            "rejected commands beyond what is written of each",
+            by=event.by,
+            count=event.count,
+            codes=event.codes,
+            **self._fields(),
+        )
+
+    def _has_room(self, at: Instant) -> bool:
+        minute = at // MINUTE
+        if minute != self._minute:
+            self._minute, self._logged = minute, 0
+        if self._logged >= REJECTIONS_PER_MINUTE_MAX:
+            return False
+        self._logged += 1
+        return True
+
+    def _fields(self) -> dict[str, object]:
+        left_out, self._left_out = self._left_out, 0
+        return {"left_out": left_out} if left_out else {}

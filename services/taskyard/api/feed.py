@@ -21,6 +21,7 @@ from taskyard.contracts.events import (
     QueuePaused,
     QueueResumed,
     QueueUnlocked,
+    RefusalsCounted,
     TaskSubmitted,
     UnknownEvent,
     event_name,
@@ -164,7 +165,7 @@ class EventFeed:
 
     async def _may_see(self, event: LogEvent, task: str | None, principal: str) -> bool:
         """Whether a principal that sees own tasks only may see the event; workers, pools and queues are for all."""
-        if isinstance(event, CommandRejected):
+        if isinstance(event, CommandRejected | RefusalsCounted):
             return event.by == principal
         if isinstance(event, UnknownEvent):
             return False

@@ -12,7 +12,7 @@ from nats.aio.client import Client as NatsClient
 
 from taskyard.agent.slots import Remembered
 from taskyard.chaos.errors import NothingToJudge
-from taskyard.contracts.subjects import COMMANDS, log_stream
+from taskyard.contracts.subjects import COMMANDS, log_stream, principal_of
 from taskyard.eventlog.whole import read_whole
 from taskyard.judge.evidence import Asked, Logged, Noted, Shown
 
@@ -31,7 +31,12 @@ async def read_log(client: NatsClient, partition: str) -> list[Logged]:
 async def read_commands(client: NatsClient) -> list[Asked]:
     """All stored commands. Raises `EventLogError`."""
     return [
-        Asked(sequence=message.sequence, verb=message.subject.rpartition(".")[2], data=message.data)
+        Asked(
+            sequence=message.sequence,
+            verb=message.subject.rpartition(".")[2],
+            data=message.data,
+            principal=principal_of(message.subject),
+        )
         for message in await read_whole(client, COMMANDS)
     ]
 

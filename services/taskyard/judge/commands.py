@@ -1,12 +1,14 @@
 """Commands: each is decided once, by a commit that accounts for it, and what doors were told stands in the log."""
 
+from bisect import bisect_right, insort
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 import msgspec
 from msgspec import Struct
 
 from taskyard.contracts.commands import ID_AGE_SECONDS_MAX, ID_AHEAD_SECONDS_MAX
-from taskyard.contracts.events import AnyEvent, CommandRejected, TaskSubmitted, UnknownEvent
+from taskyard.contracts.events import AnyEvent, CommandRejected, RefusalsCounted, TaskSubmitted, UnknownEvent
 from taskyard.contracts.subjects import COMMANDS
 from taskyard.contracts.values import Instant, Position, format_position, is_uuid7, seconds, uuid7_instant
 from taskyard.judge.accounts import Account
@@ -15,6 +17,9 @@ from taskyard.judge.evidence import Asked, Told
 from taskyard.judge.faults import Faults, Rule
 
 ID_CHARACTERS_MAX = 64
+
+OVERLAPPING_MAX = 16
+"""Counts of one principal do not overlap, but for those of a stream that lost its end and was read again."""
 
 FOR_NOW = frozenset((422, 503))
 """Refusals of which nothing is remembered: what cannot be read, and what has to wait."""
@@ -49,6 +54,8 @@ class Commands:
                     self._asked_at.setdefault(id, []).append((each.stream, each.sequence))
         self._ids: set[str] = set()
         self._decided: dict[str, str] = {}
+        self._counts: list[tuple[RefusalsCounted, str]] = []
+        self._counts_by: dict[str, dict[str, list[tuple[int, int]]]] = {}
 
     def see_commit(self, commit: Commit) -> None:
         """The next commit begins."""
@@ -61,6 +68,9 @@ class Commands:
         often as it comes, since whether its id is one is not known, and so is what bears an id of quite another time. What
         had to wait for something that is away may be asked for again.
         """
+        if isinstance(event, RefusalsCounted):
+            self._count(event, where)
+            return
         command: str | None = getattr(event, "command", None)
         task = event.task if isinstance(event, TaskSubmitted) else None
         self._ids.update(id for id in (command, task) if id is not None)
@@ -82,6 +92,14 @@ class Commands:
             self._faults.require(command not in self._decided, Rule.DECIDED_ONCE, text, task=task)
             self._decided[command] = where
 
+    def _count(self, event: RefusalsCounted, where: str) -> None:
+        """What was only counted stands in a commit that accounts for it."""
+        ends = (event.first, event.last)  # a stream that lost its end meanwhile has its last ones first
+        is_passed = any(self._account.passes(event.stream, sequence) for sequence in ends)
+        text = f"{where}: {event.count} were counted of {ends}, which this commit does not account for"
+        self._faults.require(is_passed and event.count > 0, Rule.DECIDED_ONCE, text)
+        self._counts.append((event, where))
+
     def _is_others(self, event: CommandRejected) -> bool:
         """Whether it was refused for bearing the id of a command that asked for something else."""
         return event.code == "id_conflict" and event.command in self._decided
@@ -92,13 +110,39 @@ class Commands:
         return is_uuid7(id) and not earliest <= uuid7_instant(id) <= latest
 
     def end(self) -> None:
-        """Everything that was stored must have been decided: by its own id, or each task of it by its own before."""
+        """Everything that was stored must have been decided: by its own id, or each task of it by its own before; or it is one
+        of those that were counted, of which there are as many as the count says, and no more were stored.
+        """
+        for index, (event, _) in enumerate(self._counts):
+            insort(self._counts_by.setdefault(event.by, {}).setdefault(event.stream, []), (event.first, index))
+        left = [event.count for event, _ in self._counts]
         for asked in self._asked:
             command, tasks = _ids_of(asked.data)
             is_decided = command in self._ids or (tasks and self._ids.issuperset(tasks))
-            if command is not None and not is_decided and not asked.is_gone:
+            if command is None or is_decided or asked.is_gone:
+                continue
+            index = next((index for index in self._counts_of(asked) if left[index]), None)
+            if index is None:
                 text = f"command {asked.sequence} ({asked.verb}) was stored and never decided: {asked.data[:200]!r}"
                 self._faults.add(Rule.LOST, text)
+            else:
+                left[index] -= 1
+        if self._asked:
+            stored = Counter(index for asked in self._asked for index in self._counts_of(asked))
+            for index, (event, where) in enumerate(self._counts):
+                text = f"{where}: {event.count} refusals of {event.by} were counted, of {stored[index]} commands"
+                self._faults.require(event.count <= stored[index], Rule.DECIDED_ONCE, text)
+
+    def _counts_of(self, asked: Asked) -> list[int]:
+        """The counts that may have counted the command, by their places in `_counts`."""
+        found: list[int] = []
+        for stream, counts in self._counts_by.get(asked.principal, {}).items():
+            if asked.stream not in (None, stream):
+                continue
+            behind = bisect_right(counts, (asked.sequence, len(self._counts)))
+            near = counts[max(0, behind - OVERLAPPING_MAX) : behind]
+            found += [index for _, index in near if asked.sequence <= self._counts[index][0].last]
+        return found
 
 
 def check_told(faults: Faults, told: Iterable[Told], tasks: dict[int, str | None]) -> None:

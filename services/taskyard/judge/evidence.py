@@ -47,7 +47,7 @@ class Logged:
 
 @dataclass(frozen=True, kw_only=True)
 class Asked:
-    """One stored command.
+    """One stored command of a `principal`.
 
     `stream` is the name of the cursor of its stream; None: there was only one. `is_gone` says that the stream was
     deleted, so that nobody need have decided it.
@@ -56,6 +56,7 @@ class Asked:
     sequence: int
     verb: str
     data: bytes
+    principal: str = ""
     stream: str | None = None
     is_gone: bool = False
 

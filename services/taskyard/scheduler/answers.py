@@ -49,7 +49,7 @@ class _Open(Struct, kw_only=True):
     missing: int
 
 
-_Expected = tuple[CommandMessage, str, CommandId, list[Answer | CommandId | TaskId]]
+_Expected = tuple[CommandMessage, str, CommandId, list[Answer | CommandId | TaskId], bool]
 
 
 def packed(batch: AnswerBatch) -> Iterator[bytes]:
@@ -69,21 +69,38 @@ class Answers:
     def __init__(self) -> None:
         self._decided: list[_Expected] = []
         self._open: dict[CommandId | TaskId, list[tuple[_Open, int]]] = {}
+        self._counted: dict[str, list[_Open]] = {}
         self._ready: dict[str, list[CommandAnswers]] = {}
 
-    def expect(self, message: CommandMessage, command: CommandId, answers: list[Answer | CommandId | TaskId]) -> None:
-        """A door waits for a command: `answers` has what is known at once, and the id by which the rest will be settled."""
+    def expect(
+        self,
+        message: CommandMessage,
+        command: CommandId,
+        answers: list[Answer | CommandId | TaskId],
+        *,
+        is_counted: bool = False,
+    ) -> None:
+        """A door waits for a command: `answers` has what is known at once, and the id by which the rest will be settled.
+
+        One that `is_counted` is told when the count of its principal's refusals is settled as well.
+        """
         if message.door is not None:
-            self._decided.append((message, message.door, command, answers))
+            self._decided.append((message, message.door, command, answers, is_counted))
 
     def stand(self) -> None:
         """What was decided last stands."""
         decided, self._decided = self._decided, []
-        for message, door, command, answers in decided:
+        for message, door, command, answers, is_counted in decided:
             known = [answer if isinstance(answer, Answer) else None for answer in answers]
             waits = _Open(
-                door=door, command=command, sequence=message.sequence, answers=known, missing=known.count(None)
+                door=door,
+                command=command,
+                sequence=message.sequence,
+                answers=known,
+                missing=known.count(None) + is_counted,
             )
+            if is_counted:
+                self._counted.setdefault(message.principal, []).append(waits)
             for index, answer in enumerate(answers):
                 if not isinstance(answer, Answer):
                     self._open.setdefault(answer, []).append((waits, index))
@@ -105,6 +122,13 @@ class Answers:
         self.stand()
         for waits, index in self._open.pop(key, ()):
             waits.answers[index] = answer
+            waits.missing -= 1
+            self._finish(waits)
+
+    def settle_counted(self, principal: str) -> None:
+        """The count of all refusals of a principal that were only counted until now is folded."""
+        self.stand()
+        for waits in self._counted.pop(principal, ()):
             waits.missing -= 1
             self._finish(waits)
 

@@ -44,6 +44,7 @@ def decide(
 ) -> Decision:
     """What should be appended now."""
     state.answers.stand()
+    state.counting.begin(now)
     intake = Intake(state, roles)
     taken = _take_commands(intake, messages)
     events, faults = intake.events, intake.faults
@@ -51,17 +52,22 @@ def decide(
     events += _fire_timers(state, deadlines, now, faults)
     admission = Admission(state, now, events)
     events += admission.choose()
+    events += state.counting.told(has_events=bool(events))
     return Decision(events=events, taken=taken, faults=faults + admission.faults)
 
 
-def refuse(state: SchedulerState, message: CommandMessage, error: Exception) -> Decision:
+def refuse(state: SchedulerState, now: Instant, message: CommandMessage, error: Exception) -> Decision:
     """Refuse a command that makes every decision raise, or one too large."""
     state.answers.stand()
+    state.counting.begin(now)
     reference = reference_of(message)
     refused = too_large() if isinstance(error, CommitTooLarge) else failed(reference)
     event = rejection(message, given_id(message), refused, all_refused(message, refused))
-    state.answers.expect(message, event.command, [refused.answer()])
-    return Decision(events=[event], taken=1, faults=(Fault(reference, error),))
+    is_written = state.counting.writes(event, message, state.refusal_shares)
+    state.answers.expect(message, event.command, [refused.answer()], is_counted=not is_written)
+    events: list[Event] = [event] if is_written else []
+    events += state.counting.told(has_events=is_written)
+    return Decision(events=events, taken=1, faults=(Fault(reference, error),))
 
 
 def _take_commands(intake: Intake, messages: Sequence[CommandMessage]) -> int:

@@ -80,7 +80,7 @@ class Intake:
             self._refuse(message, as_refused(error))
 
     def _refuse(self, message: CommandMessage, refused: Refused) -> None:
-        id, asked = given_id(message), None
+        id, asked, is_remembered = given_id(message), None, False
         if message.verb != SUBMIT and refused.code != ID_CONFLICT:
             # What made deciding raise may make reading raise as well.
             is_read = refused.code != INTERNAL_ERROR
@@ -88,13 +88,17 @@ class Intake:
             try:
                 if self._is_decided(message, id, asked):
                     return
-                self._decided[id] = (asked, refused.answer())
+                is_remembered = True
             except Refused as conflict:
                 refused = conflict
         event = rejection(message, id, refused, all_refused(message, refused), asked=asked)
-        self._refused_bytes += len(msgspec.json.encode(event))
-        self.events.append(event)
-        self._state.answers.expect(message, id, [refused.answer()])
+        is_written = self._state.counting.writes(event, message, self._state.refusal_shares)
+        if is_written:
+            self._refused_bytes += len(msgspec.json.encode(event))
+            self.events.append(event)
+            if is_remembered:
+                self._decided[id] = (asked or "", refused.answer())
+        self._state.answers.expect(message, id, [refused.answer()], is_counted=not is_written)
 
     def _command(self, message: CommandMessage) -> None:
         body = decode_body(message.verb, message.data, message.pool)

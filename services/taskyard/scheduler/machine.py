@@ -50,15 +50,16 @@ class Scheduler:
 
     def refuse(self, now: Instant, culprit: CommandMessage, error: Exception) -> Decision:
         """Refuse a command that cannot be decided on."""
-        return refuse(self.state, culprit, error)
+        return refuse(self.state, now, culprit, error)
 
     def effects(self, now: Instant) -> Sequence[AnswerDoor]:
         """Outcomes that doors wait for."""
         return self.state.answers.take_ready()
 
     def next_deadline(self) -> Instant | None:
-        """The next timer."""
-        return self.state.agenda.next_deadline
+        """The next timer, or when refusals that were counted are to be told."""
+        due = (self.state.agenda.next_deadline, self.state.counting.next_deadline)
+        return min((each for each in due if each is not None), default=None)
 
     def snapshot(self) -> bytes:
         """The folded state as JSON."""

@@ -14,6 +14,7 @@ from taskyard.contracts.events import (
     CommandRejected,
     ForceStopped,
     NotDelivered,
+    RefusalsCounted,
     TaskPlanned,
     TaskScheduled,
     TaskStopRequested,
@@ -43,7 +44,9 @@ _MAY_END = frozenset(
     )
 )
 """Events that may end their task."""
-_COUNTED = frozenset((TaskSubmitted, TaskScheduled, CommandRejected, WorkerLost))
+_COUNTED = frozenset((TaskSubmitted, TaskScheduled, CommandRejected, RefusalsCounted, WorkerLost))
+SEVERAL = "several"
+"""Stands for the verb of refusals that are only counted."""
 _NAMES = {
     Phase.COMPLETED: "taskyard_jobs_completed",
     Phase.FAILED: "taskyard_jobs_failed",
@@ -99,6 +102,11 @@ class TaskCounts:
                 self.rejected[event.verb, event.code] += 1
                 self._lines.rejected(event, at)
                 apply(event, at, position)
+            case RefusalsCounted():
+                for code, number in event.codes.items():
+                    self.rejected[SEVERAL, code] += number
+                self._lines.counted(event, at)
+                apply(event, at, position)
             case _:  # a worker was lost, and with it perhaps several tasks
                 records = records_of(event, tasks)
                 apply(event, at, position)
@@ -112,7 +120,11 @@ def show_tasks(metrics: MetricsScope, counts: TaskCounts, state: Callable[[], Sc
     metrics.counter("taskyard_jobs_submitted", "Tasks accepted.", lambda: counts.submitted)
     for phase, name in _NAMES.items():
         metrics.counter(name, f"Tasks that ended as {phase}.", lambda phase=phase: counts.ended[phase])
-    metrics.counter("taskyard_commands_rejected", "Stored commands refused.", lambda: _rejected(counts))
+    metrics.counter(
+        "taskyard_commands_rejected",
+        "Stored commands refused; `verb` is `several` for those that the log only counts.",
+        lambda: _rejected(counts),
+    )
     metrics.histogram(
         "taskyard_scheduling_seconds", "Time from a task's submission to its first scheduling.", counts.scheduling
     )

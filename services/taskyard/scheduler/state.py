@@ -16,6 +16,7 @@ from taskyard.contracts.events import (
     CommandRejected,
     PoolConfigured,
     QueueUnlocked,
+    RefusalsCounted,
     TaskSubmitted,
     UnknownEvent,
     WorkerDrainRequested,
@@ -28,6 +29,7 @@ from taskyard.contracts.values import POOL_DEFAULT, Instant, Position, TaskId, s
 from taskyard.contracts.verbs import SUBMIT
 from taskyard.scheduler.agenda import ANSWER_BY, DUE, START_BY, Agenda
 from taskyard.scheduler.answers import Answers, answer_of
+from taskyard.scheduler.counting import Counting, Shares
 from taskyard.scheduler.known import KnownIds, SavedIds
 from taskyard.scheduler.messages import UNAVAILABLE, lost_worker
 from taskyard.scheduler.names import QueueNames
@@ -55,6 +57,7 @@ class Saved(Struct, frozen=True, kw_only=True):
     queues: list[SavedQueue]
     known: SavedIds
     queue_names: list[tuple[str, str]] | None = None
+    refusal_shares: dict[str, Instant] = {}
 
 
 class SchedulerState:
@@ -67,8 +70,10 @@ class SchedulerState:
         self.workspaces = Workspaces()
         self.queue_names = QueueNames()
         self.known = KnownIds()
+        self.refusal_shares = Shares()
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
+        self.counting = Counting()
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -85,6 +90,8 @@ class SchedulerState:
             self._remember(event, changes, at, position)
             if kind in SETTINGS_EVENTS:
                 self._configure(cast("SettingsEvent", event), at)
+        elif kind is RefusalsCounted:
+            self.answers.settle_counted(cast("RefusalsCounted", event).by)
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
 
@@ -177,7 +184,9 @@ class SchedulerState:
         answer = answer_of(event, changes, self.known.tasks, position)
         if isinstance(event, WorkerDrainRequested) and not self._is_drained(event.worker):
             answer = lost_worker(event.worker).answer()
-        if isinstance(event, CommandRejected):  # who sent it was told; another may have sent it again, corrected
+        if isinstance(event, CommandRejected):
+            self.refusal_shares.wrote(event, at)
+            # Who sent it was told; another may have sent it again, corrected.
             # A refused submission may be sent again under its id when the reason is gone, and so may what had to wait.
             if event.verb != SUBMIT and event.code != UNAVAILABLE:
                 self.known.commands.remember_rejected(command, answer, at, by=event.by, asked=event.asked)
@@ -255,15 +264,18 @@ class SchedulerState:
         """Remember nothing to decide."""
         self.agenda = Agenda(is_open=False)
         self.answers = Answers()
+        self.counting = Counting()
 
     def lead(self) -> None:
         """Look at everything once; nobody waits yet."""
         self.answers = Answers()
+        self.counting.look_anew()
         self._make_agenda()
 
     def look_again(self) -> None:
         """The last decision does not stand: look at everything once more. Who waited before it still does."""
         self.answers.take_back()
+        self.counting.take_back()
         self._make_agenda()
 
     def _make_agenda(self) -> None:
@@ -288,6 +300,7 @@ class SchedulerState:
             queues=[save_queue(queue) for queue in self.queues.values()],
             known=self.known.saved(),
             queue_names=self.queue_names.saved(),
+            refusal_shares=self.refusal_shares.whole_at,
         )
 
     @classmethod
@@ -298,6 +311,7 @@ class SchedulerState:
         state.workspaces = Workspaces(saved.tasks)
         state.fleet = Fleet(saved.workers)
         state.known = KnownIds.restored(saved.known)
+        state.refusal_shares = Shares(saved.refusal_shares)
         pools, queues = map(restore_pool, saved.pools), map(restore_queue, saved.queues)
         state.settings = SettingsTable(Pool, Queue, pools, queues)
         for worker in saved.workers:  # a snapshot of an earlier version lacks pools that workers alone have named

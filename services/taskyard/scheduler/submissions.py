@@ -96,14 +96,17 @@ class Submissions:
                 outcomes.append(room.answer(refused))
                 refusals.add(index, refused)
                 faults += refused.faults(f"tasks[{index}]")
+        is_counted = False
         if faults:
             count = sum(isinstance(outcome, Answer) and outcome.code >= 300 for outcome in outcomes)
             refused = Refused(422, "invalid", f"{count} tasks were refused", *faults)
             event = rejection(message, command, refused, refusals.gathered())
-            self.bytes_beyond += len(msgspec.json.encode(event))
-            self._events.append(event)
+            is_counted = not self._state.counting.writes(event, message, self._state.refusal_shares)
+            if not is_counted:
+                self.bytes_beyond += len(msgspec.json.encode(event))
+                self._events.append(event)
         self.bytes_beyond += max(0, room.stored_bytes - len(message.data))
-        self._state.answers.expect(message, command, outcomes)
+        self._state.answers.expect(message, command, outcomes, is_counted=is_counted)
 
     def _submit(
         self, message: CommandMessage, spec: TaskSpec, id: TaskId, *, command: CommandId | None

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from taskyard.agent.slots import Remembered
-from taskyard.contracts.subjects import COMMANDS, REPORTS
+from taskyard.contracts.subjects import COMMANDS, REPORTS, principal_of
 from taskyard.eventlog.log import StreamMessage
 from taskyard.judge.evidence import Asked, Evidence, Logged, Noted, Reported, Shown, Told
 from taskyard.simulation.agent import FENCED_SECONDS, Agent
@@ -26,6 +26,7 @@ def gather(yard: Yard, log: list[Logged], tables: Tables | None) -> Evidence:
             sequence=each.message.sequence,
             verb=last_token(each.message),
             data=each.message.data,
+            principal=principal_of(each.message.subject),
             stream=each.stream,
             is_gone=each.is_gone,
         )

@@ -100,6 +100,23 @@ def refused_ids(event: CommandRejected) -> Iterator[tuple[TaskId, RefusedTasks]]
                 yield TaskId(derive_uuid7(event.command, str(item))), refused
 
 
+class RefusalsCounted(Event):
+    """So many commands of a principal were refused and only counted, beyond those that are written one by one.
+
+    They are among those between `first` and `last` in the stream of commands, whose cursor has the name `stream`, and were
+    stored between `since` and `until`. `codes` says how many were refused for what. Who waited for one was told all of it.
+    """
+
+    by: str
+    stream: str
+    count: int
+    first: int
+    last: int
+    since: Instant
+    until: Instant
+    codes: dict[str, int]
+
+
 class TaskScheduled(Event):
     """The task may run now: it waits for a slot, or for its reserved one where the plan of `attempt` is to be applied."""
 
@@ -260,6 +277,7 @@ class WorkerDrainRequested(Event):
 SchedulerEvent = (
     TaskSubmitted
     | CommandRejected
+    | RefusalsCounted
     | TaskScheduled
     | TaskStopRequested
     | ApplyConfirmed
