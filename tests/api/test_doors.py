@@ -148,6 +148,70 @@ async def test_each_task_of_a_batch_is_refused_by_itself():
     assert len(room.stored_tasks) == 3
 
 
+async def test_a_batch_of_which_every_task_is_refused_is_answered_as_a_refusal_that_lists_the_faults():
+    room = Room()
+    id = make_id()
+    answer = await room.submit({"tasks": [{"kind": "teapot", "input": 1, "id": id}, noop(priority=11), 3]})
+    assert (answer["code"], answer["status"], answer["error"]) == (422, 422, "invalid")
+    assert [fault["path"] for fault in answer["errors"]] == ["tasks[0].kind", "tasks[1].priority", "tasks[2]"]
+    assert answer["detail"].startswith("every task was refused: tasks[0].kind: there is no kind")
+    assert [entry["error"]["errors"][0]["path"] for entry in answer["tasks"]] == ["kind", "priority", ""]
+    assert answer["tasks"][0]["id"] == id
+    assert room.stored_tasks == []
+
+
+async def test_a_batch_whose_tasks_are_all_refused_alike_is_answered_as_each_of_them():
+    refused = Answer(code=429, error="pool_full", message="the pool default has 5 waiting tasks, its limit")
+    room = Room(decide=lambda _: refused)
+    body = json.dumps({"tasks": [noop(), noop()]}).encode()
+    reply = await room.door.submit(ADMIN, body, pool=None, limits=HTTP_LIMITS)
+    answer = json.loads(with_code(reply))
+    assert (reply.code, answer["error"]) == (429, "pool_full")
+    assert reply.headers["Retry-After"]
+    assert {fault["message"] for fault in answer["errors"]} == {refused.message}
+
+
+async def test_a_batch_whose_tasks_are_refused_for_different_reasons_is_invalid():
+    codes = iter((Answer(code=429, error="pool_full"), Answer(code=409, error="id_conflict")))
+    answer = await Room(decide=lambda _: next(codes)).submit({"tasks": [noop(), noop()]})
+    assert (answer["code"], answer["error"]) == (422, "invalid")
+    assert [entry["error"]["status"] for entry in answer["tasks"]] == [429, 409]
+
+
+async def test_the_faults_that_a_refused_batch_lists_are_bounded_and_its_tasks_are_all_told():
+    answer = await Room().submit({"tasks": [1] * REFUSALS_MAX})
+    assert answer["code"] == 422
+    assert len(msgspec.json.encode(answer["errors"])) < 2 * FAULT_BYTES_MAX
+    assert answer["errors"][-1]["message"].endswith("more")
+    assert len(answer["tasks"]) == REFUSALS_MAX
+
+
+@pytest.mark.parametrize(
+    ("body", "path"),
+    [
+        (b'{"kind":"noop","input":1,"kind":"noop"}', "kind"),
+        (b'{"kind":"noop","input":{"a":{"b":1,"b":2}}}', "input.a.b"),
+        (b'{"tasks":[],"tasks":[{"kind":"noop","input":1}]}', "tasks"),
+        (b'{"tasks":[{"kind":"noop","input":1,"input":2}]}', "tasks[0].input"),
+    ],
+)
+async def test_a_key_that_stands_twice_is_refused_by_name(body, path):
+    room = Room()
+    try:
+        answer = await room.submit(body)
+    except Refusal as refusal:
+        answer = json.loads(with_code(replies.refused(refusal)))
+    assert (answer["code"], answer["errors"][0]["path"]) == (422, path)
+    assert f"{path}: appears twice" in answer["detail"]
+    assert room.stored_tasks == []
+
+
+async def test_who_names_a_kind_that_there_is_not_is_told_so_before_what_is_missing():
+    with pytest.raises(Refusal) as raised:
+        await Room().submit({"kind": "nope"})
+    assert raised.value.detail.startswith('kind: there is no kind "nope"; did you mean noop?')
+
+
 async def test_a_batch_with_an_id_makes_the_same_tasks_when_it_comes_again():
     room = Room()
     body = {"id": make_id(), "tasks": [noop() for _ in range(600)]}

@@ -70,6 +70,29 @@ async def test_many_submits_at_once_share_few_commands(world):
     assert len(world.stored) < 60
 
 
+async def test_a_batch_of_which_every_task_is_refused_is_a_problem_and_one_of_which_some_are_is_taken(world):
+    wrong = {"kind": "teapot", "input": 1}
+    async with world.http("admin") as http:
+        none = await http.post("/api/v1/tasks", json={"tasks": [wrong, wrong]})
+        some = await http.post("/api/v1/tasks", json={"tasks": [wrong, {"kind": "noop", "input": 1}]})
+    assert none.status_code == 422
+    assert none.headers["content-type"] == "application/problem+json"
+    assert [fault["path"] for fault in none.json()["errors"]] == ["tasks[0].kind", "tasks[1].kind"]
+    assert some.status_code == 202
+    assert [("error" in entry) for entry in some.json()["tasks"]] == [True, False]
+
+
+@pytest.mark.parametrize("path", ["/tasks/{}/cancel", "/pools/default/pause", "/workers/w1/drain"])
+async def test_a_field_that_stands_twice_in_the_body_of_a_command_is_refused_by_name(world, path):
+    async with world.http("admin") as http:
+        headers = {"Content-Type": "application/json"}
+        body = b'{"reason":"a","reason":"b"}'
+        answer = await http.post(f"/api/v1{path.format(make_id())}", content=body, headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "reason")
+    assert answer.json()["detail"] == "reason: appears twice; leave one out"
+    assert world.stored == []
+
+
 async def test_a_batch_larger_than_a_command_is_answered_in_order(world):
     tasks = [{**NOOP, "id": make_id()} for _ in range(1_100)]
     async with world.http() as http:

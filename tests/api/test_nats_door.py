@@ -39,6 +39,21 @@ async def test_a_request_is_answered_as_http_would_with_the_code(world):
     await oscar.close()
 
 
+async def test_a_batch_of_which_every_task_is_refused_and_a_doubled_key_are_refused_as_over_http(world):
+    oscar = await world.nats("oscar")
+    batch = await ask(oscar, "taskyard.request.oscar.gpu.submit", {"tasks": [{"kind": "teapot", "input": 1}]})
+    assert (batch["code"], batch["errors"][0]["path"], len(batch["tasks"])) == (422, "tasks[0].kind", 1)
+    for verb, body, path in (
+        ("submit", b'{"kind":"noop","input":{"a":1,"a":2}}', "input.a"),
+        ("cancel", b'{"task":"%s","reason":"a","reason":"b"}' % make_id().encode(), "reason"),
+    ):
+        doubled = await ask(oscar, f"taskyard.request.oscar.gpu.{verb}", body)
+        assert (doubled["code"], doubled["errors"][0]["path"]) == (422, path)
+        assert f"{path}: appears twice" in doubled["detail"]
+    assert world.stored == []
+    await oscar.close()
+
+
 async def test_the_verdict_is_told(world):
     world.decide = lambda _: Answer(code=409, error="status_forbids", message="the task is completed")
     admin = await world.nats("admin")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from cli_server import FIRST, SECOND, TOKEN, FakeServer, Request, Run, a_problem, a_task
 
+from taskyard.cli.bodies import TASKS_PER_REQUEST_MAX
 from taskyard.contracts.values import SECOND as MICROSECONDS
 from taskyard.contracts.values import is_uuid7, uuid7_instant
 
@@ -109,6 +110,50 @@ def test_submit_of_a_file_shows_each_verdict(server: FakeServer, run: Run, tmp_p
     assert [task["pool"] for task in asked.body["tasks"]] == ["own", "b"]
     assert ran.status == 3 and ran.out == FIRST + "\n"
     assert "refused (422 invalid): kind: unknown kind" in ran.err and "1 of 2 tasks were refused" in ran.err
+
+
+def test_submit_of_a_file_of_which_all_is_refused_shows_each_verdict(
+    server: FakeServer, run: Run, tmp_path: Path
+) -> None:
+    def refuse(request: Request) -> tuple[int, Any]:
+        tasks = many(request)[1]["tasks"]
+        status, problem = a_problem(422, "invalid", "every task was refused: tasks[0].kind: unknown kind")
+        return status, {**problem, "tasks": tasks}
+
+    server.on("POST", "/tasks", refuse)
+    file = tmp_path / "tasks.json"
+    file.write_text(json.dumps([{"kind": "nope", "input": 1}] * (TASKS_PER_REQUEST_MAX + 1)))
+    ran = run("submit", "--file", str(file))
+    assert len(server.asked("POST", "/tasks")) == 2
+    assert (ran.status, ran.out) == (3, "")
+    told = ran.err.splitlines()
+    assert len(told) == TASKS_PER_REQUEST_MAX + 2
+    assert "refused (422 invalid): kind: unknown kind" in told[0]
+    assert f"{TASKS_PER_REQUEST_MAX + 1} of {TASKS_PER_REQUEST_MAX + 1} tasks were refused" in told[-1]
+
+
+def test_submit_of_a_kind_that_there_is_not_says_so_first(server: FakeServer, run: Run) -> None:
+    ran = run("submit", "nope")
+    assert (ran.status, ran.out) == (2, "")
+    assert ran.err.startswith('taskyard: there is no kind "nope"; did you mean noop?')
+    assert server.asked("POST", "/tasks") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ('[{"kind":"noop","input":{"a":1,"a":2}}]', "[0].input.a"),
+        ('{"kind":"noop","input":1}\n{"kind":"noop","kind":"noop"}\n', "line 2: kind"),
+    ],
+)
+def test_a_file_in_which_a_key_stands_twice_is_not_sent(
+    server: FakeServer, run: Run, tmp_path: Path, text: str, path: str
+) -> None:
+    file = tmp_path / "tasks.json"
+    file.write_text(text)
+    ran = run("submit", "--file", str(file))
+    assert ran.status == 2 and f"{path} appears twice" in ran.err
+    assert server.asked("POST", "/tasks") == []
 
 
 def test_submit_reads_tasks_from_standard_input(server: FakeServer, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -144,7 +144,7 @@ def test_the_refusal_names_each_refused_task_of_a_batch_by_the_id_that_it_bears_
         derive_uuid7(command, "3"): "invalid",
     }
     told = dict(refused_ids(story.chosen[-1]))
-    assert "unknown kind" in told[TaskId(B)].message
+    assert "there is no kind" in told[TaskId(B)].message
 
 
 def test_a_batch_that_is_refused_as_a_whole_names_its_tasks_too() -> None:

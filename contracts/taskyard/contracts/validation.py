@@ -3,39 +3,30 @@
 Both doors and the scheduler read commands with these functions, so that all refuse the same with the same words.
 """
 
-import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from hashlib import blake2b
+from typing import Any
 
 import msgspec
 from msgspec import Raw, Struct
 
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, Command, TaskBatch, TaskSpec
+from taskyard.contracts.doubled import DOUBLED, doubled_fault, doubled_key, may_be_doubled
 from taskyard.contracts.elements import is_far_longer_than
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.kinds import KINDS, decode_input
+from taskyard.contracts.faults import SHOWN_CHARACTERS_MAX, TOO_DEEP, decoding_fault, shown
+from taskyard.contracts.kind import Kind
+from taskyard.contracts.kinds import KINDS, decode_input, input_fields
+from taskyard.contracts.nearest import nearest
 from taskyard.contracts.nesting import NESTING_MAX, nests_too_deeply
 from taskyard.contracts.readable import UNREADABLE, held
-from taskyard.contracts.values import NAME_PATTERN, NO_NUL_PATTERN, QUEUE_DEFAULT, QUEUE_PATTERN, UUID7_PATTERN
+from taskyard.contracts.values import QUEUE_DEFAULT
 from taskyard.contracts.verbs import SUBMIT, VERBS
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 NOT_BEFORE_MAX = datetime(2999, 12, 31, tzinfo=UTC)
 """A time near the end of what a calendar holds would overflow in another zone, and stop who only wants to show it."""
-
-_PATH = re.compile(r"^(?P<message>.*?)(?: - at (?:`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
-_MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]*)`$")
-_UNKNOWN = re.compile(r"^Object contains unknown field `(?P<field>[^`]*)`$")
-_PATTERN = re.compile(r"^Expected `str` matching regex '(?P<pattern>.*)'$")
-_FORMS = {
-    repr(UUID7_PATTERN)[1:-1]: "must be a UUIDv7 in lower case",
-    repr(NAME_PATTERN)[1:-1]: "must match [a-z0-9][a-z0-9_-]{0,62}",
-    repr(QUEUE_PATTERN)[1:-1]: "must match [a-z0-9][a-z0-9_./-]{0,127}",
-    repr(NO_NUL_PATTERN)[1:-1]: "must not hold a NUL character",
-}
-"""What a pattern asks for, said for people."""
-_TOO_DEEP = "nested too deeply"
 
 TEXT_CHARACTERS_MAX = 200
 FAULTS_MAX = 20
@@ -54,15 +45,18 @@ class InvalidCommand(Exception):
         self.errors = errors
 
 
-class _Probe(Struct):
-    """Tells whether a submission is a batch."""
+class _KindOnly(Struct):
+    """What a task that cannot be read says that it is."""
 
-    tasks: Raw | msgspec.UnsetType = msgspec.UNSET
+    kind: Any = None
 
 
-_probe = msgspec.json.Decoder(_Probe)
+_fields = msgspec.json.Decoder(dict[str, Raw])
+_kind_only = msgspec.json.Decoder(_KindOnly)
 _spec = msgspec.json.Decoder(TaskSpec)
 _batch = msgspec.json.Decoder(TaskBatch)
+_any = msgspec.json.Decoder(dict[str, Any])
+_SPEC_FIELDS, _BATCH_FIELDS = TaskSpec.__struct_fields__, TaskBatch.__struct_fields__
 _bodies = {verb.name: msgspec.json.Decoder(verb.body) for verb in VERBS.values() if verb.name != SUBMIT}
 
 
@@ -73,19 +67,34 @@ def decode_submission(data: bytes, pool: str) -> TaskSpec | TaskBatch:
         InvalidCommand: the body as a whole, or its one task, cannot be read.
     """
     _check_size(data)
-    body: TaskSpec | TaskBatch
+    fields = fields_of(data)
+    tasks = fields.get("tasks")
+    if tasks is None:
+        return decode_spec(data, pool)
+    if is_far_longer_than(tasks, TASKS_PER_COMMAND_MAX):
+        told = f"must have at most {TASKS_PER_COMMAND_MAX} elements"
+        raise InvalidCommand(FieldError(path="tasks", message=told))
     try:
-        tasks = _probe.decode(data).tasks
-        if isinstance(tasks, msgspec.UnsetType):
-            return decode_spec(data, pool)
-        if is_far_longer_than(tasks, TASKS_PER_COMMAND_MAX):
-            told = f"Expected `array` of length <= {TASKS_PER_COMMAND_MAX}"
-            raise InvalidCommand(FieldError(path="tasks", message=told))
         body = _batch.decode(data)
     except UNREADABLE as error:
-        raise InvalidCommand(_fault(error, "")) from error
+        raise InvalidCommand(decoding_fault(error, "", _BATCH_FIELDS)) from error
     _check_pool(body, pool)
     return body
+
+
+def fields_of(data: bytes) -> dict[str, Raw]:
+    """The fields of a JSON object, each as it is written.
+
+    Raises:
+        InvalidCommand: it is something else, or a field stands there twice.
+    """
+    try:
+        fields = _fields.decode(data)
+    except UNREADABLE as error:
+        raise InvalidCommand(decoding_fault(error, "")) from error
+    if (fault := doubled_fault(data, fields)) is not None:
+        raise InvalidCommand(fault)
+    return fields
 
 
 def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
@@ -97,30 +106,61 @@ def decode_spec(data: bytes | Raw, pool: str) -> TaskSpec:
     try:
         spec = _spec.decode(data)
     except UNREADABLE as error:
-        raise InvalidCommand(_fault(error, "")) from error
+        _check_kind(data)
+        raise InvalidCommand(decoding_fault(error, "", _SPEC_FIELDS)) from error
     _check_pool(spec, pool)
-    kind = KINDS.get(spec.kind)
-    if kind is None:
-        raise InvalidCommand(FieldError(path="kind", message=f"unknown kind; known are {', '.join(KINDS)}"))
+    kind = _kind_of(spec.kind)
     if kind.queue_required and spec.queue is None:
         raise InvalidCommand(FieldError(path="queue", message=f"a {spec.kind} needs a queue: its workspace"))
     if spec.not_before is not None and not EPOCH <= spec.not_before <= NOT_BEFORE_MAX:
         message = f"must be from {EPOCH.year} to {NOT_BEFORE_MAX.year}"
         raise InvalidCommand(FieldError(path="not_before", message=message))
+    return msgspec.structs.replace(spec, input=_canonical_input(data, spec, kind))
+
+
+def _canonical_input(data: bytes | Raw, spec: TaskSpec, kind: Kind) -> Raw:
+    """The input of a task as it is stored. `data` is the whole task, in which no key may stand twice."""
     written = bytes(spec.input)
     if len(written) > kind.input_bytes_max:
         raise InvalidCommand(FieldError(path="input", message=f"larger than {kind.input_bytes_max} bytes"))
     if nests_too_deeply(written):
-        raise InvalidCommand(FieldError(path="input", message=f"{_TOO_DEEP}: at most {NESTING_MAX} levels"))
+        raise InvalidCommand(FieldError(path="input", message=f"{TOO_DEEP}: at most {NESTING_MAX} levels"))
     try:
         decode_input(spec.kind, spec.input)
-        canonical = msgspec.json.encode(held(msgspec.json.decode(spec.input)), order="sorted")
+        task = _any.decode(data)
+        canonical = msgspec.json.encode(held(task.pop("input")), order="sorted")
     except UNREADABLE as error:
-        raise InvalidCommand(_fault(error, "input")) from error
+        raise InvalidCommand(decoding_fault(error, "input", input_fields(spec.kind))) from error
+    kept = canonical.count(b":") + msgspec.json.encode(task).count(b":") + 1
+    data = bytes(data)
+    if may_be_doubled(data, kept) and (path := doubled_key(data)) is not None:
+        raise InvalidCommand(FieldError(path=path, message=DOUBLED))
     if len(canonical) > kind.input_bytes_max:  # `1e15` is written with 18 characters
         message = f"larger than {kind.input_bytes_max} bytes as it is stored"
         raise InvalidCommand(FieldError(path="input", message=message))
-    return msgspec.structs.replace(spec, input=Raw(canonical))
+    return Raw(canonical)
+
+
+def _check_kind(data: bytes | Raw) -> None:
+    """Who names a kind that there is not is told so before anything else: what is missing depends on the kind."""
+    try:
+        kind = _kind_only.decode(data).kind
+    except UNREADABLE:
+        return
+    if isinstance(kind, str):
+        _kind_of(kind)
+
+
+def _kind_of(name: str) -> Kind:
+    kind = KINDS.get(name)
+    if kind is None:
+        raise InvalidCommand(FieldError(path="kind", message=no_such_kind(name)))
+    return kind
+
+
+def no_such_kind(name: str) -> str:
+    """What somebody is told who names a kind that there is not."""
+    return f"there is no kind {shown(name)}{nearest(name[:SHOWN_CHARACTERS_MAX], KINDS)} (kinds: {', '.join(KINDS)})"
 
 
 def decode_body(verb: str, data: bytes, pool: str) -> Command:
@@ -131,12 +171,15 @@ def decode_body(verb: str, data: bytes, pool: str) -> Command:
     """
     if verb == SUBMIT or verb not in VERBS:
         known = ", ".join(VERBS)
-        raise InvalidCommand(FieldError(path="", message=f"unknown verb; known are {known}"))
+        message = f"there is no verb {shown(verb)}{nearest(verb[:SHOWN_CHARACTERS_MAX], VERBS)} (verbs: {known})"
+        raise InvalidCommand(FieldError(path="", message=message))
     _check_size(data)
+    data = data or b"{}"
+    fields_of(data)
     try:
-        body = _bodies[verb].decode(data or b"{}")
+        body = _bodies[verb].decode(data)
     except UNREADABLE as error:
-        raise InvalidCommand(_fault(error, "")) from error
+        raise InvalidCommand(decoding_fault(error, "", VERBS[verb].body.__struct_fields__)) from error
     _check_pool(body, pool)
     return body
 
@@ -182,21 +225,3 @@ def _check_size(data: bytes) -> None:
 def _check_pool(body: Command, pool: str) -> None:
     if body.pool is not None and body.pool != pool:
         raise InvalidCommand(FieldError(path="pool", message=f"must be the subject's: {pool}"))
-
-
-def _fault(error: Exception, prefix: str) -> FieldError:
-    """The fault that a decoder's error tells, with the path of the field below `prefix`."""
-    if isinstance(error, RecursionError):
-        return FieldError(path=prefix, message=_TOO_DEEP)
-    if not isinstance(error, msgspec.ValidationError):
-        return FieldError(path=prefix, message=f"not valid JSON: {str(error)[:200]}")
-    match = _PATH.match(str(error))
-    message, path = (match["message"], match["path"] or "") if match else (str(error), "")
-    path = path.lstrip(".")
-    named = _MISSING.match(message) or _UNKNOWN.match(message)
-    if named:
-        path = f"{path}.{named['field']}" if path else named["field"]
-        message = "is required" if _MISSING.match(message) else "unknown field"
-    elif match and (said := _PATTERN.match(message)):
-        message = _FORMS.get(said["pattern"], message)
-    return FieldError(path=".".join(part for part in (prefix, path) if part), message=message)

@@ -15,14 +15,15 @@ from taskyard.api.outcomes import Outcome, Outcomes
 from taskyard.api.packing import Packer, answer_at, chunks
 from taskyard.api.places import COMMANDS, Places
 from taskyard.api.principals import Caller
-from taskyard.api.replies import AcceptedBatch, BatchEntry, Reply
+from taskyard.api.replies import BatchEntry, Reply
 from taskyard.api.submission import Entry, Item, Limits, Submission, envelope, read_submission
 from taskyard.api.tracing import DoorSpans
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, Answer
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.faults import form_of
 from taskyard.contracts.subjects import command_subject
 from taskyard.contracts.validation import InvalidCommand, decode_body
-from taskyard.contracts.values import derive_uuid7, is_name
+from taskyard.contracts.values import NAME_PATTERN, derive_uuid7, is_name
 from taskyard.contracts.verbs import SUBMIT
 from taskyard.telemetry.context import valid_traceparent
 
@@ -176,7 +177,7 @@ class Door:
     ) -> Outcome:
         """Store one command about these tasks and return its outcome, for which the clock runs."""
         if not is_name(pool):
-            raise invalid(FieldError(path="pool", message="must be a name"))
+            raise invalid(FieldError(path="pool", message=form_of(NAME_PATTERN)))
         subject = command_subject(principal, pool, verb)
         outcome = self._outcomes.expect(command)
         if self._spans is not None:
@@ -202,7 +203,7 @@ def _batch_reply(submission: Submission, answers: list[Answer | None]) -> Reply:
     remaining = iter(answers)
     entries = tuple(_entry(entry, remaining) for entry in submission.entries)
     positions = [answer.position for answer in answers if answer is not None and answer.position is not None]
-    return Reply(code=replies.ACCEPTED, body=AcceptedBatch(tasks=entries), position=max(positions, default=None))
+    return replies.of_batch(entries, max(positions, default=None))
 
 
 def _entry(entry: Entry, answers: Iterator[Answer | None]) -> BatchEntry:

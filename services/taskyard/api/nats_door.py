@@ -20,8 +20,9 @@ from taskyard.api.principals import Caller, Principals
 from taskyard.api.replies import Reply
 from taskyard.api.submission import NATS_LIMITS
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.faults import form_of
 from taskyard.contracts.subjects import HEADER_TRACEPARENT, REQUEST_SUBJECTS
-from taskyard.contracts.values import is_name
+from taskyard.contracts.values import NAME_PATTERN, is_name
 from taskyard.contracts.verbs import SUBMIT, VERBS
 
 QUEUE = "api"
@@ -113,7 +114,7 @@ class NatsDoor:
 
     async def _ask(self, caller: Caller, verb: str, data: bytes, *, pool: str, traceparent: str | None) -> Reply:
         if not is_name(pool):
-            raise invalid(FieldError(path="pool", message="must be a name"))
+            raise invalid(FieldError(path="pool", message=form_of(NAME_PATTERN)))
         if verb == SUBMIT:
             return await self._door.submit(caller, data, pool=pool, limits=NATS_LIMITS, traceparent=traceparent)
         return await self._door.command(caller, verb, data, pool=pool, traceparent=traceparent)

@@ -17,7 +17,7 @@ from litestar.openapi.spec import (
 )
 
 from taskyard.api.docs_viewer import DOCS_PATH, SwaggerViewer, docs_router
-from taskyard.api.replies import Problem
+from taskyard.api.replies import Problem, RefusedBatch
 
 PROBLEM_MEDIA_TYPE = "application/problem+json"
 _PROBLEM_STATUSES = {
@@ -35,6 +35,15 @@ _PROBLEM_STATUSES = {
 PROBLEM_RESPONSES = {
     status: ResponseSpec(Problem, description=text, media_type=PROBLEM_MEDIA_TYPE, generate_examples=False)
     for status, text in _PROBLEM_STATUSES.items()
+}
+SUBMIT_RESPONSES = PROBLEM_RESPONSES | {
+    status: ResponseSpec(
+        RefusedBatch,
+        description=f"{_PROBLEM_STATUSES[status]}; also for every task of a batch, or 422 where they differ",
+        media_type=PROBLEM_MEDIA_TYPE,
+        generate_examples=False,
+    )
+    for status in (409, 413, 422, 429)
 }
 READ_PROBLEM_RESPONSES = {status: PROBLEM_RESPONSES[status] for status in (401, 404, 422, 429, 503)} | {
     504: ResponseSpec(

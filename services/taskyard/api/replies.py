@@ -9,6 +9,7 @@ from taskyard.api.errors import RETRY_AFTER_SECONDS, Refusal
 from taskyard.api.views import Rejection
 from taskyard.contracts.commands import Answer
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.validation import told_faults
 from taskyard.contracts.values import Position, format_position
 
 
@@ -49,6 +50,12 @@ class AcceptedBatch(Struct, frozen=True, kw_only=True):
     tasks: tuple[BatchEntry, ...]
 
 
+class RefusedBatch(Problem, frozen=True, kw_only=True, omit_defaults=True):
+    """Every task of a batch was refused: a problem, in which `tasks` tell of each in its order."""
+
+    tasks: tuple[BatchEntry, ...] = ()
+
+
 class Reply(Struct, frozen=True, kw_only=True):
     """An answer of a door: HTTP status, body, the log position that it reflects, and headers for HTTP."""
 
@@ -59,6 +66,7 @@ class Reply(Struct, frozen=True, kw_only=True):
 
 
 ACCEPTED = 202
+INVALID = 422
 
 
 def problem(refusal: Refusal) -> Problem:
@@ -106,6 +114,33 @@ def batch_entry(id: str | None, outcome: Refusal | Answer | None) -> BatchEntry:
     return BatchEntry(id=id, position=_text(outcome.position))
 
 
+def of_batch(entries: tuple[BatchEntry, ...], position: Position | None) -> Reply:
+    """The reply to a batch. One of which nothing was accepted is refused as a task is: who looks at the status alone knows."""
+    problems = [entry.error for entry in entries if isinstance(entry.error, Problem)]
+    if not problems or len(problems) < len(entries):
+        return Reply(code=ACCEPTED, body=AcceptedBatch(tasks=entries), position=position)
+    first = problems[0]
+    are_alike = all((each.status, each.error) == (first.status, first.error) for each in problems)
+    status, error = (first.status, first.error) if are_alike else (INVALID, "invalid")
+    faults = told_faults([fault for index, each in enumerate(problems) for fault in _within(f"tasks[{index}]", each)])
+    body = RefusedBatch(
+        type="about:blank",
+        title=_title(status),
+        status=status,
+        detail=f"every task was refused: {faults[0].path}: {faults[0].message}",
+        error=error,
+        errors=faults,
+        tasks=entries,
+    )
+    return Reply(code=status, body=body, position=position, headers=_come_again(status))
+
+
+def _within(path: str, problem: Problem) -> list[FieldError]:
+    """The faults of a task as they are told of its batch."""
+    faults = problem.errors or (FieldError(path="", message=problem.detail),)
+    return [FieldError(path=f"{path}.{each.path}" if each.path else path, message=each.message) for each in faults]
+
+
 def with_code(reply: Reply) -> bytes:
     """The reply as JSON with `code`, as it goes over NATS."""
     return msgspec.json.encode({**msgspec.to_builtins(reply.body), "code": reply.code})
@@ -122,15 +157,18 @@ def _of_error(answer: Answer) -> Reply:
 
 
 def _as_refusal(answer: Answer) -> Refusal:
-    headers = {"Retry-After": str(RETRY_AFTER_SECONDS)} if answer.code in (429, 503) else {}
     return Refusal(
         answer.code,
         answer.error or "refused",
         answer.message or _title(answer.code),
         errors=answer.errors,
         task_status=answer.status,
-        headers=headers,
+        headers=_come_again(answer.code),
     )
+
+
+def _come_again(status: int) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_SECONDS)} if status in (429, 503) else {}
 
 
 def _text(position: Position | None) -> str | None:

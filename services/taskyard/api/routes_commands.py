@@ -12,19 +12,18 @@ from msgspec import Raw
 
 from taskyard.api.errors import ReadModelUnavailable, Refusal, invalid, not_found, too_large
 from taskyard.api.http_shared import HttpRequest, Parts, parts_of, read_body, respond, task_id_in
-from taskyard.api.openapi import PROBLEM_RESPONSES, body_operation
+from taskyard.api.openapi import PROBLEM_RESPONSES, SUBMIT_RESPONSES, body_operation
 from taskyard.api.principals import Caller
 from taskyard.api.replies import Accepted, AcceptedBatch, Reply
 from taskyard.api.submission import HTTP_LIMITS
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TaskBatch, TaskSpec, may_touch
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.subjects import HEADER_TRACEPARENT
-from taskyard.contracts.validation import UNREADABLE
+from taskyard.contracts.validation import UNREADABLE, InvalidCommand, fields_of
 from taskyard.contracts.values import POOL_DEFAULT, is_name
 from taskyard.contracts.verbs import SUBMIT, VERBS, Target, Verb
 
 DOOR = "http"
-_fields = msgspec.json.Decoder(dict[str, Raw])
 _text = msgspec.json.Decoder(str)
 
 
@@ -34,10 +33,12 @@ _text = msgspec.json.Decoder(str)
     tags=["commands"],
     summary="Submit one task or many",
     operation_class=body_operation(TaskSpec, TaskBatch),
-    responses=PROBLEM_RESPONSES,
+    responses=SUBMIT_RESPONSES,
 )
 async def submit(request: Request[Caller, Any, State]) -> Response[Accepted | AcceptedBatch]:
     """Store one task, or `{"tasks": [...]}` of which each is accepted or refused by itself, and answer the verdict.
+
+    A batch of which every task is refused is answered as a refusal, whose `tasks` tell of each.
 
     `position` is null when the command is stored and the scheduler has not answered within 5 s.
     """
@@ -170,9 +171,9 @@ def _read_fields(data: bytes) -> dict[str, Raw]:
     if len(data) > COMMAND_BYTES_MAX:
         raise too_large(COMMAND_BYTES_MAX)
     try:
-        return _fields.decode(data or b"{}")
-    except UNREADABLE as error:
-        raise invalid(FieldError(path="", message=f"not a JSON object: {str(error)[:200]}")) from error
+        return fields_of(data or b"{}")
+    except InvalidCommand as error:
+        raise invalid(*error.errors) from error
 
 
 def _fix(fields: dict[str, Raw], name: str, value: str) -> None:

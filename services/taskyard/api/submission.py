@@ -11,8 +11,18 @@ from taskyard.api.errors import Refusal, invalid, too_large
 from taskyard.contracts.commands import COMMAND_BYTES_MAX, TASKS_PER_COMMAND_MAX, TaskSpec
 from taskyard.contracts.elements import NotReadOn, elements_of
 from taskyard.contracts.events import FieldError
-from taskyard.contracts.validation import UNREADABLE, InvalidCommand, decode_spec
-from taskyard.contracts.values import POOL_DEFAULT, CommandId, TaskId, derive_uuid7, is_name, is_uuid7
+from taskyard.contracts.faults import form_of
+from taskyard.contracts.validation import UNREADABLE, InvalidCommand, decode_spec, fields_of
+from taskyard.contracts.values import (
+    NAME_PATTERN,
+    POOL_DEFAULT,
+    UUID7_PATTERN,
+    CommandId,
+    TaskId,
+    derive_uuid7,
+    is_name,
+    is_uuid7,
+)
 
 HTTP_BODY_BYTES_MAX = 1 << 20
 ENVELOPE_BYTES = 128
@@ -73,7 +83,6 @@ class _Head(Struct):
     pool: str | None = None
 
 
-_fields = msgspec.json.Decoder(dict[str, Raw])
 _head = msgspec.json.Decoder(_Head)
 _texts = msgspec.json.Decoder(str | None)
 _BATCH_FIELDS = frozenset(("id", "pool", "tasks"))
@@ -88,9 +97,9 @@ async def read_submission(data: bytes, *, pool: str | None, limits: Limits, make
     if len(data) > limits.bytes_max:
         raise too_large(limits.bytes_max)
     try:
-        fields = _fields.decode(data)
-    except UNREADABLE:
-        fields = {}
+        fields = fields_of(data)
+    except InvalidCommand as error:
+        raise invalid(*error.errors) from error
     if "tasks" in fields:
         return await _read_batch(fields, pool=pool, limits=limits, make_id=make_id)
     entry = _read_task(data, pool=pool, make_id=make_id)
@@ -110,10 +119,10 @@ async def _read_batch(
     faults = [FieldError(path=name, message="unknown field") for name in fields if name not in _BATCH_FIELDS]
     command = _text(fields, "id")
     if command is not None and not is_uuid7(command):
-        faults.append(FieldError(path="id", message="must be a UUIDv7"))
+        faults.append(FieldError(path="id", message=form_of(UUID7_PATTERN)))
     named = _text(fields, "pool")
     if named is not None and not is_name(named):
-        faults.append(FieldError(path="pool", message="must be a name"))
+        faults.append(FieldError(path="pool", message=form_of(NAME_PATTERN)))
     elif named is not None and pool is not None and named != pool:
         faults.append(FieldError(path="pool", message=f"must be the subject's: {pool}"))
     if faults:

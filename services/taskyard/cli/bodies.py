@@ -7,9 +7,12 @@ import msgspec
 from msgspec import Struct
 
 from taskyard.cli.errors import WrongUsage
+from taskyard.contracts.doubled import DOUBLED, doubled_key
+from taskyard.contracts.faults import not_json
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.kinds.command import CommandInput
 from taskyard.contracts.kinds.terraform import TerraformInput
+from taskyard.contracts.validation import UNREADABLE, no_such_kind
 
 TASKS_PER_REQUEST_MAX = 500
 REQUEST_BYTES_MAX = 512 * 1024
@@ -41,6 +44,8 @@ def make_input(kind: str, options: InputOptions) -> object:
         return _terraform_input(kind, options)
     if takes is CommandInput:
         return _command_input(options)
+    if kind not in KINDS:
+        raise WrongUsage(no_such_kind(kind))
     if options != InputOptions():
         raise WrongUsage(f"a {kind} takes its input from --input JSON")
     if takes is not Any:
@@ -66,7 +71,8 @@ def read_tasks(data: bytes, source: str) -> list[Body]:
     """The tasks of a file: a JSON array, `{"tasks": […]}`, one task, or a task on each line. Raises `WrongUsage`."""
     try:
         content = msgspec.json.decode(data)
-    except msgspec.DecodeError:
+        _check_keys(data, source)
+    except UNREADABLE:
         content = [_decode(line, f"{source} line {n}") for n, line in enumerate(data.splitlines(), 1) if line.strip()]
     if isinstance(content, dict):
         content = content.get("tasks", [content])
@@ -133,6 +139,13 @@ def _variable(text: str) -> tuple[str, str]:
 
 def _decode(data: bytes, source: str) -> Any:
     try:
-        return msgspec.json.decode(data)
-    except msgspec.DecodeError as error:
-        raise WrongUsage(f"{source} is not valid JSON: {error}") from error
+        value = msgspec.json.decode(data)
+    except UNREADABLE as error:
+        raise WrongUsage(f"{source} is not valid JSON: {not_json(error)}") from error
+    _check_keys(data, source)
+    return value
+
+
+def _check_keys(data: bytes, source: str) -> None:
+    if (path := doubled_key(data)) is not None:
+        raise WrongUsage(f"{source}: {path} {DOUBLED}")

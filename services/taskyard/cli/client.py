@@ -191,7 +191,7 @@ def _failure(status: int, body: bytes) -> Refused | Unreachable:
     detail = problem.detail or problem.title or "no reason was given"
     if status >= 500:
         return Unreachable(f"the server failed ({status}): {detail}")
-    return Refused(status, problem.error, detail, faults_of(problem))
+    return Refused(status, problem.error, detail, faults_of(problem), problem.tasks)
 
 
 def faults_of(problem: Problem) -> tuple[Fault, ...]:

@@ -1,6 +1,8 @@
 """What can go wrong, and the exit status that tells it."""
 
-from msgspec import Struct
+from collections.abc import Sequence
+
+from msgspec import Raw, Struct
 
 NOT_COMPLETED = 1
 USAGE = 2
@@ -37,11 +39,15 @@ class WrongUsage(CliError):
 
 
 class Refused(CliError):
-    """The server refused. `status` is the HTTP status, `error` a short code, `faults` name fields."""
+    """The server refused. `status` is the HTTP status, `error` a short code, `faults` name fields; of a batch of which all was
+    refused `tasks` tell of each.
+    """
 
     exit_status = REFUSED
 
-    def __init__(self, status: int, error: str, detail: str, faults: tuple[Fault, ...] = ()) -> None:
+    def __init__(
+        self, status: int, error: str, detail: str, faults: tuple[Fault, ...] = (), tasks: Sequence[Raw] = ()
+    ) -> None:
         told = [f"{fault.path}: {fault.message}" if fault.path else fault.message for fault in faults]
         # The detail often tells the first faults already.
         more = [text for text in told if text not in detail]
@@ -51,6 +57,7 @@ class Refused(CliError):
         self.error = error
         self.detail = detail
         self.faults = faults
+        self.tasks = tasks
 
 
 class Unreachable(CliError):

@@ -1,6 +1,7 @@
 """`taskyard submit`: one task from options, or many from a file, and waiting for their end."""
 
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -103,8 +104,7 @@ def _submit_many(s: Session, tasks: list[dict[str, Any]], *, wait: bool) -> int:
     refused = 0
     s.api.learn_time()
     for request in bodies.in_requests({"id": s.api.make_id(), **task} for task in tasks):
-        answer = decode(s.api.send("/tasks", {"tasks": request}), _BatchAnswer)
-        for raw in answer.tasks:
+        for raw in _verdicts(s, request):
             entry = msgspec.json.decode(raw, type=BatchEntry)
             refused += entry.error is not None
             if entry.error is None and entry.id is not None:
@@ -114,6 +114,16 @@ def _submit_many(s: Session, tasks: list[dict[str, Any]], *, wait: bool) -> int:
         s.screen.note(f"{refused} of {len(tasks)} tasks were refused")
     status = follow(s, accepted) if wait and accepted else 0
     return REFUSED if refused else status
+
+
+def _verdicts(s: Session, tasks: list[Mapping[str, object]]) -> Sequence[Raw]:
+    """What became of each task, also where all were refused."""
+    try:
+        return decode(s.api.send("/tasks", {"tasks": tasks}), _BatchAnswer).tasks
+    except Refused as refusal:
+        if not refusal.tasks:
+            raise
+        return refusal.tasks
 
 
 def _show_entry(s: Session, raw: Raw, entry: BatchEntry, *, wait: bool) -> None:

@@ -217,6 +217,7 @@ class Problem(View):
     detail: str = ""
     error: str = ""
     errors: list[dict[str, str]] = []
+    tasks: list[Raw] = []
 
 
 class BatchEntry(View):

@@ -49,6 +49,11 @@ KINDS: dict[str, Kind] = gather(OURS, entry_points(group=ENTRY_POINTS))
 _decoders = {name: msgspec.json.Decoder(kind.input) for name, kind in KINDS.items()}
 
 
+def input_fields(kind: str) -> tuple[str, ...]:
+    """The names that an input of `kind` may have; none where anything is allowed."""
+    return getattr(KINDS[kind].input, "__struct_fields__", ())
+
+
 def decode_input(kind: str, raw: msgspec.Raw) -> Any:
     """The input of a task of `kind`, as that kind's type.
 

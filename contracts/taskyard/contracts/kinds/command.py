@@ -19,7 +19,7 @@ class CommandInput(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     def __post_init__(self) -> None:
         """Exactly one of the two forms must be given."""
         if (self.argv is None) == (self.script is None):
-            raise ValueError("exactly one of `argv` and `script` is needed")
+            raise ValueError("needs either argv or script, and not both")
 
 
 COMMAND = Kind(
