@@ -366,6 +366,33 @@ def test_progress_is_left_out_of_a_full_outbox_and_ends_are_not(
     run(scenario())
 
 
+def test_a_report_that_cannot_be_written_is_passed_over_and_those_beside_it_are_sent(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, incarnation="r1"), Recorder()
+        outbox = outbox_of(journal, sender)
+        no_text = Progressed(task=TaskId("x"), attempt=1, at=Instant(1), progress=1, message="\udcff")
+        first, last = reports(2)
+        outbox.add([first, no_text, last])
+        await flush(outbox)
+        assert [report for batch in sender.batches() for report in batch.reports] == [first, last]
+        journal.close()
+
+    run(scenario())
+
+
+def test_a_kept_batch_that_cannot_be_read_stops_nothing_and_is_sent_as_it_is(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        journal, sender = Journal(tmp_path, incarnation="r2"), Recorder()
+        outbox = Outbox(agent="w1", incarnation="r2", store=journal, sender=sender, kept=[("r1", 1, b"\xff")])
+        journal.before_commit(outbox.seal)
+        outbox.add(reports(1))
+        await flush(outbox)
+        assert [payload == b"\xff" for _, payload in sender.stored] == [True, False]
+        journal.close()
+
+    run(scenario())
+
+
 def test_a_journal_that_was_cut_off_anywhere_opens_with_what_was_whole(tmp_path: Path) -> None:
     async def scenario() -> None:
         journal = Journal(tmp_path / "whole", incarnation="r5")

@@ -344,6 +344,55 @@ def test_a_plan_that_waits_is_over_when_its_slot_goes_to_another_task_or_it_is_c
     assert assign(slots, an_assignment(3)).plans_over == ["task-1"]
 
 
+def planned_in_slot_0() -> SlotMemory:
+    """A memory whose slot 0 is reserved for the plan of task-1."""
+    slots = memory()
+    assign(slots, an_assignment(1, kind="plan_and_apply"))
+    slots.ended(Position(1), Planned(task=TaskId("task-1"), attempt=1, at=NOW, changes=Changes(add=1)))
+    return slots
+
+
+def an_apply(position: int) -> Assignment:
+    return an_assignment(position, kind="plan_and_apply", task=TaskId("task-1"), attempt=2, apply=True, plan_attempt=1)
+
+
+def test_a_plan_is_over_when_its_apply_was_declined_and_is_cancelled() -> None:
+    slots = planned_in_slot_0()
+    assert assign(slots, an_apply(2), refusal="the disk is full").plans_over == []
+    assert slots.cancel([a_cancel(2, task=TaskId("task-1"))], now=NOW).plans_over == ["task-1"]
+
+
+def test_a_plan_is_over_when_its_apply_was_never_delivered_and_is_cancelled() -> None:
+    slots = planned_in_slot_0()
+    assert slots.cancel([a_cancel(2, task=TaskId("task-1"))], now=NOW).plans_over == ["task-1"]
+
+
+@pytest.mark.parametrize("refusal", [None, "the disk is full"])
+def test_a_plan_whose_apply_was_declined_is_over_when_its_slot_goes_to_another_task(refusal: str | None) -> None:
+    """Its cancel was never delivered; whether the other one begins does not matter."""
+    slots = planned_in_slot_0()
+    assign(slots, an_apply(2), refusal="the disk is full")
+    assert assign(slots, an_assignment(3), refusal=refusal).plans_over == ["task-1"]
+
+
+def test_a_plan_whose_apply_was_declined_stays_for_the_next_one_also_after_a_restart() -> None:
+    slots = planned_in_slot_0()
+    assign(slots, an_apply(2), refusal="the disk is full")
+    changes = slots.take_changes()
+    again = memory(
+        remembered={slot: msgspec.convert(msgspec.to_builtins(one), Remembered) for slot, one in changes.slots}
+    )
+    decision = assign(again, an_apply(3))
+    assert (outcomes(decision), decision.plans_over) == ([ACCEPTED], [])
+    declined = memory(remembered=dict(changes.slots))
+    assert assign(declined, an_assignment(4)).plans_over == ["task-1"]
+
+
+def test_a_cancel_of_another_tasks_attempt_in_the_slot_of_a_plan_ends_that_plan() -> None:
+    slots = planned_in_slot_0()
+    assert slots.cancel([a_cancel(2)], now=NOW).plans_over == ["task-1"]
+
+
 def test_only_what_changed_is_written() -> None:
     slots = memory()
     assign(slots, an_assignment(1))

@@ -178,7 +178,7 @@ MUTANTS = (
     Mutant(
         name="what-was-declined-may-begin-later",
         file=SLOTS,
-        old="            self._remember(slot, assignment, outcome=DECLINED, reason=reason)\n",
+        old="            self._remember(slot, assignment, outcome=DECLINED, reason=reason, has_plan=assignment.apply)\n",
         new="",
         killers=("tests/agent/test_slot_memory.py",),
     ),

@@ -10,6 +10,7 @@ import msgspec
 from nats.aio.msg import Msg
 
 from taskyard.agent import clock
+from taskyard.agent.aside import standing_aside
 from taskyard.agent.attempt import Host
 from taskyard.agent.attempts import Attempts
 from taskyard.agent.contact import Contact
@@ -27,6 +28,7 @@ from taskyard.agent.refusing import why_nothing_new
 from taskyard.agent.slots import Decision, SlotMemory
 from taskyard.agent.stopping import fenced, leaving, replaced, requested
 from taskyard.agent.supervised import Supervised
+from taskyard.agent.supervisor.protocol import AttemptState
 from taskyard.agent.task_users import WORD_ROOT, TaskUsers
 from taskyard.agent.tracing import make_tracing
 from taskyard.contracts.agent_protocol import (
@@ -165,8 +167,7 @@ class Agent:
         await self._earlier.end_strangers(self._journal)
         await self._earlier.settle(self._memory, self._journal, self._outbox, self._forget)
         for left in self._earlier.resumed:
-            _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
-            self._attempts.resume(left)
+            await self._resume(left)
         work = (
             self._link.run(),
             self._outbox.run(),
@@ -183,6 +184,14 @@ class Agent:
         )
         await self._stop.wait()
         await (self._hand_over() if hand_over.is_set() else self._leave())
+
+    async def _resume(self, left: AttemptState) -> None:
+        _log.info("an attempt of an earlier run goes on", extra=fields(position=left.attempt))
+        try:
+            self._attempts.resume(left)
+        except Exception:  # noqa: BLE001 (one that nobody can go on with must not keep the agent from the others)
+            _log.exception("an attempt of an earlier run cannot go on", extra=fields(position=left.attempt))
+            await self._earlier.end(left, self._memory, self._journal, self._outbox, self._forget)
 
     def cancel_background(self) -> None:
         """End the loops that would go on for ever."""
@@ -225,11 +234,14 @@ class Agent:
         self._stop.set()
 
     async def _carry_out(self, decision: Decision, message: Msg, to_run: list[Assignment]) -> None:
+        for position, error in decision.faults:
+            _log.error("could not be judged", exc_info=error, extra=fields(position=position))
         self._outbox.add(decision.reports)
         self._journal.write_memory(self._memory.take_changes())
         self._attempts.begin(to_run)
         for stop in decision.stops:
-            self._attempts.stop(stop.position, requested(stop))
+            with standing_aside("a stop", position=stop.position):
+                self._attempts.stop(stop.position, requested(stop))
         await self._journal.sync()
         for task in decision.plans_over:
             self._forget(task)
@@ -244,14 +256,16 @@ class Agent:
         self._memory.ended(assignment.position, ended)
         self._outbox.add((started, ended))
         if self._tracing is not None:
-            self._tracing.ran(assignment, started.at, ended.at, None)
+            with standing_aside("a trace", task=assignment.task):
+                self._tracing.ran(assignment, started.at, ended.at, None)
         return True
 
     async def _beat(self) -> None:
         """Tell that the agent is there: at once when it is connected or leaves, then regularly."""
         while True:
             self._beat_now.clear()
-            await self._tell_heartbeat()
+            with standing_aside("a heartbeat"):
+                await self._tell_heartbeat()
             try:
                 async with asyncio.timeout(HEARTBEAT_SECONDS):
                     await self._beat_now.wait()
@@ -267,9 +281,10 @@ class Agent:
         """While the disk is full spools take as little as they can, and nothing new begins."""
         was_full = False
         while True:
-            self._disk.check()
-            if self._disk.is_full:
-                self._supervised.squeeze()
+            with standing_aside("a look at the disk"):
+                self._disk.check()
+                if self._disk.is_full:
+                    self._supervised.squeeze()
             if self._disk.is_full != was_full:
                 was_full = self._disk.is_full
                 _log.warning("the disk is full" if was_full else "the disk has room again")
@@ -280,7 +295,11 @@ class Agent:
         raise JournalError("the journal cannot be written")
 
     async def _watch_unbegun(self) -> None:
-        """What an earlier run has accepted and not begun is assigned again soon; if it is not, it is lost."""
+        """What an earlier run has accepted and not begun is assigned again soon; if it is not, it is lost.
+
+        Nobody can assign anything before the server was there.
+        """
+        await self._contact.begun.wait()
         await asyncio.sleep(START_SECONDS_MAX)
         self._give_up_unbegun()
         await self._journal.sync()
@@ -344,7 +363,8 @@ class Agent:
 
     def _forget(self, task: TaskId) -> None:
         for executor in set(self._executors.values()):
-            executor.forget(task)
+            with standing_aside("what is kept of a task", task=task):
+                executor.forget(task)
 
 
 def _is_repeatable(assignment: Assignment) -> bool:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from taskyard.agent import clock
+from taskyard.agent.aside import standing_aside
 from taskyard.agent.attempt import Attempt, Host
 from taskyard.agent.errors import AttemptStoppedError, JournalError, SupervisorLostError
 from taskyard.agent.executors import Completed, Outcome, PlanKept, Unsuccessful
@@ -49,7 +50,11 @@ class Attempts:
     def begin(self, assignments: Iterable[Assignment]) -> None:
         """Run accepted attempts, as soon as what the journal was given is on disk. They can be stopped from now on."""
         for assignment in assignments:
-            self._add(assignment, None)
+            try:
+                self._add(assignment, None)
+            except Exception:  # noqa: BLE001 (one of them must not keep the others from running)
+                _log.exception("an attempt could not begin", extra=_fields(assignment))
+                self._end(assignment, _report(assignment, _agent_error()))
 
     def resume(self, left: AttemptState) -> None:
         """Go on with an attempt that an earlier run of the agent began."""
@@ -70,8 +75,9 @@ class Attempts:
     def stop_where(self, condition: Callable[[Assignment], bool], request: Callable[[Assignment], StopRequest]) -> None:
         """Stop all attempts that fulfil the condition."""
         for position, attempt in list(self._running.items()):
-            if attempt.stop_request is None and condition(attempt.assignment):
-                self.stop(position, request(attempt.assignment))
+            with standing_aside("a stop", **_of(attempt.assignment)):
+                if attempt.stop_request is None and condition(attempt.assignment):
+                    self.stop(position, request(attempt.assignment))
 
     def force_where(
         self, condition: Callable[[Assignment], bool], request: Callable[[Assignment], StopRequest]
@@ -109,6 +115,28 @@ class Attempts:
             attempt.lose()
 
     async def _run(self, attempt: Attempt) -> None:
+        try:
+            await self._run_to_end(attempt)
+        except JournalError:
+            raise
+        except Exception:  # noqa: BLE001 (whatever is wrong over one attempt must not end the others)
+            _log.exception("an attempt could not be run to its end", extra=_fields(attempt.assignment))
+            await self._give_up(attempt)
+
+    async def _give_up(self, attempt: Attempt) -> None:
+        """End what runs of it, and tell that it is lost. Where even that raises, its slot stays taken, which can be seen."""
+        assignment, host = attempt.assignment, self._host
+        with standing_aside("the end of an attempt", **_of(assignment)):
+            host.supervised.forget(assignment.position)
+            await end_marked(host.directory, assignment.task)
+            message = "the worker could not run it to its end; see its log"
+            self._end(
+                assignment, Lost(task=assignment.task, attempt=assignment.attempt, at=clock.now(), message=message)
+            )
+            await host.journal.sync()
+        self._gone(assignment.position)
+
+    async def _run_to_end(self, attempt: Attempt) -> None:
         assignment, host, output = attempt.assignment, self._host, attempt.output
         await host.journal.sync()
         if not attempt.is_resumed:
@@ -125,18 +153,26 @@ class Attempts:
         finally:
             pump.cancel()
             attempt.end_progress()
+        self._end(assignment, report)
+        await host.journal.sync()
+        host.supervised.forget(assignment.position)
+        self._gone(assignment.position)
+        error = report.error.code if isinstance(report, Failed) else None
+        if host.tracing is not None:
+            with standing_aside("a trace", **_of(assignment)):
+                host.tracing.ran(assignment, began, clock.now(), error)
+        _log.info("an attempt ended", extra=_fields(assignment, outcome=type(report).__name__, error=error))
+
+    def _end(self, assignment: Assignment, report: AnyReport) -> None:
+        """Remember and tell how it ended, once the journal is on disk."""
         self._host.memory.ended(assignment.position, report)
         self._host.journal.write_memory(self._host.memory.take_changes())
         self._host.outbox.add([report])
-        await self._host.journal.sync()
-        host.supervised.forget(assignment.position)
-        del self._running[assignment.position]
+
+    def _gone(self, position: Position) -> None:
+        self._running.pop(position, None)
         if not self._running:
             self._idle.set()
-        error = report.error.code if isinstance(report, Failed) else None
-        if self._host.tracing is not None:
-            self._host.tracing.ran(assignment, began, clock.now(), error)
-        _log.info("an attempt ended", extra=_fields(assignment, outcome=type(report).__name__, error=error))
 
     async def _open(self, assignment: Assignment) -> None:
         executor = self._host.executors[assignment.kind]
@@ -180,7 +216,7 @@ class Attempts:
             return _unsuccessful("host_error", str(error), retryable=True)
         except Exception:  # noqa: BLE001 (a fault of one executor must not end the other attempts)
             _log.exception("an executor failed", extra=_fields(assignment))
-            return _unsuccessful("agent_error", "the executor failed; see the log of the worker", retryable=False)
+            return _agent_error()
 
 
 async def _finish(output: AttemptOutput, pump: "asyncio.Task[None]") -> None:
@@ -188,6 +224,8 @@ async def _finish(output: AttemptOutput, pump: "asyncio.Task[None]") -> None:
     done, _ = await asyncio.wait([pump], timeout=OUTPUT_CLOSE_SECONDS)
     if not done:
         _log.warning("the rest of an output was dropped: it could not be stored in time")
+    elif (error := pump.exception()) is not None:
+        _log.error("the rest of an output was dropped", exc_info=error)
 
 
 def _report(assignment: Assignment, outcome: Outcome) -> AnyReport:
@@ -198,12 +236,23 @@ def _report(assignment: Assignment, outcome: Outcome) -> AnyReport:
         case PlanKept(changes=changes):
             return Planned(task=task, attempt=attempt, at=at, changes=changes)
         case Unsuccessful(error=error, result=result):
+            # What a host says may hold what is no text (the name of a file), and could not be written down.
+            words = error.message[:MESSAGE_CHARACTERS_MAX].encode(errors="replace").decode()
+            error = msgspec.structs.replace(error, message=words)
             return Failed(task=task, attempt=attempt, at=at, error=error, result=result)
 
 
+def _agent_error() -> Unsuccessful:
+    return _unsuccessful("agent_error", "the executor failed; see the log of the worker", retryable=False)
+
+
 def _unsuccessful(code: str, message: str, *, retryable: bool) -> Unsuccessful:
-    return Unsuccessful(error=TaskError(code=code, message=message[:MESSAGE_CHARACTERS_MAX], retryable=retryable))
+    return Unsuccessful(error=TaskError(code=code, message=message, retryable=retryable))
+
+
+def _of(assignment: Assignment) -> dict[str, object]:
+    return {"task": assignment.task, "attempt": assignment.attempt, "slot": assignment.slot, "kind": assignment.kind}
 
 
 def _fields(assignment: Assignment, **more: object) -> dict[str, object]:
-    return fields(task=assignment.task, attempt=assignment.attempt, slot=assignment.slot, kind=assignment.kind, **more)
+    return fields(**_of(assignment), **more)

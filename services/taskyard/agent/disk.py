@@ -39,7 +39,8 @@ class Disk:
         with self._lock:
             self.is_full = True
             self._is_reserved = False
-            self._reserve.unlink(missing_ok=True)
+            with suppress(OSError):  # the journal, which calls this, tells what is wrong with the disk
+                self._reserve.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Look how much room there is; keep a reserve again where it was given back and there is."""

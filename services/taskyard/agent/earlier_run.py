@@ -50,10 +50,23 @@ class EarlierRun:
             journal.has_no_strangers()
             await journal.sync()
 
+    async def end(
+        self, one: AttemptState, memory: SlotMemory, journal: Journal, outbox: Outbox, forget: Callable[[TaskId], None]
+    ) -> None:
+        """End an attempt that nobody can go on with, and tell that it is lost."""
+        position = Position(one.attempt)
+        await self._end_stranger(one)
+        for live in [each for each in memory.live if each.position == position]:
+            await end_marked(self._directory, live.task)
+            forget(live.task)
+        outbox.add(memory.lose([position], now=clock.now()))
+        journal.write_memory(memory.take_changes())
+        await journal.sync()
+
     async def _end_stranger(self, one: AttemptState) -> bool:
         """End one attempt; whether the supervisor told its end. One that is killed meanwhile leaves it to its keepers."""
         position = Position(one.attempt)
-        _log.warning("ends what its journal does not know", extra=fields(position=position))
+        _log.warning("ends what it cannot go on with", extra=fields(position=position))
         self._supervised.adopt(position)
         self._supervised.stop(position, STRANGERS_GRACE_SECONDS, b"")
         is_ended = True

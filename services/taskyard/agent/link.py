@@ -11,6 +11,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from taskyard.agent.aside import standing_aside
 from taskyard.agent.errors import NotStoredError
 from taskyard.agent.logs import fields
 
@@ -94,7 +95,7 @@ class Link:
         try:
             answer = await client.request(subject, payload, timeout=timeout_seconds, headers=headers)
             error = _decode_ack(answer.data).error
-        except (nats.errors.Error, TimeoutError, OSError, msgspec.DecodeError) as failure:
+        except Exception as failure:  # whatever it was: that it is stored is not known
             raise NotStoredError(str(failure) or type(failure).__name__) from failure
         if error is not None:
             raise NotStoredError(error.description)
@@ -137,6 +138,8 @@ class Link:
             await self._closed.wait()
         except (OSError, nats.errors.Error, TimeoutError) as error:
             _log.warning("could not connect to NATS", extra=fields(error=str(error) or type(error).__name__))
+        except Exception:  # noqa: BLE001 (as above, and nobody has thought of it)
+            _log.exception("could not connect to NATS")
 
     async def _connect(self) -> None:
         await self.close()
@@ -158,7 +161,7 @@ class Link:
             closed_cb=self._on_closed,
         )
         for subject, handler in self._handlers.items():
-            await client.subscribe(subject, cb=handler)
+            await client.subscribe(subject, cb=_each_by_itself(subject, handler))
         await client.flush(CONTACT_TIMEOUT_SECONDS)
         await self._on_connected()
 
@@ -166,7 +169,8 @@ class Link:
         _log.info("connected to NATS", extra=fields(agent=self._name))
         self._last_error = ""
         self._up.set()
-        self._on_up()
+        with standing_aside("what is to be done with a connection"):
+            self._on_up()
 
     async def _on_disconnected(self) -> None:
         _log.warning("the connection to NATS was lost", extra=fields(agent=self._name))
@@ -182,6 +186,14 @@ class Link:
         if text != self._last_error:  # a server that is away tells the same twice a second
             _log.warning("NATS told an error", extra=fields(error=text))
         self._last_error = text
+
+
+def _each_by_itself(subject: str, handler: Handler) -> Handler:
+    async def handle(message: Msg) -> None:
+        with standing_aside("a request", subject=subject):
+            await handler(message)
+
+    return handle
 
 
 async def _is_answered(client: Client) -> bool:

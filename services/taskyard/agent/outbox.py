@@ -14,6 +14,7 @@ from typing import Protocol, cast
 
 import msgspec
 
+from taskyard.agent.aside import standing_aside
 from taskyard.agent.errors import NotStoredError
 from taskyard.agent.journal import Batch
 from taskyard.agent.logs import fields
@@ -108,9 +109,10 @@ class Outbox:
         for report in reports:
             if isinstance(report, Progressed) and self.full:
                 continue
-            self._open.append(_encode(report))
-            self._waiting += 1
-            self._store.announce()
+            with standing_aside("a report", task=report.task, report=type(report).__name__):
+                self._open.append(_encode(report))
+                self._waiting += 1
+                self._store.announce()
         self._note()
 
     def seal(self) -> None:
@@ -191,8 +193,10 @@ def _chunks(reports: list[bytes]) -> list[list[bytes]]:
 
 
 def _count(batch: Batch) -> int:
-    """How many reports a kept batch holds."""
-    return len(_decode_counted(batch[2]).reports)
+    """How many reports a kept batch holds; one that cannot be read is sent as it is."""
+    with standing_aside("what a kept batch holds", number=batch[1]):
+        return len(_decode_counted(batch[2]).reports)
+    return 1
 
 
 def _encode_batch(incarnation: str, number: int, reports: list[bytes]) -> bytes:

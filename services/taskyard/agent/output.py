@@ -6,6 +6,7 @@ supervisor before: an agent that takes over sends that chunk again, under the sa
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -30,6 +31,8 @@ OUTPUT_CLOSE_SECONDS = 15.0
 STORE_TIMEOUT_SECONDS = 2.0
 RETRY_SECONDS = 0.2
 NONCE_BYTES = 16
+
+_log = logging.getLogger(__name__)
 
 
 class Sender(Protocol):
@@ -71,7 +74,7 @@ class AttemptOutput:
         self._attempt = assignment.attempt
         self._sender = sender
         self._tell = tell
-        self._progress = msgspec.msgpack.decode(sent, type=Progress) if sent else Progress()
+        self._progress = _progress_of(sent)
         self._is_behind = bool(self._progress.step)
         self._programs: asyncio.Queue[Program | None] = asyncio.Queue()
 
@@ -154,3 +157,12 @@ class AttemptOutput:
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
+
+
+def _progress_of(sent: bytes) -> Progress:
+    """The word that an earlier run has left. Output that is told twice is better than an attempt that cannot go on."""
+    try:
+        return msgspec.msgpack.decode(sent, type=Progress) if sent else Progress()
+    except msgspec.DecodeError:
+        _log.exception("how far an output was sent is not known: it is sent again")
+        return Progress()

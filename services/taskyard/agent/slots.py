@@ -57,6 +57,13 @@ class Remembered(Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: str
     reason: str = ""
     end: AnyReport | None = None
+    has_plan: bool = False
+    """An apply was declined: the plan of its task waits on."""
+
+    @property
+    def keeps_plan(self) -> bool:
+        """Whether the slot is reserved for a plan that waits."""
+        return self.has_plan or isinstance(self.end, Planned)
 
 
 class Live(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -88,13 +95,17 @@ class Stop:
 
 @dataclass(kw_only=True)
 class Decision:
-    """What follows from a request: answers, attempts to begin, reports to send, attempts to stop, plans to forget."""
+    """What follows from a request: answers, attempts to begin, reports to send, attempts to stop, plans to forget.
+
+    `faults` are what could not be judged, which has no answer.
+    """
 
     answers: list[AssignAnswer] = field(default_factory=list[AssignAnswer])
     begin: list[Assignment] = field(default_factory=list[Assignment])
     reports: list[AnyReport] = field(default_factory=list[AnyReport])
     stops: list[Stop] = field(default_factory=list[Stop])
     plans_over: list[TaskId] = field(default_factory=list[TaskId])
+    faults: list[tuple[Position, Exception]] = field(default_factory=list[tuple[Position, Exception]])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +158,11 @@ class SlotMemory:
         """Judge assignments for this incarnation. `refusal` is why this agent takes nothing new now, None if it does."""
         decision = Decision()
         for assignment in request.assignments:
-            answer = self._assign_one(assignment, decision, now, refusal)
+            try:
+                answer = self._assign_one(assignment, decision, now, refusal)
+            except Exception as error:  # noqa: BLE001 - one of them must not keep the others from their answers
+                decision.faults.append((assignment.position, error))
+                continue
             if answer is not None:
                 decision.answers.append(answer)
         return decision
@@ -156,7 +171,11 @@ class SlotMemory:
         """Judge cancels: stop what lives, record what was never seen, report again what has ended."""
         decision = Decision()
         for cancel in cancels:
-            self._cancel_one(cancel, decision, now)
+            try:
+                self._cancel_one(cancel, decision, now)
+            except Exception as error:  # noqa: BLE001 - as above
+                decision.faults.append((cancel.position, error))
+                continue
             decision.answers.append(AssignAnswer(position=cancel.position, outcome=ACCEPTED))
         return decision
 
@@ -234,9 +253,9 @@ class SlotMemory:
         self._supersede(slot, assignment.task, decision, now)
         reason = refusal or self._obstacle(assignment)
         if reason is not None:
-            self._remember(slot, assignment, outcome=DECLINED, reason=reason)
+            self._remember(slot, assignment, outcome=DECLINED, reason=reason, has_plan=assignment.apply)
             return _declined(position, reason)
-        self._accept(assignment, known, decision)
+        self._accept(assignment, decision)
         return AssignAnswer(position=position, outcome=ACCEPTED)
 
     def _take_up(self, assignment: Assignment, decision: Decision, now: Instant, refusal: str | None) -> bool:
@@ -251,7 +270,10 @@ class SlotMemory:
         return True
 
     def _supersede(self, slot: int, task: TaskId, decision: Decision, now: Instant) -> None:
-        """The log gave the slot to another attempt: what lives there is no longer current."""
+        """The log gave the slot to another attempt: what lives there is no longer current, nor another task's plan."""
+        known = self._remembered.get(slot)
+        if known is not None and known.keeps_plan and known.task != task:
+            decision.plans_over.append(known.task)
         if (live := self._live.get(slot)) is not None:
             self._stop(live, "superseded", SUPERSEDED_GRACE_SECONDS, decision, now)
             if live.slot not in self._live and live.task != task:
@@ -281,9 +303,7 @@ class SlotMemory:
             return f"attempt {live.attempt} of {live.task} still lives in the slot{process}"
         return None
 
-    def _accept(self, assignment: Assignment, known: Remembered | None, decision: Decision) -> None:
-        if known is not None and isinstance(known.end, Planned) and known.task != assignment.task:
-            decision.plans_over.append(known.task)  # the slot was reserved for that plan as long as it waited
+    def _accept(self, assignment: Assignment, decision: Decision) -> None:
         self._remember(assignment.slot, assignment, outcome=ACCEPTED)
         live = Live(
             position=assignment.position,
@@ -308,7 +328,7 @@ class SlotMemory:
         known = self._remembered.get(cancel.slot)
         if known is not None and known.position == cancel.position and known.end is not None:
             self._report_again(known, cancel.slot, decision, now)
-            if isinstance(known.end, Planned):
+            if known.keeps_plan:
                 decision.plans_over.append(cancel.task)
             return
         if known is not None and known.position > cancel.position:
@@ -317,11 +337,13 @@ class SlotMemory:
         decision.reports.append(end)
         if not 0 <= cancel.slot < AGENT_SLOTS_MAX:
             return
+        if known is not None and known.task == cancel.task and known.keeps_plan:
+            decision.plans_over.append(cancel.task)  # its apply has not begun here, and never will
         if known is not None and known.position == cancel.position:  # it was declined, and stays so
             self._remember(cancel.slot, cancel, outcome=known.outcome, reason=known.reason, end=end)
             return
-        self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)
         self._supersede(cancel.slot, cancel.task, decision, now)
+        self._remember(cancel.slot, cancel, outcome=ACCEPTED, end=end)
 
     def _report_again(self, known: Remembered, slot: int, decision: Decision, now: Instant) -> None:
         live = self._live.get(slot)
@@ -339,9 +361,16 @@ class SlotMemory:
         outcome: str,
         reason: str = "",
         end: AnyReport | None = None,
+        has_plan: bool = False,
     ) -> None:
         self._remembered[slot] = Remembered(
-            position=what.position, task=what.task, attempt=what.attempt, outcome=outcome, reason=reason, end=end
+            position=what.position,
+            task=what.task,
+            attempt=what.attempt,
+            outcome=outcome,
+            reason=reason,
+            end=end,
+            has_plan=has_plan,
         )
         self._changed_slots.add(slot)
 

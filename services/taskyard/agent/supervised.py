@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from taskyard.agent.aside import standing_aside
 from taskyard.agent.errors import SupervisorLostError
 from taskyard.agent.locks import is_free
 from taskyard.agent.programs import Program
@@ -228,18 +229,22 @@ class Supervised:
             data = await self._reader.read(READ_BYTES)
             if not data:
                 return False
-            events = [decode_event(body) for body in self._frames.add(data)]
-            for event in events:
-                self._take(event)
-            if events:  # the first says everything there is
+            bodies = list(self._frames.add(data))
+            for body in bodies:
+                self._hear(body)
+            if bodies:  # the first says everything there is
                 return True
 
     async def _hear_until_gone(self) -> None:
         assert self._reader is not None
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # what is no frame comes of no supervisor: it is asked anew what there is
             while data := await self._reader.read(READ_BYTES):
                 for body in self._frames.add(data):
-                    self._take(decode_event(body))
+                    self._hear(body)
+
+    def _hear(self, body: bytes) -> None:
+        with standing_aside("what the supervisor says"):
+            self._take(decode_event(body))
 
     def _take(self, event: Event) -> None:
         match event:
@@ -272,7 +277,8 @@ class Supervised:
             for (of, _), program in self._programs.items():
                 if of == attempt:
                     program.fail(SupervisorLostError())
-            self.on_lost(Position(attempt))
+            with standing_aside("the loss of an attempt", position=attempt):
+                self.on_lost(Position(attempt))
 
     def _send(self, command: Command) -> None:
         if self._writer is not None and not self._writer.is_closing():

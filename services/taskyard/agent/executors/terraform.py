@@ -233,8 +233,9 @@ class Terraform:
 
     def _sweep(self, before_unix_seconds: float) -> None:
         for folder in self._directory.iterdir():
-            if is_uuid7(folder.name) and folder.stat().st_mtime < before_unix_seconds:
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # one that cannot be looked at is no reason not to work
+                if is_uuid7(folder.name) and folder.stat().st_mtime < before_unix_seconds:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import ParamSpec
 
 from taskyard.agent.supervisor import keeper
 from taskyard.agent.supervisor.connections import Connections
@@ -45,6 +46,8 @@ PIPE_PATIENCE_SECONDS = 1.0
 """How long output may still come when nothing of a program lives: a stranger may have been given its pipe."""
 FOLDER_GONE_GRACE_SECONDS = 10.0
 
+P = ParamSpec("P")
+
 
 class Supervisor:
     """Everything that runs for one agent folder. `listener` is its socket."""
@@ -73,22 +76,15 @@ class Supervisor:
         """Serve until there is nothing to do any more."""
         while not self._is_done():
             for key, _ in self._selector.select(self._patience_seconds()):
-                self._call(key)
+                _by_itself(key.data)
             now = _now()
-            self._tell_what_was_written(now)
-            self._end_drains(now)
+            _by_itself(self._tell_what_was_written, now)
+            _by_itself(self._end_drains, now)
             if self._keepers.has_strays:
-                self._keepers.end_strays()
+                _by_itself(self._keepers.end_strays)
             if now - self._ticked_at >= TICK_SECONDS or self._next_deadline() <= now:
-                self._tick(now)
+                _by_itself(self._tick, now)
         self._keepers.close()
-
-    def _call(self, key: selectors.SelectorKey) -> None:
-        """A fault over one descriptor must not end what runs beside it."""
-        try:
-            key.data()
-        except Exception:  # noqa: BLE001 (see above)
-            traceback.print_exc()
 
     def _is_done(self) -> bool:
         if self._leaving:
@@ -110,7 +106,7 @@ class Supervisor:
         for number, attempt in self._attempts.items():
             if attempt.ends_at <= now and not attempt.timed_out:
                 attempt.timed_out = True
-                self._stop_programs(attempt, attempt.asked.timeout_grace_seconds)
+                _by_itself(self._stop_programs, attempt, attempt.asked.timeout_grace_seconds)
                 self._connections.tell(TimedOut(attempt=number))
         self._keepers.end_overdue()
         if _inode(self._folder) != self._inode:
@@ -164,6 +160,9 @@ class Supervisor:
             self._connections.tell(
                 NotStarted(attempt=asked.attempt, step=asked.step, reason=error.strerror or str(error))
             )
+        except Exception as error:  # noqa: BLE001 (who asked for it must not wait for ever)
+            traceback.print_exc()
+            self._connections.tell(NotStarted(attempt=asked.attempt, step=asked.step, reason=repr(error)))
 
     def _spawn(self, attempt: Attempt, asked: Start) -> None:
         pipes = [os.pipe() for _ in range(3)]
@@ -255,7 +254,8 @@ class Supervisor:
             with suppress(KeyError):
                 self._selector.unregister(stream.reader)
             os.close(stream.reader)
-            stream.spool.close()
+            with suppress(OSError):  # what could not be written is missing from the output, and nothing else
+                stream.spool.close()
 
     def _end_drains(self, now: float) -> None:
         for program in list(self._draining):
@@ -299,7 +299,7 @@ class Supervisor:
     def _quit(self, grace_seconds: float) -> None:
         self._leaving = True
         for attempt in self._attempts.values():
-            self._stop_programs(attempt, grace_seconds)
+            _by_itself(self._stop_programs, attempt, grace_seconds)
 
     def _tell_what_was_written(self, now: float) -> None:
         if not self._wrote or now - self._wrote_told_at < WROTE_SECONDS:
@@ -313,6 +313,14 @@ class Supervisor:
 
     def _watch(self, what: "socket.socket | int", call: Callable[[], None]) -> None:
         self._selector.register(what, selectors.EVENT_READ, call)
+
+
+def _by_itself(call: Callable[P, object], *args: P.args, **named: P.kwargs) -> None:
+    """A fault over one descriptor, one attempt or in one turn must not end what runs beside it."""
+    try:
+        call(*args, **named)
+    except Exception:  # noqa: BLE001 (see above)
+        traceback.print_exc()
 
 
 def _reading(read: Callable[[Program, Stream], None], program: Program, stream: Stream) -> Callable[[], None]:

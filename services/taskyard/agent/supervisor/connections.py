@@ -2,6 +2,7 @@
 
 import selectors
 import socket
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -71,11 +72,18 @@ class Connections:
             if not data:
                 self._hang_up(connection)
             for body in connection.frames.add(data):
-                self._obey(decode_command(body))
+                self._obey_one(decode_command(body))
         except BlockingIOError:
             return
         except (OSError, ValueError, msgspec.DecodeError):
             self._hang_up(connection)
+
+    def _obey_one(self, command: Command) -> None:
+        """A fault over one of them must not take those along that came with it."""
+        try:
+            self._obey(command)
+        except Exception:  # noqa: BLE001 (see above)
+            traceback.print_exc()
 
     def _hang_up(self, connection: _Connection) -> None:
         if connection in self._all:
