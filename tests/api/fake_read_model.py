@@ -125,6 +125,10 @@ class FakeReadModel:
         self._check()
         return ["default", "gpu"]
 
+    async def known_workers(self, wanted: Any) -> list[str]:
+        self._check()
+        return ["worker-1", "w"]
+
     async def stats(self, *, sees_only: str | None) -> Any:
         self._check()
         return []

@@ -164,6 +164,25 @@ async def test_a_look_that_gives_no_answer_ends_nothing() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_look_that_raises_ends_nothing() -> None:
+    leaders, asked = Leaders(LEASE_SECONDS, 0.0), 0
+
+    async def ask(writer: str) -> Look | None:
+        nonlocal asked
+        asked += writer == SCHEDULER
+        if writer == SCHEDULER and asked == 1:
+            raise ZeroDivisionError("a bug")
+        return Look(leader="one", epoch=1)
+
+    watching = asyncio.create_task(watch_leaders(leaders, ask, 0.03))
+    async with asyncio.timeout(10):
+        while leaders.health(time.monotonic()).leaders.get(SCHEDULER) != "one":
+            await asyncio.sleep(0.01)
+    assert not watching.done()
+    watching.cancel()
+
+
+@pytest.mark.anyio
 async def test_one_that_ends_with_what_it_watches_knows_how_often_leadership_began_before() -> None:
     codec = CommitCodec(AnyEvent, decode_event)
     log = MemoryLog(MemoryStream("log", now), "log.", codec)

@@ -11,12 +11,15 @@ import pytest
 from fake_read_model import FakeTask
 from running_api import TOKENS, running
 
+from taskyard.api import feed as feed_module
 from taskyard.api.clock import make_id
 from taskyard.api.output import TaskOutput
 from taskyard.contracts.agent_protocol import HEADER_ATTEMPT, HEADER_OFFSET, HEADER_STREAM
 from taskyard.contracts.events import (
     CommandRejected,
     QueueLocked,
+    QueuePaused,
+    QueueResumed,
     RefusedTasks,
     TaskScheduled,
     TaskStarted,
@@ -128,6 +131,40 @@ async def test_events_are_filtered(world):
         ("TaskScheduled", first),
         ("QueueLocked", None),
         ("TaskStarted", first),
+    ]
+
+
+async def test_an_event_that_cannot_be_shown_is_told_as_unreadable_and_those_behind_it_are_shown(world, monkeypatch):
+    shown_to = feed_module.shown_to
+    monkeypatch.setattr(
+        feed_module, "shown_to", lambda event, to: 1 // 0 if isinstance(event, QueueLocked) else shown_to(event, to)
+    )
+    first = make_id()
+    start = await world.append(submitted(make_id()))
+    await world.append(QueueLocked(pool="default", queue="z", by="admin"), submitted(first))
+    async with world.http() as http, http.stream("GET", f"/api/v1/events?from={start}") as response:
+        stream = Stream(response)
+        events = [await stream.next() for _ in range(2)]
+    assert [(event["event"], event["data"]["data"].get("task")) for event in events] == [
+        ("QueueLocked", None),
+        ("TaskSubmitted", first),
+    ]
+    assert events[0]["data"]["data"] == {"unreadable": True}
+
+
+async def test_the_events_of_a_queue_tell_that_its_pool_is_paused_and_goes_on(world):
+    start = await world.append(QueueLocked(pool="default", queue="z", by="admin"))
+    await world.append(
+        QueuePaused(pool="default", queue="b", by="admin"),
+        QueuePaused(pool="default", queue=None, by="admin", reason="freeze"),
+        QueueResumed(pool="default", queue=None, by="admin"),
+    )
+    async with world.http() as http, http.stream("GET", f"/api/v1/events?from={start}&queue=a") as response:
+        stream = Stream(response)
+        events = [await stream.next() for _ in range(2)]
+    assert [(event["event"], event["data"]["data"]["pool"]) for event in events] == [
+        ("QueuePaused", "default"),
+        ("QueueResumed", "default"),
     ]
 
 

@@ -44,6 +44,8 @@ async def test_every_get_of_the_documentation_refuses_an_unknown_parameter_by_it
         ),
         ("/tasks", {"pool": "defualt"}, "pool", "there is no pool defualt; did you mean default?"),
         ("/tasks", {"pool": "gpu,cpu"}, "pool", "there is no pool cpu; did you mean gpu?"),
+        ("/tasks", {"worker": "worker-11"}, "worker", "there is no worker worker-11; did you mean worker-1?"),
+        ("/tasks", {"worker": "x9", "at": "1.0"}, "worker", "there is no worker x9"),
         ("/events", {"type": "TaskStrated"}, "type", "there is no event type TaskStrated; did you mean TaskStarted?"),
         ("/events", {"task": "1"}, "task", "is not the id of a task"),
     ],

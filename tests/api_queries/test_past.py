@@ -11,17 +11,19 @@ import pytest
 
 from taskyard.api.errors import Refusal
 from taskyard.api.list_pages import POOLS, QUEUES, WORKERS, first_page, read_wanted
-from taskyard.api.past import questions
+from taskyard.api.past import keeping, questions
 from taskyard.api.past.checkpoints import Checkpoints
 from taskyard.api.past.keeping import keep_until
 from taskyard.api.past.moments import parse_moment
 from taskyard.api.past.questions import Past
-from taskyard.api.past.state import PastState
+from taskyard.api.past.state import PastState, end_of
 from taskyard.api.past.travel import TimeTravel, moment_in
 from taskyard.api.postgres_read_model import PostgresReadModel
 from taskyard.api.read_model import TaskFilter
 from taskyard.api.views import TaskPage
-from taskyard.contracts.events import QueuePaused, TaskProgressed
+from taskyard.contracts.events import QueuePaused, TaskProgressed, TaskScheduled
+from taskyard.contracts.lifecycle import Phase
+from taskyard.contracts.tasks import TaskTable
 from taskyard.contracts.values import SECOND, Instant, Status, TaskId, format_instant
 from taskyard.eventlog.snapshots import MemorySnapshots
 
@@ -47,6 +49,60 @@ def plain(views: Any) -> Any:
         for slot in view.get("slots", ()):
             slot.pop("task")  # what is told here gives a slot to two tasks at times, which nobody else does
     return found
+
+
+def test_an_event_that_the_past_cannot_fold_hides_nothing_behind_it(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad, good = story.submit(), story.submit()
+    story.commit(TaskScheduled(task=bad), TaskScheduled(task=good))
+    apply = TaskTable.apply
+
+    def touchy(self: TaskTable, event: Any, at: Any, position: Any) -> Any:
+        if isinstance(event, TaskScheduled) and event.task == bad:
+            raise ZeroDivisionError("a bug")
+        return apply(self, event, at, position)
+
+    async def folded() -> PastState:
+        state = PastState()
+        async for stored in story.log.read(1, story.head):
+            state.fold(stored, end_of(stored.sequence))
+        return state
+
+    monkeypatch.setattr(TaskTable, "apply", touchy)
+    state = asyncio.run(folded())
+
+    phases = {task: record.phase for task, record in state.tasks.live.items()}
+    assert phases == {bad: Phase.PENDING, good: Phase.SCHEDULED}
+    assert state.sequence == story.head
+
+
+def test_states_of_the_past_are_kept_again_after_whatever_went_wrong_once(
+    story: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeping, "KEEP_SECONDS", 0.01)
+    monkeypatch.setattr(keeping, "KEEP_COMMITS_MIN", 1)
+    story.tell_anything(1, commits=40)
+    head, raised = story.log.head, asyncio.Event()
+
+    async def touchy() -> int:
+        if not raised.is_set():
+            raised.set()
+            raise ZeroDivisionError("a bug")
+        return await head()
+
+    async def scenario() -> None:
+        monkeypatch.setattr(story.log, "head", touchy)
+        checkpoints = kept(story)
+        keeps = asyncio.create_task(keeping.keep_up(story.log, checkpoints))
+        async with asyncio.timeout(20):
+            await raised.wait()
+            while await checkpoints.latest() is None:
+                assert not keeps.done()
+                await asyncio.sleep(0.01)
+        keeps.cancel()
+
+    asyncio.run(scenario())
 
 
 async def said_by_the_read_model(model: PostgresReadModel) -> dict[str, Any]:

@@ -495,6 +495,12 @@ def test_a_cursor_that_is_none_or_of_another_list_is_refused(cursor: str) -> Non
     assert read_wanted(QUEUES, 1, "WyJxdWV1ZXMiLFsiYSIsImIiXV0").behind == ("a", "b")
 
 
+def test_workers_are_known_from_the_time_on_that_they_have_joined(story: Any, read: Any) -> None:
+    story.join()
+    story.commit(WorkerLost(worker="worker-1", incarnation=1, reason="left"), writer="slot_allocator")
+    assert set(read(lambda model: model.known_workers(["worker-1", "nobody"]))) == {"worker-1"}
+
+
 def test_pools_are_known_once_a_worker_has_joined_or_a_task_came(story: Any, read: Any) -> None:
     story.join()
     story.submit(pool="gpu")

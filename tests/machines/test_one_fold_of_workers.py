@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from machine_story import A, B, assigned, joined, lost, run, submitted
@@ -87,15 +88,16 @@ class Views:
 
     def shown(self) -> list[tuple[Any, ...] | None]:
         """What each sees of the worker."""
-        return [seen(one) for one in (*self._with_slots(), self.dispatcher.workers.get("w1"))]
+        return [seen(one) for one in (*self.with_slots(), self.dispatcher.workers.get("w1"))]
 
     def agree(self) -> None:
         """All see the same, and the same slots closing where slots are looked at."""
         assert self.shown() == [seen(self.fleet.workers.get("w1"))] * 4
-        there = [one for one in self._with_slots() if one is not None and not one.is_lost]
+        there = [one for one in self.with_slots() if one is not None and not one.is_lost]
         assert [one.closing for one in there] == [there[0].closing] * 3 if there else True
 
-    def _with_slots(self) -> list[WorkerState | None]:
+    def with_slots(self) -> list[WorkerState | None]:
+        """The worker as those have it who look at slots."""
         rows: Any = self.rows
         return [workers.get("w1") for workers in (self.fleet.workers, rows._workers, self.past.workers)]
 
@@ -122,6 +124,24 @@ def test_an_incarnation_that_comes_back_after_another_left_is_shown_as_it_is_use
         views.apply(event)
 
     assert views.shown() == [(run(1), False, False)] * 4
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        (WorkerSuspected(worker="w1", incarnation=run(1), reason="silent for 12 s"),),
+        (WorkerSuspected(worker="w1", incarnation=run(1), reason="the disk is full"), lost(), joined()),
+        (lost(), joined()),
+    ],
+    ids=["suspect", "suspect and lost", "lost"],
+)
+def test_why_a_worker_is_drained_is_told_again_when_it_is_suspect_no_more(between: tuple[Any, ...]) -> None:
+    views = Views()
+    drained = WorkerDrainRequested(pool="default", worker="w1", by="admin", reason="new disks")
+    for event in (joined(), drained, *between, WorkerRecovered(worker="w1", incarnation=run(1))):
+        views.apply(event)
+
+    assert [(one and one.is_draining, one and one.reason) for one in views.with_slots()] == [(True, "new disks")] * 3
 
 
 def test_a_worker_of_the_first_logs_whose_number_goes_back_is_shown_as_it_is_used() -> None:

@@ -10,7 +10,15 @@ import pytest
 from live_rows import live_digest, rows
 from msgspec import Raw
 
-from taskyard.contracts.events import AttemptFailed, AttemptSucceeded, TaskError, TaskScheduled
+from taskyard.contracts.events import (
+    AttemptFailed,
+    AttemptSucceeded,
+    TaskError,
+    TaskScheduled,
+    WorkerDrainRequested,
+    WorkerRecovered,
+    WorkerSuspected,
+)
 from taskyard.contracts.values import Instant
 from taskyard.eventlog.leases import MemoryLeases
 from taskyard.state_projector import projector as projector_module
@@ -71,6 +79,23 @@ def test_what_nobody_can_read_stops_neither_the_projector_nor_a_rebuild(
         await project(story)  # the state is read again
         report = await rebuild(story.log, dsn, verify_only=True)
         assert report.is_equal, report.differing
+
+    run(scenario())
+
+
+def test_why_a_worker_is_drained_is_told_again_when_it_recovers_also_by_another_projector(
+    story: Any, dsn: str, run: Any, project: Any
+) -> None:
+    async def scenario() -> None:
+        story.join()
+        story.commit(WorkerDrainRequested(pool="default", worker="worker-1", by="admin", reason="new disks"))
+        story.commit(WorkerSuspected(worker="worker-1", incarnation=1, reason="silent for 12 s"))
+        await project(story)
+        assert await rows(dsn, "SELECT suspect, reason FROM workers") == [(True, "silent for 12 s")]
+        story.commit(WorkerRecovered(worker="worker-1", incarnation=1))
+        await project(story)
+        assert await rows(dsn, "SELECT draining, suspect, reason FROM workers") == [(True, False, "new disks")]
+        assert (await rebuild(story.log, dsn, verify_only=True)).is_equal
 
     run(scenario())
 

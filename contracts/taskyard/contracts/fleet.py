@@ -46,7 +46,7 @@ class WorkerState(Struct, kw_only=True):
     `slots[i]` lists what slot i takes, `kinds` what it runs; `place` is the folder and boot that its processes belong to;
     `replaced` are incarnations of that name that others followed, as far as they are remembered. `closing` are slots of
     tasks that were ended by force: they are taken until the worker tells that nothing lives there. `reason` says why it is
-    suspect, drained or lost.
+    suspect, drained or lost, whichever was told last and holds still; `drain_reason` why it is drained.
     """
 
     name: str
@@ -59,6 +59,7 @@ class WorkerState(Struct, kw_only=True):
     replaced: tuple[Incarnation, ...] = ()
     closing: dict[int, TaskId] = {}
     reason: str = ""
+    drain_reason: str = ""
     is_suspect: bool = False
     is_draining: bool = False
     is_lost: bool = False
@@ -95,7 +96,7 @@ class WorkerState(Struct, kw_only=True):
         )
         if not is_meant:
             return False
-        self.reason = "" if isinstance(event, WorkerRecovered) else event.reason
+        self.reason = self.drain_reason if isinstance(event, WorkerRecovered) else event.reason
         match event:
             case WorkerSuspected():
                 self.is_suspect = True
@@ -104,7 +105,7 @@ class WorkerState(Struct, kw_only=True):
             case WorkerLost():
                 self.is_lost = True
             case WorkerDrainRequested():
-                self.is_draining = True
+                self.is_draining, self.drain_reason = True, event.reason
         return True
 
 
@@ -121,6 +122,8 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
     # A dict as an ordered set. What is told of runs that never joined counts too: their last words may come late.
     replaced = dict.fromkeys((*before, *reversed(event.follows)))
     replaced.pop(event.incarnation, None)
+    drained = known if known is not None and is_same and known.is_draining else None
+    drain_reason = "" if drained is None else drained.drain_reason
     return WorkerState(
         name=event.worker,
         incarnation=event.incarnation,
@@ -132,7 +135,9 @@ def joined(event: WorkerJoined, known: WorkerState | None) -> WorkerState | None
         replaced=tuple(replaced)[-REPLACED_KEPT_MAX:],
         # Another host knows nothing of them, and has nothing there.
         closing=dict(known.closing) if known is not None and continues(event, known.incarnation) else {},
-        is_draining=known is not None and is_same and known.is_draining,
+        reason=drain_reason,
+        drain_reason=drain_reason,
+        is_draining=drained is not None,
     )
 
 

@@ -27,6 +27,7 @@ from taskyard.contracts.events import (
     event_name,
     refused_ids,
 )
+from taskyard.contracts.readable import UNREADABLE_SHOWN
 from taskyard.contracts.values import (
     EVENTS_PER_COMMIT_MAX,
     Position,
@@ -159,7 +160,7 @@ class EventFeed:
         if wanted.queue is None:
             return True
         if isinstance(event, _OF_QUEUE):
-            return event.queue == wanted.queue
+            return event.queue in (wanted.queue, None)  # a pause of a whole pool is one of each of its queues
         place = await self._directory.find(task) if task else None
         return place is not None and place.queue == wanted.queue
 
@@ -210,13 +211,13 @@ def _standing_at(position: Position) -> bytes:
 def _message(position: Position, stored: StoredCommit[LogEvent], event: LogEvent, reads_inputs_of: str | None) -> bytes:
     name = event_name(event)
     text = format_position(position)
-    data = FeedEvent(
-        position=text,
-        at=format_instant(stored.at),
-        type=name,
-        data=shown_to(event, reads_inputs_of),
-    )
-    return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), _one_line(name.encode()), _one_line(_encode(data)))
+    told = FeedEvent(position=text, at=format_instant(stored.at), type=name, data=UNREADABLE_SHOWN)
+    try:
+        data = _encode(msgspec.structs.replace(told, data=shown_to(event, reads_inputs_of)))
+    except Exception:  # noqa: BLE001 - or nobody who reads from here on would ever come past it
+        _log.exception("an event could not be shown", extra={"position": text, "type": name})
+        data = _encode(told)
+    return b"id: %s\nevent: %s\ndata: %s\n\n" % (text.encode(), _one_line(name.encode()), _one_line(data))
 
 
 def _one_line(data: bytes) -> bytes:

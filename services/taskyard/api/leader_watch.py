@@ -28,7 +28,7 @@ _logger = structlog.get_logger()
 async def watch_leaders(leaders: Leaders, ask: Ask, lease_seconds: float) -> None:
     """Look again and again who leads."""
     while True:
-        looks = await asyncio.gather(*(ask(writer) for writer in DECIDERS))
+        looks = await asyncio.gather(*(_look(ask, writer) for writer in DECIDERS))
         for writer, look in zip(DECIDERS, looks, strict=True):
             leaders.saw(writer, look, time.monotonic())
         await asyncio.sleep(lease_seconds / LOOKS_PER_LEASE)
@@ -43,6 +43,17 @@ async def look_back(leaders: Leaders, log: EventLog[LogEvent], wall: Callable[[]
             await _look_back(leaders, log, wall)
     except (EventLogError, TimeoutError) as error:
         _logger.warning("who led before is not known", error=str(error) or "time is up")
+    except Exception:  # who leads now can be learnt all the same
+        _logger.exception("who led before is not known")
+
+
+async def _look(ask: Ask, writer: str) -> Look | None:
+    """A look that raises tells nothing, and keeps nobody from the next one."""
+    try:
+        return await ask(writer)
+    except Exception:
+        _logger.exception("who leads was not learnt", writer=writer)
+        return None
 
 
 async def _look_back(leaders: Leaders, log: EventLog[LogEvent], wall: Callable[[], Instant]) -> None:

@@ -88,8 +88,12 @@ class PositionFeed:
     async def run(self) -> None:
         """Follow until cancelled."""
         while True:
-            with suppress(*CONNECTION_ERRORS):
+            try:
                 await self._follow()
+            except CONNECTION_ERRORS:
+                pass
+            except Exception:  # noqa: BLE001 - who asks for the read model must not wait for ever
+                _log.exception("position of the read model cannot be followed")
             await asyncio.sleep(RETRY_SECONDS)
 
     async def _follow(self) -> None:
@@ -109,7 +113,7 @@ class PositionFeed:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_SECONDS):
                         await self._is_doubtful.wait()
-        except CONNECTION_ERRORS as error:
+        except Exception as error:
             # Told before closing: that waits for a server that stands still.
             if self.is_connected:
                 _log.warning("position of the read model is not heard of", extra={"error": str(error)})

@@ -157,6 +157,10 @@ class PostgresReadModel:
         """Those of the wanted pools that are there, and others that may have been meant."""
         return await self._answer(queries.get_known_pools(self._pool, wanted))
 
+    async def known_workers(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Those of the wanted workers that have ever joined, and others that may have been meant."""
+        return await self._answer(queries.get_known_workers(self._pool, wanted))
+
     async def stats(self, *, sees_only: str | None) -> StatsView:
         """Counts and times; only of tasks of `sees_only`."""
         return await self._answer(queries.get_stats(self._pool, sees_only))

@@ -181,6 +181,12 @@ async def get_known_pools(pool: Pool, wanted: Sequence[str]) -> list[str]:
     return [row["pool"] for row in await pool.fetch(_statement("get_known_pools"), list(wanted), NAMES_COMPARED_MAX)]
 
 
+async def get_known_workers(pool: Pool, wanted: Sequence[str]) -> list[str]:
+    """Those of the wanted workers that have ever joined, and others that may have been meant."""
+    rows = await pool.fetch(_statement("get_known_workers"), list(wanted), NAMES_COMPARED_MAX)
+    return [row["worker"] for row in rows]
+
+
 async def get_stats(pool: Pool, by: str | None) -> StatsView:
     """Numbers of tasks by status and kind, and how long the last ones took; of those of one submitter, or of all."""
     async with _snapshot(pool) as connection:

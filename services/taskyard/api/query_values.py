@@ -73,6 +73,11 @@ def no_such_pools(pools: Iterable[str], known: Collection[str], then: str = "") 
     return _refusal("pool", [f"{begins} {_shown(pool)}{then}{nearest(_shown(pool), names)}" for pool in pools])
 
 
+def no_such_workers(workers: Iterable[str], known: Collection[str]) -> Refusal:
+    """422 for workers that have never joined."""
+    return _refusal("worker", [f"there is no worker {_shown(one)}{nearest(_shown(one), known)}" for one in workers])
+
+
 def label_of(text: str) -> tuple[str, str]:
     """A label. Raises `Refusal`."""
     key, colon, value = text.partition(":")

@@ -128,6 +128,10 @@ class ReadModel(Protocol):
         """Those of the wanted pools that are there, and others that may have been meant."""
         ...
 
+    async def known_workers(self, wanted: Sequence[str]) -> Sequence[str]:
+        """Those of the wanted workers that have ever joined, and others that may have been meant."""
+        ...
+
     async def stats(self, *, sees_only: str | None) -> StatsView:
         """Counts and times; only of tasks of `sees_only`."""
         ...

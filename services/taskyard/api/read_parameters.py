@@ -8,7 +8,7 @@ from taskyard.api.errors import invalid
 from taskyard.api.http_shared import Parts
 from taskyard.api.list_pages import LIST_ITEMS_MAX, Listed, ListWanted, read_wanted
 from taskyard.api.pages import FilterInvalid
-from taskyard.api.query_values import FILTERS_MAX, no_such_pools, unknown_pools
+from taskyard.api.query_values import FILTERS_MAX, no_such_pools, no_such_workers, unknown_pools
 from taskyard.contracts.events import FieldError
 
 V = TypeVar("V")
@@ -54,3 +54,13 @@ async def require_pools(parts: Parts, pools: tuple[str, ...]) -> None:
         known = await parts.read_model.known_pools(pools)
         if unknown := unknown_pools(pools, known):
             raise no_such_pools(unknown, known)
+
+
+async def require_workers(parts: Parts, workers: tuple[str, ...]) -> None:
+    """Raise 422 for a worker that has never joined, once the read model has what is stored."""
+    if not workers or set(workers) <= set(await parts.read_model.known_workers(workers)):
+        return
+    await parts.health.catch_up()  # it may have joined a moment ago
+    known = await parts.read_model.known_workers(workers)
+    if unknown := [worker for worker in workers if worker not in known]:
+        raise no_such_workers(unknown, known)

@@ -70,7 +70,7 @@ async def events(
 ) -> Live:
     """Every event of the log from now on, or after `Last-Event-ID` or `from`. `id:` is the position, `event:` the type.
 
-    `type` may be repeated or hold several names with commas between them.
+    `type` may be repeated or hold several names with commas between them. With `queue` come pauses of whole pools, too.
     """
     feed = parts_of(request).feed
     said_by, said = ("Last-Event-ID", last_event_id) if last_event_id else ("from", from_)

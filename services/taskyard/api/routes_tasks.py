@@ -25,6 +25,7 @@ from taskyard.api.read_parameters import (
     Texts,
     refuse_both,
     require_pools,
+    require_workers,
     wanted_of,
 )
 from taskyard.api.views import HistoryItem, TaskPage, TaskView, View
@@ -81,8 +82,10 @@ async def list_tasks(
     if at is None:
         await await_after(request, after)
         await require_pools(parts, wanted.pools)
+        await require_workers(parts, wanted.workers)
         return Response(await parts.read_model.tasks(wanted))
     refuse_both(after)
+    await require_workers(parts, wanted.workers)  # whoever has never joined had not then
     async with parts.questions.turn(request.user):
         position, page = await parts.past.tasks(wanted, at)
     reflect(request, position)

@@ -37,7 +37,7 @@ POOL_COLUMNS = (
 )  # fmt: skip
 WORKER_COLUMNS = (
     "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "joined_at", "labels", "slots",
-    "kinds", "place", "replaced", "closing",
+    "kinds", "place", "replaced", "closing", "drain_reason",
 )  # fmt: skip
 REJECTION_COLUMNS = (
     "position", "at", "by", "pool", "verb", "command", "task", "status", "code", "message", "errors",
@@ -116,6 +116,7 @@ class WorkerRow(WorkerState, kw_only=True):
             self.name, self.pool, plain_text(str(self.incarnation)), self.is_suspect, self.is_draining, self.is_lost,
             plain_text(self.reason), self.changed_at, self.joined_at, json_text(self.labels), json_text(self.slots),
             json_text(self.kinds), plain_text(self.place), json_text(self.replaced), json_text(self.closing),
+            plain_text(self.drain_reason),
         )  # fmt: skip
 
 
@@ -123,7 +124,7 @@ def restore_worker(row: Sequence[Any]) -> WorkerRow:
     """The worker of a row."""
     (
         name, pool, incarnation, is_suspect, is_draining, is_lost, reason, changed_at, joined_at, labels, slots, kinds,
-        place, replaced, closing,
+        place, replaced, closing, drain_reason,
     ) = row  # fmt: skip
     return WorkerRow(
         name=name,
@@ -134,6 +135,7 @@ def restore_worker(row: Sequence[Any]) -> WorkerRow:
         is_draining=is_draining,
         is_lost=is_lost,
         reason=reason,
+        drain_reason=drain_reason,
         changed_at=changed_at,
         joined_at=joined_at,
         labels=msgspec.json.decode(labels, type=dict[str, str]),

@@ -71,7 +71,7 @@ _TYPES = {
     "pools": ("text", "bigint", "double precision", "text", "text", "text", "bigint"),
     "workers": (
         "text", "text", "text", "boolean", "boolean", "boolean", "text", "bigint", "bigint", "text", "text", "text", "text",
-        "text", "text",
+        "text", "text", "text",
     ),
     "counts": ("text", "text", "text", "bigint"),
 }  # fmt: skip

@@ -35,6 +35,8 @@ async def keep_up(log: EventLog[LogEvent], checkpoints: Checkpoints) -> None:
                 done = await keep_until(head, log, checkpoints)
         except (EventLogError, NatsError, Refusal) as error:
             _log.warning("states of the past are not kept for now", extra={"error": str(error)})
+        except Exception:  # noqa: BLE001 - without them answers take longer, and no more
+            _log.exception("states of the past are not kept for now")
         await asyncio.sleep(KEEP_SECONDS)
 
 

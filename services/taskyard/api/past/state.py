@@ -4,6 +4,7 @@ Like the read model it knows who paused and locked what, and like the machines i
 ended is folded from its own events.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any, cast, get_args
 
@@ -16,15 +17,24 @@ from taskyard.contracts.events import (
     TaskSubmitted,
     UnknownEvent,
     WorkerJoined,
+    event_name,
 )
 from taskyard.contracts.fleet import OfWorker, WorkerState, joined
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
 from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
 from taskyard.contracts.tasks import Change, TaskTable
-from taskyard.contracts.values import Instant, Position, TaskId, commit_sequence, make_position, seconds
+from taskyard.contracts.values import (
+    Instant,
+    Position,
+    TaskId,
+    commit_sequence,
+    format_position,
+    make_position,
+    seconds,
+)
 from taskyard.eventlog.commit import StoredCommit
 
-FORMAT = 3
+FORMAT = 4
 """Of `SavedPast`: a state that was saved in another one is passed over."""
 LOST_WORKERS_KEPT_SECONDS = 24 * 3600.0
 """Workers that were lost longer ago and hold nothing are forgotten when a state is saved; no answer shows them."""
@@ -33,6 +43,7 @@ NO_INPUT = Raw(b"null")
 
 LogEvent = AnyEvent | UnknownEvent
 _OF_WORKERS = frozenset(get_args(OfWorker))
+_log = logging.getLogger(__name__)
 
 
 class PastWorker(WorkerState, kw_only=True):
@@ -92,9 +103,17 @@ class PastState:
         self.reached = min(until, end_of(stored.sequence))
 
     def apply(self, event: LogEvent, at: Instant, position: Position) -> Sequence[Change]:
-        """Fold one event; what it did to tasks."""
+        """Fold one event; what it did to tasks. One that cannot be folded is told, and hides nothing of what is behind it."""
         self.at, self.reached, self.last_event = at, position, position
         self.events += 1
+        try:
+            return self._apply(event, at, position)
+        except Exception as error:  # noqa: BLE001 - one event must not hide the past behind it
+            fields = {"position": format_position(position), "type": event_name(event), "error": repr(error)}
+            _log.error("an event could not be folded and was passed over", extra=fields)
+            return ()
+
+    def _apply(self, event: LogEvent, at: Instant, position: Position) -> Sequence[Change]:
         changes = self.tasks.apply(event, at, position)
         for change in changes:
             if change.record is not None:
