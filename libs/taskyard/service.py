@@ -318,7 +318,12 @@ async def _connect(broker: NatsBroker, urls: Sequence[str]) -> None:
 async def _prepare(name: str, control: Client, fleet: Client, settings: Settings) -> None:
     log = log_stream(settings.partition)
     await require_finished(control, log)
-    accounts, specs, replicas = {CONTROL: control, AGENTS: fleet}, streams(settings.partition), settings.stream_replicas
+    accounts, replicas = {CONTROL: control, AGENTS: fleet}, settings.stream_replicas
+    specs = streams(
+        settings.partition,
+        commands_bytes_max=settings.commands_bytes_max,
+        reports_bytes_max=settings.reports_bytes_max,
+    )
     if settings.makes_streams:
         await refuse_lost_log(control, log, COMMANDS)
         await ensure_streams(accounts, specs, replicas=replicas)

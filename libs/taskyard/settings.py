@@ -16,6 +16,7 @@ import msgspec
 
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.subjects import COMMANDS_BYTES_MAX, REPORTS_BYTES_MAX
 from taskyard.contracts.values import Role, is_name
 
 ENVIRONMENT_PREFIX = "TASKYARD_"
@@ -49,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     `log_archive` is where the log's archive is (a folder or `s3://…`): what the log no longer holds is read from there.
     `nats_store_directory` is the folder that nats-server stores in, where it is on this host: its disk is watched.
     Every stream is kept `replicas` times: by default three times where there are three servers, else once.
+    The streams of commands and of reports take `commands_bytes_max` and `reports_bytes_max` (the users that make streams raise
+    them at their next start): one that is full refuses what is new, and nats-server sets as much room aside.
     The HTTP port takes `http_connections_max` connections, of one address (other than loopback)
     `http_connections_per_address_max`: behind a proxy, whose address all have, that must be as many as of all.
     `details` says who is shown metrics and what readiness found: `anyone`, who bears a `token` of a principal, or
@@ -74,6 +77,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     nats_store_directory: str | None = None
     log_archive: str | None = None
     replicas: int | None = None
+    commands_bytes_max: int = COMMANDS_BYTES_MAX
+    reports_bytes_max: int = REPORTS_BYTES_MAX
     production: bool = False
     http_connections_max: int = 1_000
     http_connections_per_address_max: int = 250

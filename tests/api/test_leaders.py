@@ -220,7 +220,7 @@ async def test_health_is_503_and_names_the_writer_while_readiness_stays_about_th
         text = (await anybody.get("/metrics")).text
         assert 'taskyard_writer_healthy{service="scheduler"} 1.0' in text
     leaders = dict.fromkeys(DECIDERS, "one")
-    assert well.json() == {"healthy": True, "reasons": {}, "leaders": leaders, "unknown": []}
+    assert well.json() == {"healthy": True, "reasons": {}, "leaders": leaders, "unknown": [], "warnings": {}}
     assert "/api/v1/health" in (await _schema(world))
 
 

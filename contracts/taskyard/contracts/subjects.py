@@ -22,8 +22,15 @@ DAY_SECONDS = 86_400
 GIBIBYTE = 1 << 30
 
 
-AGENT_BATCHES_MAX = 50_000
-"""Batches of reports that are kept of one agent: it keeps a hundred itself, and whoever has them stored reads them at once."""
+COMMANDS_BYTES_MAX = 16 * GIBIBYTE
+"""Commands are kept for a week: so much is 90 short ones a second all the while."""
+REPORTS_BYTES_MAX = 4 * GIBIBYTE
+COMMAND_MESSAGE_BYTES_MAX = 256 * 1024
+REPORT_MESSAGE_BYTES_MAX = 80 * 1024
+"""What commands and reports may have by their own limits, and room for headers."""
+AGENT_BATCHES_MAX = 25_000
+"""Batches of reports that are kept of one agent: it keeps a hundred itself, and whoever has them stored reads them at once. Of
+the longest ones that is half of all that fits, so one agent leaves room for the others."""
 STREAM_REMEMBERS_SECONDS = 120
 """For so long a stream knows the id of a message."""
 
@@ -65,8 +72,13 @@ LEASES_BUCKET = "taskyard_leases"
 SNAPSHOTS_BUCKET = "taskyard_snapshots"
 
 
-def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
-    """All streams of a deployment with one partition."""
+def streams(
+    partition: str = PARTITION_DEFAULT,
+    *,
+    commands_bytes_max: int = COMMANDS_BYTES_MAX,
+    reports_bytes_max: int = REPORTS_BYTES_MAX,
+) -> tuple[StreamSpec, ...]:
+    """All streams of a deployment with one partition. What is full refuses what is new; it never drops what it has taken."""
     return (
         StreamSpec(
             name=log_stream(partition),
@@ -84,6 +96,8 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
             owner="clients, api",
             readers=("scheduler",),
             max_age_seconds=7 * DAY_SECONDS,
+            max_bytes=commands_bytes_max,
+            max_message_bytes=COMMAND_MESSAGE_BYTES_MAX,
             discard_new=True,
         ),
         StreamSpec(
@@ -93,6 +107,8 @@ def streams(partition: str = PARTITION_DEFAULT) -> tuple[StreamSpec, ...]:
             owner="agent, dispatcher",
             readers=("dispatcher",),
             max_age_seconds=7 * DAY_SECONDS,
+            max_bytes=reports_bytes_max,
+            max_message_bytes=REPORT_MESSAGE_BYTES_MAX,
             subject_messages_max=AGENT_BATCHES_MAX,
             discard_new=True,
         ),

@@ -249,5 +249,5 @@ _IN_AGENTS = {
         ),
         (HEARTBEAT_SUBJECTS, REPORTED_SUBJECTS),
     ),
-    "api": (("$JS.API.STREAM.INFO.TASKYARD_OUTPUT", *_reads(OUTPUT)), ()),
+    "api": (("$JS.API.STREAM.INFO.TASKYARD_OUTPUT", "$JS.API.STREAM.INFO.TASKYARD_REPORTS", *_reads(OUTPUT)), ()),
 }

@@ -24,6 +24,11 @@ WRONG_LAST_SEQUENCE_IN_FLIGHT = 10164
 NO_MESSAGE_FOUND = 10037
 STREAM_NOT_FOUND = 10059
 MESSAGE_TOO_LARGE = 10054
+NO_ROOM_ON_SERVER = 10047
+"""There is less room on the server, or in the account, than a stream asks for."""
+NOT_STORED = 10077
+"""A stream could not store a message, and the description says why: `STREAM_IS_FULL`, or its disk is."""
+STREAM_IS_FULL = "maximum bytes exceeded"
 STORE_NOT_CREATED = 10049
 """A stream cannot be made now: one of its name was just deleted, and its files are still going."""
 
@@ -50,9 +55,10 @@ class PublishAck(Struct):
 
 
 class StreamState(Struct):
-    """The first and the last sequence of a stream."""
+    """The first and the last sequence of a stream, and how much it holds."""
 
     messages: int = 0
+    bytes: int = 0
     first_seq: int = 0
     last_seq: int = 0
 

@@ -1,4 +1,5 @@
-"""How much room there is left for the log: by JetStream's own limits, and on the disk where that is known.
+"""How much room there is left for the log: by JetStream's own limits, and on the disk where that is known; and how full streams
+are that have a limit.
 
 A log that has no room left stores no command and no commit, and says so only by silence: it must be seen to fill.
 """
@@ -6,7 +7,7 @@ A log that has no room left stores no command and no commit, and says so only by
 import asyncio
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -14,12 +15,14 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from taskyard.eventlog.errors import EventLogError
-from taskyard.eventlog.jetstream_api import api_request
+from taskyard.eventlog.jetstream_api import api_request, stream_info
 from taskyard.eventlog.monitoring import MonitoringUnreachable, read_jetstream
 
 FREE_SHARE_MIN = 0.1
 FREE_BYTES_ENOUGH = 10 << 30
 """Room is scarce where less than this share of it is free, unless as much as this is."""
+FILL_SHARE_MAX = 0.8
+"""A stream that holds more of its limit will soon be full."""
 ANSWER_SECONDS_MAX = 2.0
 LOOK_SECONDS = 10.0
 """Room is looked for at most this often: it does not change faster than this matters."""
@@ -41,6 +44,54 @@ class Room(Struct, frozen=True, kw_only=True):
     def told(self) -> str:
         """What is left, in words."""
         return f"{self.free / (1 << 20):,.0f} MiB of {self.size / (1 << 20):,.0f} MiB are free ({self.limit})"
+
+
+class Fill(Struct, frozen=True, kw_only=True):
+    """How full a stream is that refuses what is new once it is full, in bytes."""
+
+    stream: str
+    held: int
+    size: int
+
+    @property
+    def share(self) -> float:
+        """The part of its limit that it holds."""
+        return self.held / self.size
+
+    @property
+    def warning(self) -> str | None:
+        """What is told where it will soon be full."""
+        if self.share <= FILL_SHARE_MAX:
+            return None
+        held, size = self.held / (1 << 20), self.size / (1 << 20)
+        return f"{self.share:.0%} full ({held:,.0f} of {size:,.0f} MiB): what is full refuses what is new; give it more room"
+
+
+class Fills:
+    """Looks how full streams are, each over a connection of its account. What gives no answer, or has no limit, is left out."""
+
+    def __init__(self, clients: Mapping[str, Client]) -> None:
+        self._clients = clients
+        self._fills: tuple[Fill, ...] = ()
+        self._looked_at = -LOOK_SECONDS
+
+    async def look(self) -> tuple[Fill, ...]:
+        """What is known; it is looked at most every LOOK_SECONDS."""
+        now = time.monotonic()
+        if now - self._looked_at >= LOOK_SECONDS:
+            self._looked_at = now
+            found = await asyncio.gather(*(_fill(nc, stream) for stream, nc in self._clients.items()))
+            self._fills = tuple(fill for fill in found if fill is not None)
+        return self._fills
+
+
+async def _fill(nc: Client, stream: str) -> Fill | None:
+    try:
+        found = await stream_info(nc, stream, timeout=ANSWER_SECONDS_MAX)
+    except EventLogError:
+        return None
+    size = found.config.get("max_bytes")
+    return Fill(stream=stream, held=found.state.bytes, size=size) if isinstance(size, int) and size > 0 else None
 
 
 class LogSpace:

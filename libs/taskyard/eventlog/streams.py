@@ -1,20 +1,30 @@
 """Makes the streams of a deployment, and refuses one that exists with a setting that could lose or forge messages."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
+import msgspec
 from nats.aio.client import Client
 
 from taskyard.contracts.subjects import StreamSpec
 from taskyard.eventlog.answers import find_stream, try_find_stream, until_answered
 from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import LogMissing, LogUnavailable, StreamMismatch, StreamMissing
-from taskyard.eventlog.jetstream_api import STREAM_NOT_FOUND, StreamInfo, api_request, nanoseconds
+from taskyard.eventlog.errors import ApiRefused, LogMissing, LogUnavailable, StreamMismatch, StreamMissing
+from taskyard.eventlog.jetstream_api import (
+    NO_ROOM_ON_SERVER,
+    STREAM_NOT_FOUND,
+    StreamInfo,
+    api_request,
+    nanoseconds,
+)
 
 ENSURE_SECONDS_MAX = 30.0
 """How long one stream is tried: a cluster that has just started elects its leaders first."""
 AWAIT_SECONDS_MAX = 60.0
 """How long a service waits for streams that are still to be made."""
 UNLIMITED = -1
+LIMIT_BYTES_MIN = 64 << 20
+"""Where the server has less room than a stream may take, the stream may take half, and half of that, down to this."""
 
 NO_SUITABLE_PEERS = 10005
 """There are not as many servers as replicas are asked for, or not yet."""
@@ -48,6 +58,7 @@ _APPEND_ONLY: Mapping[str, object] = {
     "max_msgs": UNLIMITED,
     "max_msgs_per_subject": UNLIMITED,
 }
+_log = logging.getLogger(__name__)
 _ABSENT: Mapping[str, object] = {"deny_delete": False, "deny_purge": False, "max_age": 0, "discard": "old"}
 
 
@@ -56,8 +67,9 @@ async def ensure_streams(
 ) -> None:
     """Make every stream of `specs` whose account is given, or check the one that exists.
 
-    Limits that are tighter than the specification are raised, replicas and subjects added; nothing is ever lowered, but that a
-    subject which may grow for ever gets the limit of the specification.
+    Limits that are tighter than the specification are raised, replicas and subjects added; nothing is ever lowered, but that
+    what may grow for ever gets the limit of the specification: a subject, and a stream that holds no more than half of it.
+    Where the server has less room than that the limit is less.
 
     Raises:
         StreamMismatch: a stream has a dangerous setting; nothing was changed on it.
@@ -171,12 +183,49 @@ def replicas_of(found: Mapping[str, object]) -> int:
 
 
 async def _ensure_stream(nc: Client, spec: StreamSpec, replicas: int) -> None:
-    def find_changes(found: Mapping[str, object]) -> dict[str, object]:
-        for setting, wanted, value in find_dangers(spec, found):
-            raise StreamMismatch(stream=spec.name, setting=setting, wanted=wanted, found=value)
-        return find_raises(spec, found, replicas)
+    async def make(limited: StreamSpec) -> None:
+        def find_changes(found: Mapping[str, object]) -> dict[str, object]:
+            for setting, wanted, value in find_dangers(limited, found):
+                raise StreamMismatch(stream=spec.name, setting=setting, wanted=wanted, found=value)
+            return find_raises(limited, found, replicas)
 
-    await ensure_made(nc, stream_config(spec, replicas), find_changes)
+        await ensure_made(nc, stream_config(limited, replicas), find_changes)
+
+    await _as_large_as_fits(spec, make)
+    if spec.max_bytes > 0:
+        await _limit_bytes(nc, spec)
+
+
+async def _limit_bytes(nc: Client, spec: StreamSpec) -> None:
+    """Give a stream that may grow for ever its limit. One that is nearly as large is left: it would lose what it has taken."""
+    found = await find_stream(nc, spec.name, ENSURE_SECONDS_MAX)
+    if found is None or _number(found.config.get("max_bytes")) > 0:
+        return
+    held, config = found.state.bytes, found.config
+
+    async def limit(limited: StreamSpec) -> None:
+        if 2 * held <= limited.max_bytes:
+            await until_answered(
+                lambda: api_request(nc, f"STREAM.UPDATE.{spec.name}", {**config, "max_bytes": limited.max_bytes}),
+                ENSURE_SECONDS_MAX,
+            )
+
+    await _as_large_as_fits(spec, limit)
+
+
+async def _as_large_as_fits(spec: StreamSpec, act: Callable[[StreamSpec], Awaitable[None]]) -> None:
+    """A server sets aside what a limited stream may take, and refuses where it has not so much."""
+    while True:
+        try:
+            await act(spec)
+        except ApiRefused as refused:
+            if refused.error_code != NO_ROOM_ON_SERVER or spec.max_bytes < 2 * LIMIT_BYTES_MIN:
+                raise
+            spec = msgspec.structs.replace(spec, max_bytes=spec.max_bytes // 2)
+            fields = {"stream": spec.name, "bytes": spec.max_bytes}
+            _log.warning("the server has less room than a stream may take, which may take half", extra=fields)
+        else:
+            return
 
 
 def find_dangers(spec: StreamSpec, config: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:

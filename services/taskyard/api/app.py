@@ -36,9 +36,9 @@ from taskyard.api.read_model import ReadModel
 from taskyard.api.store import JetStreamCommands
 from taskyard.api.tracing import DoorSpans
 from taskyard.api.turns import Turns
-from taskyard.contracts.subjects import SNAPSHOTS_BUCKET, answer_subject
+from taskyard.contracts.subjects import COMMANDS, REPORTS, SNAPSHOTS_BUCKET, answer_subject
 from taskyard.eventlog.snapshots import JetStreamSnapshots
-from taskyard.eventlog.space import LogSpace
+from taskyard.eventlog.space import Fills, LogSpace
 from taskyard.http_server.server import HttpServer, listen
 from taskyard.service import Links, http_limits, linked, serving
 from taskyard.settings import Settings
@@ -140,7 +140,8 @@ def _parts(
     leaders: Leaders,
     shows_details_to_anyone: bool,
 ) -> Parts:
-    health = Health(links.control_client, links.log, read_model, metrics, space)
+    fills = Fills({COMMANDS: links.control_client, REPORTS: links.fleet_client})
+    health = Health(links.control_client, links.log, read_model, metrics, space, fills=fills)
     links.metrics.refresh(health.measure)
     directory = TaskDirectory(read_model.place, health.catch_up, lambda: read_model.generation)
 

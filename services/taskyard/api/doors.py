@@ -10,7 +10,7 @@ from typing import Protocol
 import msgspec
 
 from taskyard.api import replies
-from taskyard.api.errors import Refusal, StoreUnavailable, invalid, too_large, unavailable
+from taskyard.api.errors import Refusal, StoreFull, StoreUnavailable, invalid, too_large, unavailable
 from taskyard.api.outcomes import Outcome, Outcomes
 from taskyard.api.packing import Packer, answer_at, chunks
 from taskyard.api.places import COMMANDS, Places
@@ -72,7 +72,7 @@ class Door:
             try:
                 answers = await self._submit_all(caller, submission, valid_traceparent(traceparent))
             except StoreUnavailable as error:
-                raise _not_stored() from error
+                raise _not_stored(error) from error
         if submission.is_batch:
             return _batch_reply(submission, answers)
         return replies.of_submission(submission.items[0].id, answers[0])
@@ -107,7 +107,7 @@ class Door:
                     traceparent=valid_traceparent(traceparent),
                 )
             except StoreUnavailable as error:
-                raise _not_stored() from error
+                raise _not_stored(error) from error
             answers = await outcome
         return replies.of_command(answer_at(answers, 0), makes_task=verb == RETRY)
 
@@ -212,5 +212,9 @@ def _entry(entry: Entry, answers: Iterator[Answer | None]) -> BatchEntry:
     return replies.batch_entry(entry.item.id, next(answers))
 
 
-def _not_stored() -> Refusal:
+def _not_stored(error: StoreUnavailable) -> Refusal:
+    if isinstance(error, StoreFull):
+        return Refusal(
+            503, "no_room", "the stream of commands is full: nothing was stored; whoever runs this must give it room"
+        )
     return unavailable("the command was not acknowledged as stored; send it again with the same id")

@@ -55,6 +55,10 @@ class StoreUnavailable(Exception):
     """A command was not acknowledged as stored in time; it may or may not be. Remedy: send it again with its id."""
 
 
+class StoreFull(StoreUnavailable):
+    """The stream of commands has no room: nothing was stored. Remedy: give it more (`commands_bytes_max`)."""
+
+
 class ReadModelUnavailable(Exception):
     """PostgreSQL gives no answer. Remedy: wait; commands are still taken."""
 

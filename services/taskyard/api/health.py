@@ -18,7 +18,7 @@ from taskyard.contracts.values import SECOND, make_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.leases import read_holder
 from taskyard.eventlog.log import EventLog
-from taskyard.eventlog.space import LogSpace
+from taskyard.eventlog.space import Fills, LogSpace
 
 CHECK_SECONDS_MAX = 2.0
 """How long one look at one part may take."""
@@ -32,7 +32,7 @@ class Readiness(Struct, frozen=True, kw_only=True):
     `projection_lag_commits` is how many commits the read model lacks, `projection_lag_seconds` the age of the first of
     them; null where that could not be learnt. `leaders` names the instance that leads each deciding service, for
     information: commands are stored without one; of the services in `leaders_unknown` it was not learnt. `warnings` says
-    what is well now and will not stay so: `space` where the log will soon have no room.
+    what is well now and will not stay so: `space` where the log will soon have no room, and each stream that will soon be full.
     """
 
     ready: bool
@@ -55,6 +55,7 @@ class Health:
         metrics: Metrics,
         space: LogSpace,
         *,
+        fills: Fills,
         check_seconds_max: float = CHECK_SECONDS_MAX,
         lag_seconds_max: float = LAG_SECONDS_MAX,
     ) -> None:
@@ -65,6 +66,7 @@ class Health:
         self._check_seconds_max = check_seconds_max
         self._lag_seconds_max = lag_seconds_max
         self._space = space
+        self._fills = fills
         self._looking: asyncio.Task[Readiness] | None = None
         self.is_leaving = False
 
@@ -107,7 +109,14 @@ class Health:
         rooms = await self._space.rooms()
         self._metrics.log_rooms(rooms)
         scarce = [room.told for room in rooms if room.is_scarce]
-        return {"space": f"the log will soon have no room: {'; '.join(scarce)}"} if scarce else {}
+        space = {"space": f"the log will soon have no room: {'; '.join(scarce)}"} if scarce else {}
+        return {**space, **await self.full_streams()}
+
+    async def full_streams(self) -> dict[str, str]:
+        """What is told of each stream that will soon be full."""
+        fills = await self._fills.look()
+        self._metrics.stream_fills(fills)
+        return {fill.stream: fill.warning for fill in fills if fill.warning is not None}
 
     async def _look_at_all(self) -> dict[str, Look | None]:
         """Who leads each service; all are asked at once."""

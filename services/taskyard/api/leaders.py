@@ -38,13 +38,15 @@ class Look(Struct, frozen=True, kw_only=True):
 class WritersHealth(Struct, frozen=True, kw_only=True):
     """Who leads each deciding service, and for those that have no leader that stays what is wrong.
 
-    Of those in `unknown` it was not learnt just now; their `leaders` are what was learnt last.
+    Of those in `unknown` it was not learnt just now; their `leaders` are what was learnt last. `warnings` names streams that
+    will soon be full, and refuse what is new then.
     """
 
     healthy: bool
     reasons: dict[str, str]
     leaders: dict[str, str | None]
     unknown: list[str]
+    warnings: dict[str, str] = {}
 
 
 class _Seen(Struct, kw_only=True):

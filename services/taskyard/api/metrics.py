@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from taskyard.api.leaders import LATELY_SECONDS, Leaders
 from taskyard.contracts.events import DECIDERS
-from taskyard.eventlog.space import Room
+from taskyard.eventlog.space import Fill, Room
 from taskyard.http_server.connections import Connections
 from taskyard.http_server.protocol import FAULTS
 from taskyard.telemetry.metrics import Histogram, MetricsScope
@@ -24,6 +24,7 @@ class Metrics:
         self._lag: int | None = None
         self._lag_seconds: float | None = None
         self._rooms: Sequence[Room] = ()
+        self._fills: Sequence[Fill] = ()
         self._show()
 
     def http(self, method: str, route: str, status: int, duration_seconds: float) -> None:
@@ -46,6 +47,10 @@ class Metrics:
     def log_rooms(self, rooms: Sequence[Room]) -> None:
         """Note how much room the log has, below each limit that is known."""
         self._rooms = rooms
+
+    def stream_fills(self, fills: Sequence[Fill]) -> None:
+        """Note how full the streams are that have a limit."""
+        self._fills = fills
 
     def leaders(self, leaders: Leaders, clock: Callable[[], float]) -> None:
         """Show what is seen of the leaders of deciding services."""
@@ -130,4 +135,14 @@ class Metrics:
             "taskyard_log_room_scarce",
             "1 where that room will soon be used up, by the threshold of /readyz.",
             lambda: [({"limit": room.limit}, float(room.is_scarce)) for room in self._rooms],
+        )
+        scope.gauge(
+            "taskyard_stream_bytes",
+            "What a stream holds that refuses what is new once it is full.",
+            lambda: [({"stream": fill.stream}, float(fill.held)) for fill in self._fills],
+        )
+        scope.gauge(
+            "taskyard_stream_full_share",
+            "The part of its limit that such a stream holds; 1 is full.",
+            lambda: [({"stream": fill.stream}, fill.share) for fill in self._fills],
         )

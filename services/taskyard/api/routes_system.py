@@ -9,7 +9,7 @@ from litestar import Request, Response, get
 from litestar.datastructures import State
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import ResponseSpec
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from taskyard.api.errors import Refusal, unauthorized
 from taskyard.api.health import Readiness
@@ -67,9 +67,10 @@ async def health(request: Request[Any, Any, State]) -> Response[WritersHealth]:
     lead again and again, as one does that is started and fails in a loop.
 
     This is about the whole installation. `/readyz` is about the instance that is asked: it reads, and stores commands,
-    also where nobody decides on them.
+    also where nobody decides on them. A stream of which more than four fifths are full is a warning.
     """
-    found = parts_of(request).leaders.health(time.monotonic())
+    parts = parts_of(request)
+    found = structs.replace(parts.leaders.health(time.monotonic()), warnings=await parts.health.full_streams())
     return Response(found, status_code=200 if found.healthy else 503)
 
 

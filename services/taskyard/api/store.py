@@ -4,11 +4,11 @@ import asyncio
 
 from nats.aio.client import Client
 
-from taskyard.api.errors import StoreUnavailable
+from taskyard.api.errors import StoreFull, StoreUnavailable
 from taskyard.contracts.subjects import COMMANDS, HEADER_ANSWER, HEADER_TRACEPARENT
 from taskyard.eventlog.append import Patience
-from taskyard.eventlog.errors import EventLogError, Unanswered
-from taskyard.eventlog.jetstream_api import PublishAck, publish
+from taskyard.eventlog.errors import ApiRefused, EventLogError, Unanswered
+from taskyard.eventlog.jetstream_api import NOT_STORED, STREAM_IS_FULL, PublishAck, publish
 
 STORE_SECONDS_MAX = 4.0
 """How long storing a command is tried. A stream is without a leader for a moment when one hands over to another; an
@@ -27,10 +27,18 @@ class JetStreamCommands:
         self._store_seconds_max = store_seconds_max
 
     async def store(self, subject: str, data: bytes, *, traceparent: str | None = None) -> int:
-        """Store a command; the sequence by which it is stored. Raises `StoreUnavailable` when it was not acknowledged."""
+        """Store a command; the sequence by which it is stored.
+
+        Raises:
+            StoreFull: there is no room for it.
+            StoreUnavailable: it was not acknowledged.
+        """
         headers = self._headers if traceparent is None else {**self._headers, HEADER_TRACEPARENT: traceparent}
         try:
             ack = await self._publish(subject, data, headers)
+        except ApiRefused as error:
+            is_full = error.error_code == NOT_STORED and error.description == STREAM_IS_FULL
+            raise (StoreFull if is_full else StoreUnavailable)(str(error)) from error
         except EventLogError as error:
             raise StoreUnavailable(str(error)) from error
         if ack.stream != COMMANDS:

@@ -117,7 +117,9 @@ def health_lines(health: Health) -> list[Text]:
         for service, leader in health.leaders.items()
     ]
     width = max((len(service) for service, _ in rows), default=0)
-    return [Text(f"{name:<{width}}  {who}", style="bold red" if name in health.reasons else "") for name, who in rows]
+    lines = [Text(f"{name:<{width}}  {who}", style="bold red" if name in health.reasons else "") for name, who in rows]
+    told = (f"{texts.one_line(name)}: {texts.one_line(warning)}" for name, warning in health.warnings.items())
+    return lines + [Text(line, style="yellow") for line in told]
 
 
 def lag_lines(readiness: Readiness | None) -> list[Text]:

@@ -166,13 +166,14 @@ class Readiness(View):
 
 class Health(View):
     """Who leads each deciding service, as learnt last of those in `unknown`; `reasons` says what is wrong with those that
-    have no leader that stays.
+    have no leader that stays. `warnings` names streams that will soon be full.
     """
 
     healthy: bool
     reasons: dict[str, str] = {}
     leaders: dict[str, str | None] = {}
     unknown: list[str] = []
+    warnings: dict[str, str] = {}
 
 
 class Times(View):

@@ -6,10 +6,11 @@ import pytest
 from nats.protocol import parser
 
 import taskyard.eventlog.any_message  # noqa: F401 - it makes nats-py stricter, in this process for every test
-from taskyard.contracts.subjects import streams
+from taskyard.contracts.agent_protocol import REPORT_BYTES_MAX
+from taskyard.contracts.subjects import REPORTS, streams
 from taskyard.eventlog.durability import is_sync_always
 from taskyard.eventlog.errors import ApiRefused, LogMissing, StreamMismatch
-from taskyard.eventlog.streams import ensure_streams, refuse_lost_log, stream_config
+from taskyard.eventlog.streams import LIMIT_BYTES_MIN, ensure_streams, refuse_lost_log, stream_config
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +140,53 @@ async def test_a_sender_that_stores_too_much_loses_its_own_oldest_messages_and_n
     await change(nats_site.nc, inputs.name, max_msgs_per_subject=5)
     await ensure_streams({"control": nats_site.nc}, [limited])
     assert (await js.stream_info(inputs.name)).config.max_msgs_per_subject == 5  # what an operator has raised stays
+
+
+async def test_a_stream_that_could_grow_for_ever_gets_its_limit_and_loses_nothing(nats_site):
+    _, inputs = nats_site.specs()
+    for _ in range(4):
+        await nats_site.publish_input(bytes(100_000))
+
+    await ensure_streams({"control": nats_site.nc}, [msgspec.structs.replace(inputs, max_bytes=700_000)])
+    found = await nats_site.nc.jetstream().stream_info(inputs.name)
+    assert (found.config.max_bytes or -1, found.state.messages) == (-1, 4), "it would soon refuse everything"
+
+    await ensure_streams({"control": nats_site.nc}, [msgspec.structs.replace(inputs, max_bytes=1_000_000)])
+    found = await nats_site.nc.jetstream().stream_info(inputs.name)
+    assert (found.config.max_bytes, found.state.messages) == (1_000_000, 4)
+
+
+async def test_a_stream_that_is_full_refuses_what_is_new_and_keeps_all_that_it_has_taken(nats_site):
+    _, inputs = nats_site.specs()
+    await ensure_streams({"control": nats_site.nc}, [msgspec.structs.replace(inputs, max_bytes=1_000_000)])
+    for _ in range(9):
+        await nats_site.publish_input(bytes(100_000))
+    with pytest.raises(nats.js.errors.APIError, match="maximum bytes exceeded"):
+        await nats_site.publish_input(bytes(100_000))
+
+    await ensure_streams({"control": nats_site.nc}, [msgspec.structs.replace(inputs, max_bytes=2_000_000)])
+    await nats_site.publish_input(bytes(100_000))  # what an operator has given more room
+    found = await nats_site.nc.jetstream().stream_info(inputs.name)
+    assert (found.state.first_seq, found.state.messages) == (1, 10)
+
+
+async def test_a_server_with_less_room_than_a_stream_may_take_gives_it_half_and_half_of_that(nats_site):
+    _, inputs = nats_site.specs()
+    much = msgspec.structs.replace(
+        inputs, max_bytes=1 << 60, name=f"{inputs.name}_MUCH", subjects=(f"{inputs.name}.>",)
+    )
+    for _ in range(2):  # and once more where it is there
+        await ensure_streams({"control": nats_site.nc}, [much])
+        found = (await nats_site.nc.jetstream().stream_info(much.name)).config
+        assert LIMIT_BYTES_MIN <= found.max_bytes < 1 << 60
+    await nats_site.nc.jetstream().delete_stream(much.name)
+
+
+def test_one_agent_cannot_fill_the_stream_of_reports():
+    (reports,) = (spec for spec in streams() if spec.name == REPORTS)
+    assert reports.discard_new
+    assert reports.subject_messages_max * reports.max_message_bytes <= reports.max_bytes / 2
+    assert reports.max_message_bytes > REPORT_BYTES_MAX
 
 
 async def test_a_subject_that_is_missing_is_added(nats_site):
