@@ -62,6 +62,7 @@ PING_SECONDS = 2
 PINGS_OUTSTANDING_MAX = 2
 """A connection whose other end fell silent is given up after six seconds, and another server is tried."""
 GRACE_SECONDS = 2.0
+CLOSED_LOOK_SECONDS = 0.5
 HEALTH_CONNECTIONS_MAX = 100
 """Who asks at the port for health are an orchestrator and Prometheus."""
 COLLECT_OBJECTS = 10_000
@@ -119,7 +120,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
     Raises:
         NotDurable, NotStrict: the server is not safe and the settings demand that it is.
         StreamMissing: nobody has made the streams (`taskyard.setup`).
-        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX.
+        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX, or it has closed a connection for good.
         LogMissing: the log was deleted.
         LogVersionUnknown: the log means what only a newer version of this program knows.
     """
@@ -142,7 +143,7 @@ async def linked(name: str, settings: Settings) -> AsyncIterator[Links]:
         )
         await read_version(log)  # an instance that is too old for the log must not begin
         with MetricsScope() as metrics:
-            async with _telling_spans(name, settings) as spans:
+            async with _telling_spans(name, settings) as spans, ended_when_closed(control.connection, fleet.connection):
                 yield Links(name=name, control=control, fleet=fleet, log=log, metrics=metrics, spans=spans)
     finally:
         for broker in (control, fleet):
@@ -157,16 +158,50 @@ async def another_fleet_link(links: Links, settings: Settings) -> AsyncIterator[
     """The same with a connection of its own to the account of the agents, which belongs to the event loop that runs this.
 
     Raises:
-        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX.
+        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX, or it has closed the connection for good.
     """
     fleet = _broker(links.name, settings, settings.fleet_user, settings.fleet_password)
     try:
         await _connect(fleet, settings.nats_urls)
         survive_any_message(fleet.connection)
-        yield replace(links, fleet=fleet)
+        with MetricsScope(links.metrics.metrics) as metrics:
+            async with ended_when_closed(fleet.connection):
+                yield replace(links, fleet=fleet, metrics=metrics)
     finally:
         with suppress(nats.errors.Error, OSError):  # the server may be gone before us
             await fleet.stop()
+
+
+@asynccontextmanager
+async def ended_when_closed(*clients: Client) -> AsyncIterator[None]:
+    """End the block when a connection of these is closed for good: its client never connects again.
+
+    A server says what it does not bear, and hangs up. Nobody is heard or answered then, so it is better to begin anew.
+
+    Raises:
+        LogUnavailable: one was.
+    """
+    reason = ""
+
+    async def watch() -> None:
+        nonlocal reason
+        while not (closed := [client for client in clients if client.is_closed]):  # noqa: ASYNC110 - nats-py tells one callback only, which is FastStream's
+            await asyncio.sleep(CLOSED_LOOK_SECONDS)
+        reason = str(closed[0].last_error)
+        scope.reschedule(asyncio.get_running_loop().time())
+
+    scope = asyncio.timeout(None)
+    try:
+        async with scope:
+            watching = asyncio.create_task(watch(), name="watch connections")
+            try:
+                yield
+            finally:
+                watching.cancel()
+    except TimeoutError as error:
+        if not scope.expired():
+            raise
+        raise LogUnavailable(f"the server has closed the connection: {reason}") from error
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import pytest
 
 from taskyard.agent.executors.terraform import find_program
 from taskyard.contracts.agent_protocol import Failed, Planned, Started, Succeeded
+from taskyard.contracts.nesting import NESTING_MAX
 
 pytestmark = pytest.mark.skipif(find_program() is None, reason="neither terraform nor tofu is on this machine")
 
@@ -29,6 +30,8 @@ output "secret" {
   sensitive = true
 }
 """
+
+DEEP = NESTING_MAX + 50
 
 
 @pytest.fixture
@@ -113,6 +116,41 @@ def test_an_apply_applies_exactly_the_plan_also_after_a_restart_of_the_agent(
 
     harness.run_with_agent(plan)
     harness.run_with_agent(apply)
+
+
+def test_an_apply_with_an_output_that_no_event_takes_tells_its_changes_all_the_same(
+    harness: Any, configuration: Path
+) -> None:
+    (configuration / "deep.json").write_text("[" * DEEP + "]" * DEEP)
+    (configuration / "deep.tf").write_text("""
+resource "terraform_data" "deep" { input = file("${path.module}/deep.json") }
+output "deep" { value = jsondecode(terraform_data.deep.output) }
+""")
+
+    async def scenario(d: Any) -> None:
+        planned = d.assignment("plan_and_apply", {"directory": str(configuration), "variables": {"secret": "x"}})
+        await d.assign(planned)
+        shown = await d.report(planned.task, Planned, Failed)
+        assert isinstance(shown, Planned), shown
+        one = msgspec.structs.replace(
+            d.assignment("plan_and_apply", None, task=planned.task),
+            attempt=2,
+            input=planned.input,
+            apply=True,
+            plan_attempt=1,
+        )
+        await d.assign(one)
+        end = await d.report(one.task, Succeeded, Failed)
+        assert isinstance(end, Succeeded), end
+        assert msgspec.json.decode(end.result) == {
+            "exit_code": 0,
+            "changes": {"add": 2, "change": 0, "destroy": 0},
+            "outputs": {},
+            "outputs_omitted": True,
+        }
+        assert state_resources(configuration) == 2
+
+    harness.run_with_agent(scenario)
 
 
 def test_an_apply_without_its_plan_fails_for_good(harness: Any, configuration: Path) -> None:

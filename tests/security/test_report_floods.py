@@ -85,6 +85,35 @@ def test_of_what_an_agent_says_nothing_but_its_bytes_and_its_id_reaches_the_stre
     run(tmp_path, scenario)
 
 
+def test_reports_that_fit_no_message_any_more_are_refused_and_cost_no_connection(tmp_path: Path) -> None:
+    """nats-server takes 1 MiB of them; with an id they are longer, and who sends that is hung up on for good."""
+
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER, HONEST) as (one, other):
+            answer = await one.request(f"taskyard.report.{FLOODER}", b" " * ((1 << 20) - 8), timeout=5)
+            assert b'"code":413' in answer.data
+            for client, agent in ((one, FLOODER), (other, HONEST)):
+                await report(client, agent, b"{}")
+            assert (await found(world, FLOODER), await found(world, HONEST)) == ([b"{}"], [b"{}"])
+
+    run(tmp_path, scenario)
+
+
+def test_reports_are_heard_again_when_the_server_has_closed_the_connection_that_hears_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "fits", lambda *_: True)
+
+    async def scenario(server: NatsServer) -> None:
+        async with services_running(server) as world, joined(world, FLOODER, HONEST) as (one, other):
+            await one.publish(f"taskyard.report.{FLOODER}", b" " * ((1 << 20) - 8))
+            await one.flush()
+            await report(other, HONEST, b"{}")
+            assert await found(world, HONEST) == [b"{}"]
+
+    run(tmp_path, scenario)
+
+
 def test_of_who_is_not_known_nothing_is_stored(tmp_path: Path) -> None:
     async def scenario(server: NatsServer) -> None:
         async with services_running(server) as world, joined(world, HONEST) as (honest,):

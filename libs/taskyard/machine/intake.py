@@ -23,14 +23,17 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
+import structlog
 import uvloop
 from msgspec import Struct
 from nats.aio.msg import Msg
 from nats.errors import Error
 
 from taskyard.contracts.agent_protocol import REPORT_RETRY_SECONDS_MAX, REPORT_STORE_SECONDS_MAX
-from taskyard.contracts.subjects import REPORTED_SUBJECTS, report_subject
+from taskyard.contracts.subjects import REPORTED_SUBJECTS, REPORTS, report_subject
 from taskyard.embedded.nats_users import IMPORTED_REPLIES
+from taskyard.eventlog.errors import LogUnavailable
+from taskyard.eventlog.fitting import fits
 from taskyard.machine.ears import Ear, Limits
 from taskyard.service import Links, another_fleet_link
 from taskyard.settings import Settings
@@ -46,8 +49,13 @@ AGAIN_SECONDS = REPORT_STORE_SECONDS_MAX + REPORT_RETRY_SECONDS_MAX + 1.0
 """After so long an agent has told once more what nobody heard."""
 SERVER_FAULT = 500
 """From this code on an error of the stream is none of what it was sent: its disk is full, or it has no leader."""
+TOO_LONG = msgspec.json.encode(
+    {"stream": REPORTS, "seq": 0, "error": {"code": 413, "err_code": 10054, "description": "longer than can be stored"}}
+)
 TICK_SECONDS = 0.25
 STOOD_STILL_SECONDS = 1.0
+
+_logger = structlog.get_logger()
 
 
 class Intake:
@@ -97,12 +105,18 @@ class Intake:
     async def _hear(self, tell: Callable[[], object]) -> None:
         stop = asyncio.Event()
         self._stop = partial(asyncio.get_running_loop().call_soon_threadsafe, stop.set)
-        async with (
-            another_fleet_link(self._links, self._settings) as links,
-            _Hearing(links, self._known) as self._hearing,
-        ):
-            tell()
-            await stop.wait()
+        while not stop.is_set():
+            try:
+                async with (
+                    another_fleet_link(self._links, self._settings) as links,
+                    _Hearing(links, self._known) as self._hearing,
+                ):
+                    tell()
+                    await stop.wait()
+            except LogUnavailable as error:
+                if self._hearing is None:  # the service cannot begin
+                    raise
+                _logger.warning("reports are not heard until there is another connection", reason=str(error))
 
 
 class _Refusal(Struct):
@@ -168,6 +182,10 @@ class _Hearing:
         told = (message.headers or {}).get(MESSAGE_ID, "")
         if not 0 < len(told) <= ID_CHARACTERS_MAX:
             told = blake2b(message.data, digest_size=ID_BYTES).hexdigest()
+        if not fits(self._client, report_subject(agent), message.data):
+            _logger.warning("a batch of reports is longer than what can be stored", agent=agent, size=len(message.data))
+            await self._answer(message.reply, TOO_LONG)
+            return
         # Under the agent's own name: no id of one is that of another.
         headers = {MESSAGE_ID: f"{agent}.{told}"}
         self._number += 1
@@ -187,9 +205,13 @@ class _Hearing:
         reply, _ = self._replies.pop(message.subject.rpartition(".")[2], ("", 0.0))
         if could_not_store(message.data):
             self.since = time.monotonic()
-        if message.data and reply.startswith(IMPORTED_REPLIES):
+        if message.data:
+            await self._answer(reply, message.data)
+
+    async def _answer(self, reply: str, data: bytes) -> None:
+        if reply.startswith(IMPORTED_REPLIES):
             with suppress(Error, OSError):
-                await self._client.publish(reply, message.data)
+                await self._client.publish(reply, data)
 
     async def _notice_gaps(self) -> None:
         reconnects = self._client.stats["reconnects"]

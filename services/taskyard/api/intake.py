@@ -39,7 +39,9 @@ from taskyard.contracts.subjects import (
     stored_subject,
 )
 from taskyard.embedded.nats_users import IMPORTED_REPLIES
+from taskyard.eventlog.fitting import fits
 from taskyard.quotas import Quota, Shares
+from taskyard.telemetry.context import valid_traceparent
 from taskyard.telemetry.metrics import MetricsScope
 
 COMMANDS_HEARD = Quota(per_second=2_000, at_once=1_000)
@@ -72,6 +74,7 @@ TOO_MANY = _not_stored(
     f"too many commands of yours: {COMMANDS_HEARD.per_second:g} a second may be stored, and longer ones count once for each "
     f"{WEIGHED_BYTES // 1024} KiB; send batches, or wait",
 )
+TOO_LONG = _not_stored(413, 10054, "the command is longer than what can be stored, or its subject is; send batches")
 NO_STREAM = _not_stored(503, 10008, "the stream of commands has no leader now; send it again")
 
 _log = logging.getLogger(__name__)
@@ -140,7 +143,7 @@ class Intake:
         self._hearing: set[asyncio.Task[None]] = set()
         metrics.counter(
             "taskyard_commands_beyond_share",
-            "Stored commands beyond what a principal may send, refused.",
+            "Commands to be stored beyond what a principal may send, or longer than a message may be, refused.",
             lambda: (({}, self.refused),),
         )
         metrics.counter(
@@ -189,11 +192,12 @@ class Intake:
             if is_too_much.is_set():
                 return
             now = monotonic()
-            if pace.allows(len(message.data), now):
+            is_within = pace.allows(len(message.data), now)
+            if is_within and fits(self._client, message.subject, message.data):
                 await self._store(name, message)
                 return
             self.refused += 1
-            await self._answer(message.reply, TOO_MANY)
+            await self._answer(message.reply, TOO_LONG if is_within else TOO_MANY)
             if pace.refuses_too_much(len(message.data), now):
                 is_too_much.set()
 
@@ -210,8 +214,8 @@ class Intake:
     async def _store(self, principal: str, message: Msg) -> None:
         given = message.headers or {}
         headers = {MESSAGE_ID: f"{principal}.{self._id_of(message, given.get(MESSAGE_ID, ''))}"}
-        if HEADER_TRACEPARENT in given:
-            headers[HEADER_TRACEPARENT] = given[HEADER_TRACEPARENT]
+        if (traceparent := valid_traceparent(given.get(HEADER_TRACEPARENT))) is not None:
+            headers[HEADER_TRACEPARENT] = traceparent
         reply = ""
         if message.reply.startswith(IMPORTED_REPLIES):
             self._number += 1

@@ -114,6 +114,42 @@ async def test_nothing_of_what_a_client_says_beside_its_command_reaches_the_stre
         await admin.close()
 
 
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("subject", "size"),
+    [
+        (SUBMIT.format("admin"), (1 << 20) - 8),
+        (SUBMIT.format("admin"), 1 << 20),
+        (NONSENSE.format("admin") + 3_900 * "e", 2),
+    ],
+    ids=["no room for an id", "as long as can be", "a subject that fills a line"],
+)
+async def test_a_command_that_fits_no_message_any_more_is_refused_and_costs_no_connection(
+    world: World, subject: str, size: int
+) -> None:
+    """nats-server takes 1 MiB of it; with an id it is longer, and who sends that is hung up on for good."""
+    admin, oscar = await world.nats("admin"), await world.nats("oscar")
+    try:
+        answer = msgspec.json.decode((await admin.request(subject, b" " * size, timeout=5)).data)
+        assert (answer["error"]["code"], answer["error"]["err_code"]) == (413, 10054)
+        assert await stored(oscar, "oscar", command()) > 0
+        assert await stored(admin, "admin", command()) > 0
+    finally:
+        await admin.close()
+        await oscar.close()
+
+
+@pytest.mark.anyio
+async def test_a_trace_context_that_is_none_is_not_handed_on_however_long_it_is(world: World) -> None:
+    admin = await world.nats("admin")
+    try:
+        assert await stored(admin, "admin", command(), headers={"traceparent": "x" * ((1 << 20) - 1_000)}) > 0
+        message = await world.control.jetstream().get_last_msg(COMMANDS, SUBMIT.format("admin"))
+        assert list(message.headers or {}) == ["Nats-Msg-Id"]
+    finally:
+        await admin.close()
+
+
 def test_who_sends_long_ones_is_cut_off_after_fewer_of_them_and_who_is_refused_now_and_then_is_not() -> None:
     pace = Pace()
     size, many = 128 * 1024, 200

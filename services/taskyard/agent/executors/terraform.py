@@ -37,6 +37,8 @@ from taskyard.contracts.events import Changes, TaskError
 from taskyard.contracts.kinds import decode_input
 from taskyard.contracts.kinds.terraform import TerraformInput
 from taskyard.contracts.lifecycle import PLAN_MISSING
+from taskyard.contracts.nesting import nests_too_deeply
+from taskyard.contracts.readable import UNREADABLE
 from taskyard.contracts.values import TaskId, is_uuid7
 from taskyard.private_files import make_folder, write_private
 
@@ -165,9 +167,9 @@ class Terraform:
             return Unsuccessful(error=TaskError(code=PLAN_MISSING, message=message, retryable=False))
         tap = _count_progress(job.context, changes.add + changes.change + changes.destroy)
         await self._step(job, ["apply", "-input=false", str(plan_file)], tap)
-        outputs: dict[str, Any] = {}
+        outputs: dict[str, Any] | None = None
         # From here on the apply is done, whatever becomes of the question for its outputs.
-        with suppress(_StepFailedError, AttemptStoppedError, msgspec.DecodeError, OSError):
+        with suppress(_StepFailedError, AttemptStoppedError, *UNREADABLE, OSError):
             outputs = read_outputs(await self._read(job, ["output", "-json"], OUTPUTS_BYTES_MAX))
         return Completed(result=_result(changes, outputs))
 
@@ -291,8 +293,11 @@ def _not_allowed(directory: str, roots: Roots) -> Unsuccessful:
     return Unsuccessful(error=TaskError(code="directory_not_allowed", message=message, retryable=False))
 
 
-def _result(changes: Changes, outputs: dict[str, Any]) -> msgspec.Raw:
-    encoded = msgspec.json.encode({"exit_code": 0, "changes": changes, "outputs": outputs})
-    if len(encoded) > RESULT_BYTES_MAX:
-        encoded = msgspec.json.encode({"exit_code": 0, "changes": changes, "outputs": {}, "outputs_omitted": True})
-    return msgspec.Raw(encoded)
+def _result(changes: Changes, outputs: dict[str, Any] | None) -> msgspec.Raw:
+    """What is told of the run. Outputs that are not known (None), or that no event takes, cost nothing else of it."""
+    if outputs is not None:
+        encoded = msgspec.json.encode({"exit_code": 0, "changes": changes, "outputs": outputs})
+        if len(encoded) <= RESULT_BYTES_MAX and not nests_too_deeply(encoded):
+            return msgspec.Raw(encoded)
+    told = {"exit_code": 0, "changes": changes, "outputs": {}, "outputs_omitted": True}
+    return msgspec.Raw(msgspec.json.encode(told))

@@ -49,7 +49,7 @@ def read_outputs(outputs: bytes) -> dict[str, Any]:
     """The values of `output -json`; those marked as sensitive are replaced.
 
     Raises:
-        msgspec.DecodeError: these are no outputs.
+        msgspec.DecodeError, UnicodeDecodeError, RecursionError: these are none that can be read.
     """
     found = msgspec.json.decode(outputs, type=dict[str, _Output])
     return {name: SENSITIVE if output.sensitive else output.value for name, output in found.items()}

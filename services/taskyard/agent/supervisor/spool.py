@@ -48,14 +48,21 @@ class Spool:
 
     def squeeze(self) -> None:
         """Give the ring back; from now on only a few last bytes are kept besides the beginning."""
-        if self._last is None:
-            tail = min(self._total - self._head, self._room.tail, LAST_BYTES)
-            last = bytearray()
-            if self._file is not None:
+        if self._last is not None:
+            return
+        tail = min(self._total - self._head, self._room.tail, LAST_BYTES)
+        last = bytearray()
+        if self._total:
+            # The program may have closed this stream long before it ends.
+            file = self._file if self._file is not None else open_private(self._path, os.O_RDWR)
+            try:
                 if tail:
-                    last += read_tail(self._file, self._room, self._total, tail)
-                os.ftruncate(self._file, self._head)
-            self._last = last
+                    last += read_tail(file, self._room, self._total, tail)
+                os.ftruncate(file, self._head)
+            finally:
+                if file is not self._file:
+                    os.close(file)
+        self._last = last
 
     def close(self) -> None:
         """No more comes. What is kept stays."""
