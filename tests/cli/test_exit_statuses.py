@@ -92,8 +92,14 @@ def test_a_broken_connection_file_is_wrong_usage(run: Run, tmp_path: Path, monke
 
 
 def test_the_exit_statuses_stand_in_the_help(run: Run) -> None:
-    for arguments in (("--help",), ("submit", "--help")):
-        assert "Exit status" in run(*arguments).out
+    commands = ((), ("submit",), ("why",), ("queue", "pause"), ("worker", "drain"), ("log", "tail"), ("log", "archive"))
+    for command in commands:
+        assert "Exit status" in run(*command, "--help").out, command
+
+
+def test_help_shows_brackets_as_they_are_to_be_typed(run: Run) -> None:
+    for command in ("archive", "new-generation"):
+        assert "taskyard[s3]" in " ".join(run("log", command, "--help").out.split())
 
 
 def test_what_others_wrote_cannot_command_the_terminal(server: FakeServer, run: Run) -> None:

@@ -34,9 +34,9 @@ SETTING_SECONDS_MAX = 10 * 366 * 86_400
 """What a setting may be at most: a time that no `Instant` can bear would stop the fold of every service."""
 
 _Timestamp = Annotated[datetime, Meta(tz=True)]
-_Why = Annotated[Reason, Meta(description="Why; others see it.")]
-_Comment = Annotated[Reason, Meta(description="A comment; others see it.")]
-_Create = Annotated[bool, Meta(description="Also a queue that nobody has named yet.")]
+_Why = Annotated[Reason, Meta(description="The reason; others can see it.")]
+_Comment = Annotated[Reason, Meta(description="A comment; others can see it.")]
+_Create = Annotated[bool, Meta(description="Create the queue if it does not exist.")]
 
 
 class Command(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -111,7 +111,7 @@ class ConfigureQueueCommand(Command):
     create: _Create = False
     max_running: Annotated[
         Annotated[int, Meta(ge=0, le=SETTING_MAX)] | None,
-        Meta(description="How many may run at a time; 0 lifts the limit."),
+        Meta(description="How many tasks may run at a time; 0 lifts the limit."),
     ] = None
 
 

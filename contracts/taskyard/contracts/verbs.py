@@ -87,14 +87,14 @@ VERBS: dict[str, Verb] = {
             name="force-stop",
             bodies=(TaskCommand,),
             needs_reason=True,
-            summary="End a task at once, whatever its process does. Slot and workspace are free on your word.",
+            summary="End a task at once, whatever its process does; its slot and workspace are freed on your word.",
             done="stopped by force",
         ),
         Verb(
             name="release",
             bodies=(TaskCommand,),
             needs_reason=True,
-            summary="Give up a held apply whose host is gone for good: it has failed; slot and workspace are free on your word.",
+            summary="Give up a held apply whose host is gone for good: it fails; its slot and workspace are freed on your word.",
             done="released",
         ),
         Verb(
@@ -108,14 +108,14 @@ VERBS: dict[str, Verb] = {
             name="confirm",
             bodies=(ApprovalCommand,),
             role=Role.OPERATOR,
-            summary="Let the plan of a task be applied.",
+            summary="Approve the plan of a task, so that it is applied.",
             done="confirmed",
         ),
         Verb(
             name="discard",
             bodies=(ApprovalCommand,),
             role=Role.OPERATOR,
-            summary="Do not apply the plan of a task.",
+            summary="Reject the plan of a task, so that it is not applied.",
             done="discarded",
         ),
         Verb(
@@ -147,15 +147,15 @@ VERBS: dict[str, Verb] = {
             name="pause",
             bodies=(QueueCommand,),
             targets=(Target.POOL, Target.QUEUE),
-            summary="Schedule nothing more of a {target}; what runs goes on.",
+            summary="Schedule nothing more from a {target}; running tasks continue.",
             done="{target} is paused",
         ),
         Verb(
             name="resume",
             bodies=(QueueCommand,),
             targets=(Target.POOL, Target.QUEUE),
-            summary="End the pause of a {target}. Queues that were paused by themselves stay so when their pool goes on.",
-            done="{target} goes on",
+            summary="Resume a paused {target}. Queues that were paused individually stay paused when their pool is resumed.",
+            done="{target} is resumed",
         ),
         Verb(
             name="lock",
@@ -175,8 +175,8 @@ VERBS: dict[str, Verb] = {
             name="drain",
             bodies=(DrainCommand,),
             targets=(Target.WORKER,),
-            summary="Let a worker finish what it has and give it nothing new.",
-            done="{target} drains",
+            summary="Let a worker finish the tasks that it has and give it no new ones.",
+            done="{target} is draining",
         ),
     )
 }

@@ -28,7 +28,7 @@ ArchivePlace = Annotated[
     typer.Option(
         "--to",
         metavar="DIR|s3://…",
-        help="A folder, or bucket and path (needs taskyard[s3]). Default: log_archive of the services' settings.",
+        help="A folder, or bucket and path (needs taskyard\\[s3]). Default: log_archive of the services' settings.",
     ),
 ]
 
@@ -143,7 +143,7 @@ def new_generation(
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Free the server of all but the end of a log that grew too long; the archive is completed and checked first.
+    """Remove all but the end of a long log from the server; the archive is completed and checked first.
 
     The services must not run. Positions go on. Set log_archive in the services' settings to the archive (in a folder of
     `taskyard dev` it is): what the log no longer holds is read from there by whoever folds it from the beginning.
@@ -164,7 +164,7 @@ def activate_version(
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let the log mean what a newer version says, from its next commit on: once every instance runs that version.
+    """Activate a newer version of what the log means, from its next commit on, once every instance runs that version.
 
     An instance that does not know the version stops at that commit. There is no way back.
     """

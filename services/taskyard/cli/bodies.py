@@ -37,7 +37,7 @@ def make_input(kind: str, options: InputOptions) -> object:
     """The input of a task of this kind. Raises `WrongUsage` where the options do not fit it."""
     if options.json is not None:
         if options != InputOptions(json=options.json):
-            raise WrongUsage("--input tells the whole input: leave out the other options that make one")
+            raise WrongUsage("--input is the whole input: leave out the other input options")
         return _decode(options.json.encode(), "--input")
     takes = KINDS[kind].input if kind in KINDS else None
     if takes is TerraformInput:
@@ -77,7 +77,7 @@ def read_tasks(data: bytes, source: str) -> list[Body]:
     if isinstance(content, dict):
         content = content.get("tasks", [content])
     if not isinstance(content, list) or not content or not all(isinstance(task, dict) for task in content):
-        raise WrongUsage(f"{source} holds no tasks: a JSON array of objects, or an object on each line, is needed")
+        raise WrongUsage(f"{source} holds no tasks: give a JSON array of objects, or one object per line")
     return content
 
 
@@ -127,7 +127,7 @@ def _command_input(options: InputOptions) -> Body:
 def _forbid(*options: str) -> None:
     named = [option for option in options if option]
     if named:
-        raise WrongUsage(f"{named[0]} does not belong to this kind of task")
+        raise WrongUsage(f"{named[0]} does not apply to this kind of task")
 
 
 def _variable(text: str) -> tuple[str, str]:

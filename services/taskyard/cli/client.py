@@ -56,7 +56,7 @@ class Api:
                 verify=urlsplit(connection.http_url).scheme != "http",
             )
         except (httpx.InvalidURL, ValueError) as error:
-            raise Unreachable(f"{connection.http_url!r} is no address: {error}") from error
+            raise Unreachable(f"{connection.http_url!r} is not an address: {error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -176,7 +176,7 @@ def decode(data: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(data, type=kind)
     except msgspec.DecodeError as error:
-        raise Unreachable(f"the answer is not understood: {error}") from error
+        raise Unreachable("the answer cannot be understood (is this the address of a Taskyard server?)") from error
 
 
 def _given(parameters: Parameters) -> dict[str, Any]:

@@ -50,13 +50,15 @@ def find_connection(file: Path | None, environment: Mapping[str, str] = os.envir
         return msgspec.json.decode(path.read_bytes(), type=Connection)
     except FileNotFoundError as error:
         raise WrongUsage(
-            f"there is no {path}: start `taskyard dev`, or name another by --connection, {FILE_VARIABLE}, "
-            f"or {URL_VARIABLE} and {TOKEN_VARIABLE}"
+            f"{path} does not exist: start `taskyard dev`, or name another file with --connection or {FILE_VARIABLE}, "
+            f"or set {URL_VARIABLE} and {TOKEN_VARIABLE}"
         ) from error
     except OSError as error:
         raise WrongUsage(f"{path} cannot be read: {error.strerror}") from error
     except msgspec.DecodeError as error:
-        raise WrongUsage(f"{path} is no connection file: {error}") from error
+        raise WrongUsage(
+            f"{path} is not a connection file of `taskyard dev`: an object with http_url and admin_token is needed"
+        ) from error
 
 
 def connection_file(file: Path | None, environment: Mapping[str, str] = os.environ) -> Path:
@@ -79,7 +81,7 @@ def other_server(address: str, password_file: Path | None, environment: Mapping[
         parts = urlsplit(address)
         password = parts.password
     except ValueError as error:
-        raise WrongUsage(f"{address} is no address: {error}") from error
+        raise WrongUsage(f"{address} is not an address: {error}") from error
     if password is not None:
         told = (
             f"put it into a file (--password-file) or the variable {PASSWORD_VARIABLE}, and write nats://user@host:port"
@@ -95,7 +97,7 @@ def _password(file: Path | None, environment: Mapping[str, str]) -> str:
     if file is None:
         if found := environment.get(PASSWORD_VARIABLE):
             return found
-        raise WrongUsage(f"the password is missing: name its file by --password-file, or set {PASSWORD_VARIABLE}")
+        raise WrongUsage(f"the password is missing: name its file with --password-file, or set {PASSWORD_VARIABLE}")
     try:
         return file.read_text(encoding="utf-8").rstrip("\r\n")
     except (OSError, UnicodeDecodeError) as error:

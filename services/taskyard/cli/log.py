@@ -11,7 +11,7 @@ from rich.text import Text
 
 from taskyard.cli import archive, export, log_files, texts
 from taskyard.cli.connection import settings_file
-from taskyard.cli.errors import NOT_COMPLETED, WrongUsage
+from taskyard.cli.errors import EXIT_STATUSES, NOT_COMPLETED, WrongUsage
 from taskyard.cli.screen import Screen, SequenceProgress
 from taskyard.cli.session import ArchiveHead, AsJson, ConnectionFile, ServicesSettings
 from taskyard.cli.tables import Column, layout
@@ -58,10 +58,10 @@ for _command in (
     archive.new_generation,
     archive.activate_version,
 ):
-    log_app.command(_command.__name__.replace("_", "-"))(_command)
+    log_app.command(_command.__name__.replace("_", "-"), epilog=EXIT_STATUSES)(_command)
 
 
-@log_app.command("tail")
+@log_app.command("tail", epilog=EXIT_STATUSES)
 def tail(
     follow: Annotated[bool, typer.Option("-f", "--follow", help="Go on with what is appended.")] = False,
     from_: Annotated[
@@ -78,7 +78,7 @@ def tail(
     asyncio.run(_tail(settings, Screen(as_json=as_json), _position(from_), follow=follow))
 
 
-@log_app.command("verify")
+@log_app.command("verify", epilog=EXIT_STATUSES)
 def verify(
     source: Annotated[
         str | None,
@@ -92,7 +92,7 @@ def verify(
     connection: ConnectionFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check a whole log, an archive or a slice: nothing is missing or altered, and nobody wrote who may not.
+    """Check a whole log, an archive or a slice: nothing is missing, altered, or written by someone who may not.
 
     Sequences have no gaps; each commit can be read and names the hash of its writer's one before; each event is its
     writer's own; epochs only rise; cursors never go back. Exit 1 if anything is broken.

@@ -7,9 +7,13 @@ import typer
 
 
 def dev(
-    data: Annotated[Path, typer.Option(help="The folder that everything is kept in.")] = Path(".taskyard"),
-    http_port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is the last run's, or any free one.")] = 0,
-    nats_port: Annotated[int, typer.Option(min=0, max=65_535, help="0 is the last run's, or any free one.")] = 0,
+    data: Annotated[Path, typer.Option(help="The folder that holds everything.")] = Path(".taskyard"),
+    http_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="0: that of the last run if free, else any free one.")
+    ] = 0,
+    nats_port: Annotated[
+        int, typer.Option(min=0, max=65_535, help="0: that of the last run if free, else any free one.")
+    ] = 0,
     workers: Annotated[int, typer.Option(min=0, help="How many agents to run.")] = 1,
     separate: Annotated[bool, typer.Option("--separate", help="A process for each service.")] = False,
 ) -> None:

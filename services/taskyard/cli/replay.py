@@ -47,7 +47,7 @@ def replay(
         typer.Option(metavar="LIST", help="What each slot of a worker accepts: any,plan,plan or noop+command,any."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, max=WORKERS_MAX, help="So many workers in each pool, all the time.")
+        int | None, typer.Option(min=1, max=WORKERS_MAX, help="How many workers each pool has, throughout.")
     ] = None,
     policy: Annotated[str | None, typer.Option(help="first-fit or keep-slot-0.")] = None,
     config: ServicesSettings = None,

@@ -48,9 +48,9 @@ TaskIdArgument = Annotated[str, typer.Argument(metavar="ID", help="The task's id
 PoolOption = Annotated[str, typer.Option("--pool", help="The pool that the queue is in.")]
 AtOption = Annotated[
     str | None,
-    typer.Option("--at", metavar="MOMENT", help="As it was then: an RFC 3339 time with a zone, or a position."),
+    typer.Option("--at", metavar="MOMENT", help="Show it as it was then: an RFC 3339 time with a zone, or a position."),
 ]
-ReasonOption = Annotated[str, typer.Option("--reason", help="Why; others see it.")]
+ReasonOption = Annotated[str, typer.Option("--reason", help="The reason; others can see it.")]
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def session(connection: Path | None, *, as_json: bool) -> Iterator[Session]:
 def task_id(text: str) -> str:
     """The id of a task, as it stands in addresses. Raises `WrongUsage` for what can be none."""
     if not is_uuid7(text.lower()):
-        raise WrongUsage(f"{text!r} is no task id; `taskyard tasks` shows them")
+        raise WrongUsage(f"{text!r} is not a task id; `taskyard tasks` lists them")
     return text.lower()
 
 

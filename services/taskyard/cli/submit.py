@@ -23,24 +23,33 @@ class _BatchAnswer(View):
 
 def submit(
     kind: Annotated[str | None, typer.Argument(help="plan, plan_and_apply, command or noop.")] = None,
-    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- ARG…]", help="What a command runs.")] = None,
+    argv: Annotated[list[str] | None, typer.Argument(metavar="[-- ARG…]", help="What a command is to run.")] = None,
     *,
     queue: Annotated[str | None, typer.Option(help="The queue; for plan and plan_and_apply the workspace.")] = None,
     pool: Annotated[str | None, typer.Option(help="The pool.")] = None,
     priority: Annotated[int | None, typer.Option(min=1, max=10, help="1 is first, 10 last.")] = None,
-    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long it may run.")] = None,
-    max_attempts: Annotated[int | None, typer.Option(min=1, help="How often it is tried.")] = None,
-    not_before: Annotated[str | None, typer.Option(metavar="TIME", help="RFC 3339: not to start before.")] = None,
+    timeout: Annotated[float | None, typer.Option(metavar="SECONDS", help="How long each attempt may run.")] = None,
+    max_attempts: Annotated[int | None, typer.Option(min=1, help="How many times to try.")] = None,
+    not_before: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Do not start before this time (RFC 3339).")
+    ] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="A label; may be repeated.")] = None,
-    id: Annotated[str | None, typer.Option(metavar="UUID7", help="Own id: the same one is done once.")] = None,
+    id: Annotated[
+        str | None, typer.Option(metavar="UUID7", help="Your own task id: sent again, it still runs once.")
+    ] = None,
     input: Annotated[str | None, typer.Option(metavar="JSON", help="The whole input.")] = None,  # noqa: A002
     directory: Annotated[str | None, typer.Option(help="Terraform: the configuration's folder on the worker.")] = None,
-    var: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Terraform: a variable; repeats.")] = None,
+    var: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Terraform: a variable; may be repeated.")
+    ] = None,
     auto_confirm: Annotated[bool, typer.Option("--auto-confirm", help="Terraform: apply without asking.")] = False,
-    script: Annotated[str | None, typer.Option(help="Command: text for /bin/sh instead of arguments.")] = None,
-    env: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="Command: a variable; repeats.")] = None,
+    script: Annotated[str | None, typer.Option(help="Command: a script for /bin/sh, instead of arguments.")] = None,
+    env: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="Command: an environment variable; may be repeated.")
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Many tasks as JSON (an array, or one a line); - is stdin.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Submit many tasks from JSON: an array, or one per line; - is stdin."),
     ] = None,
     wait: Annotated[bool, typer.Option("--wait", help="Follow to the end; exit 0 only if completed.")] = False,
     connection: ConnectionFile = None,
@@ -48,7 +57,7 @@ def submit(
 ) -> None:
     """Submit a task, or many with --file. Prints the ids of what was accepted.
 
-    Other users of this machine can read arguments: what must not be seen comes by --file, or by --file - from a pipe.
+    Other users of this machine can read arguments: pass secrets with --file, or from a pipe with --file -.
 
     taskyard submit command -- uname -a
 
@@ -75,12 +84,12 @@ def submit(
     )
     if file is not None:
         if kind is not None or id is not None or options != bodies.InputOptions():
-            raise WrongUsage("--file brings whole tasks: leave out the kind, --id and what makes an input")
+            raise WrongUsage("--file holds whole tasks: leave out the kind, --id and the input options")
         tasks = [{**common, **task} for task in _read(file)]
         with session(connection, as_json=as_json) as s:
             raise typer.Exit(_submit_many(s, tasks, wait=wait))
     if kind is None:
-        raise WrongUsage("say which kind of task, or name a file of tasks by --file")
+        raise WrongUsage("name the kind of task, or a file of tasks with --file")
     given = {} if id is None else {"id": id}
     task = {**given, "kind": kind, **common, "input": bodies.make_input(kind, options)}
     with session(connection, as_json=as_json) as s:

@@ -32,7 +32,7 @@ def pools(at: AtOption = None, connection: ConnectionFile = None, as_json: AsJso
 
 
 def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Show numbers of tasks, and how long they wait and run."""
+    """Show how many tasks there are, and how long they wait and run."""
     with session(connection, as_json=as_json) as s:
         answer = s.api.get("/stats")
         s.show(answer, iter(stats_tables(decode(answer, Stats), s.screen.width)))
@@ -41,7 +41,7 @@ def stats(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
 
 
 def health(connection: ConnectionFile = None, as_json: AsJson = False) -> None:
-    """Say whether commands are decided: which instance leads each service. Status 1 where one has none that stays."""
+    """Show which instance leads each service. Exit 1 if one has no lasting leader, so that commands are not decided."""
     with session(connection, as_json=as_json) as s:
         answer = s.api.health()
         found = decode(answer, Health)

@@ -44,10 +44,10 @@ def tasks(
     worker: Annotated[list[str] | None, typer.Option(help="Only of this worker; may be repeated.")] = None,
     label: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Only with this label.")] = None,
     sort: Annotated[
-        str | None, typer.Option(help="submitted_at, priority or finished_at; - before it reverses.")
+        str | None, typer.Option(help="submitted_at, priority or finished_at; a leading - reverses the order.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="How many at most.")] = 50,
-    all: Annotated[bool, typer.Option("--all", help="All of them, however many.")] = False,  # noqa: A002
+    all: Annotated[bool, typer.Option("--all", help="Show all of them, however many there are.")] = False,  # noqa: A002
     at: AtOption = None,
     connection: ConnectionFile = None,
     as_json: AsJson = False,
@@ -148,7 +148,7 @@ def logs(
 ) -> None:
     """Show the output of a task. With --json an object {"line": …} for each line.
 
-    A terminal gets its colours, and of all else that it would obey a picture; files and pipes get the bytes as they are.
+    On a terminal colours are kept and other control characters shown as symbols; files and pipes get the raw bytes.
     """
     with session(connection, as_json=as_json) as s:
         pieces = _output(s, task_id(id), attempt, stream, follow=follow)

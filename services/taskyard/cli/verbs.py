@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from taskyard.cli.commanding import ask_for, command_of
+from taskyard.cli.errors import EXIT_STATUSES
 from taskyard.cli.session import AsJson, ConnectionFile, ReasonOption, TaskIdArgument, session
 from taskyard.cli.submit import follow
 from taskyard.contracts.verbs import VERBS, Target
@@ -46,5 +47,5 @@ def group_of(target: Target) -> typer.Typer:
     words = ", ".join(word.capitalize() if not at else word for at, word in enumerate(commands))
     group = typer.Typer(no_args_is_help=True, help=f"{words} a {target} (admins).")
     for word, command in commands.items():
-        group.command(word)(command)
+        group.command(word, epilog=EXIT_STATUSES)(command)
     return group

@@ -37,7 +37,7 @@ def watch(
 ) -> None:
     """Watch the latest tasks live, or one task until it has ended (exit 0 only if it completed).
 
-    Where there is no terminal, and with --json, a task is written each time that it has changed.
+    Without a terminal, or with --json, a task is written each time it changes.
     """
     with session(connection, as_json=as_json) as s:
         if id is not None:

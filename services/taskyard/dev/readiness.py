@@ -48,8 +48,17 @@ def what_is_missing(http_url: str, token: str, workers: Collection[str], *, join
         return f"nobody leads as {', '.join(absent)} yet"
     present = {one.id for one in listed.items if one.status != "lost" and one.joined_at >= joined_since}
     if absent := [name for name in workers if name not in present]:
-        return f"{', '.join(absent)} did not join yet"
+        earlier = {one.id for one in listed.items if one.status != "lost"} & set(absent)
+        return f"{', '.join(absent)} did not join yet{_told_of_earlier(sorted(earlier))}"
     return None
+
+
+def _told_of_earlier(names: list[str]) -> str:
+    """Why those may not join yet of whom an earlier run still counts as there."""
+    if not names:
+        return ""
+    told = ", ".join(names)
+    return f" (an earlier {told} still counts as there; where the folder is new or was moved, the worker joins once that is lost)"
 
 
 def _not_ready(answer: httpx.Response) -> str:
