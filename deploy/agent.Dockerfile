@@ -15,7 +15,7 @@ ENV PATH=/opt/taskyard/bin:$PATH PYTHONPATH=/srv PYTHONUNBUFFERED=1 PYTHONDONTWR
     TASKYARD_DIRECTORY=/var/lib/taskyard
 COPY --from=packages /opt/taskyard /opt/taskyard
 COPY services/taskyard/agent/ /srv/taskyard/agent/
-COPY libs/taskyard/settings.py libs/taskyard/private_files.py /srv/taskyard/
+COPY libs/taskyard/settings.py libs/taskyard/task.py libs/taskyard/private_files.py /srv/taskyard/
 COPY contracts/taskyard/ /srv/taskyard/
 RUN python -m compileall -q /srv \
  && install -d -o 10001 -g 10001 -m 700 /var/lib/taskyard

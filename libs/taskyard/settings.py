@@ -115,7 +115,8 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     Directories of plans must lie below `terraform_roots`, also by their links. Of the agent's environment programs see what
     every program needs (`executors/environment.py`), and Terraform what `terraform_environment` names besides (`AWS_*`).
     Where the agent is root, tasks run as the users `run_as`, by name or number: one for all slots or one for each. Kinds that
-    run what users write are not taken as root unless `allow_root`.
+    run what users write are not taken as root unless `allow_root`. `modules` are Python modules whose functions with `@task`
+    the agent runs as kinds of their own.
     """
 
     nats_urls: list[str]
@@ -132,6 +133,7 @@ class AgentSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     terraform_environment: list[str] = []
     run_as: list[str] = []
     allow_root: bool = False
+    modules: list[str] = []
     telemetry: bool = False
     otlp_endpoint: str | None = None
 

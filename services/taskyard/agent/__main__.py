@@ -1,8 +1,10 @@
 """`python -m taskyard.agent --config FILE`: run an agent until SIGTERM or SIGINT.
 
+`--with MODULE`, as often as wanted, lets it run the functions with `@task` of a Python module that is installed here.
 With `--hand-over` it stops the agent that runs with these settings and leaves what that runs to the next one.
 """
 
+import argparse
 import asyncio
 import gc
 import logging
@@ -13,12 +15,23 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+import msgspec
+
 from taskyard.agent import logs
 from taskyard.agent.app import run
-from taskyard.agent.errors import REPLACED_STATUS, DirectoryInUseError, JournalError, ReplacedError, TaskUserError
+from taskyard.agent.errors import (
+    REPLACED_STATUS,
+    DirectoryInUseError,
+    JournalError,
+    ModuleWithoutTasksError,
+    ReplacedError,
+    TaskUserError,
+)
 from taskyard.agent.hand_over import HAND_OVER, HAND_OVER_SIGNAL, hand_over
 from taskyard.agent.supervisor.keeper import become_unreadable
 from taskyard.settings import ENVIRONMENT_PREFIX, AgentSettings, from_arguments
+
+WITH = "--with"
 
 _log = logging.getLogger(__name__)
 
@@ -55,7 +68,11 @@ def main() -> int:
     """Run, and tell by the exit status how it ended."""
     arguments = sys.argv[1:]
     is_hand_over = HAND_OVER in arguments
-    settings = from_arguments(AgentSettings, [one for one in arguments if one != HAND_OVER])
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(WITH, dest="modules", action="append", default=[])
+    found, others = parser.parse_known_args([one for one in arguments if one != HAND_OVER])
+    settings = from_arguments(AgentSettings, others)
+    settings = msgspec.structs.replace(settings, modules=[*settings.modules, *found.modules])
     logs.setup()
     if is_hand_over:
         return hand_over(Path(settings.directory))
@@ -64,7 +81,7 @@ def main() -> int:
     gc.freeze()  # what is imported lives to the end: no full collection need look through it while tasks run
     try:
         asyncio.run(_main(settings))
-    except TaskUserError as error:
+    except (TaskUserError, ModuleWithoutTasksError) as error:
         _log.error("the settings cannot hold", extra=logs.fields(error=str(error)))
         return 2
     except (DirectoryInUseError, JournalError) as error:

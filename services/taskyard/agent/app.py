@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -19,6 +19,7 @@ from taskyard.agent.earlier_run import EarlierRun
 from taskyard.agent.errors import JournalError, ReplacedError
 from taskyard.agent.executors import Executor, command, noop, terraform
 from taskyard.agent.executors.directories import Roots
+from taskyard.agent.executors.functions import Functions, functions_of
 from taskyard.agent.journal import Journal, Left
 from taskyard.agent.link import Link
 from taskyard.agent.logs import fields
@@ -61,9 +62,11 @@ async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.E
         DirectoryInUseError: another agent works in the same directory.
         JournalError: the journal cannot be read or written; what runs goes on for the next agent.
         TaskUserError: tasks cannot run as whom the settings name.
+        ModuleWithoutTasksError: a module that the settings name has no task.
         ReplacedError: another host has taken this agent's place; what ran was stopped.
     """
     directory = Path(settings.directory)
+    functions = functions_of(settings.modules)
     users = TaskUsers(settings.run_as, slots=len(settings.slots), allow_root=settings.allow_root)
     disk = Disk(directory)
     journal = Journal(directory, incarnation=clock.make_incarnation())
@@ -73,7 +76,15 @@ async def run(settings: AgentSettings, stop: asyncio.Event, hand_over: asyncio.E
         await supervised.connect()
         async with asyncio.TaskGroup() as group:
             agent = Agent(
-                settings, journal, journal.left, supervised=supervised, disk=disk, users=users, group=group, stop=stop
+                settings,
+                functions,
+                journal,
+                journal.left,
+                supervised=supervised,
+                disk=disk,
+                users=users,
+                group=group,
+                stop=stop,
             )
             await agent.run(hand_over or asyncio.Event())
             agent.cancel_background()
@@ -96,6 +107,7 @@ class Agent:
     def __init__(
         self,
         settings: AgentSettings,
+        functions: Mapping[str, str],
         journal: Journal,
         left: Left,
         *,
@@ -119,7 +131,7 @@ class Agent:
         self._place = place_of(Path(settings.directory))
         self._beat_now = asyncio.Event()
         self._earlier = EarlierRun(Path(settings.directory), left.live, supervised)
-        self._executors = _make_executors(settings, {one.position for one in left.live})
+        self._executors = _make_executors(settings, functions, {one.position for one in left.live})
         self._tracing = make_tracing(settings)
         self._link = Link(
             urls=settings.nats_urls,
@@ -371,19 +383,24 @@ def _is_repeatable(assignment: Assignment) -> bool:
     return assignment.repeatable
 
 
-def _make_executors(settings: AgentSettings, live: Collection[Position]) -> dict[str, Executor]:
-    """What this host can run besides `noop`."""
+def _make_executors(
+    settings: AgentSettings, functions: Mapping[str, str], live: Collection[Position]
+) -> dict[str, Executor]:
+    """What this host can run besides `noop`, by kind."""
     directory = Path(settings.directory)
-    executors: dict[str, Executor] = {command.KIND: command.Command(directory / "work", live)}
+    executors: list[Executor] = [command.Command(directory / "work", live)]
+    if functions:
+        executors.append(Functions(functions, directory / "functions", live))
     program = settings.terraform or terraform.find_program()
     if program and not shutil.which(program[0]):
         _log.error("Terraform is not there, so plans are not taken", extra=fields(terraform=program[0]))
     elif program:
-        runner = terraform.Terraform(
-            program,
-            directory / "terraform",
-            roots=Roots(settings.terraform_roots),
-            environment=settings.terraform_environment,
+        executors.append(
+            terraform.Terraform(
+                program,
+                directory / "terraform",
+                roots=Roots(settings.terraform_roots),
+                environment=settings.terraform_environment,
+            )
         )
-        executors |= dict.fromkeys(terraform.KINDS, runner)
-    return executors
+    return {kind: executor for executor in executors for kind in executor.kinds}

@@ -1,7 +1,8 @@
 """One attempt while it runs: what its executor may do."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import msgspec
 
 from taskyard.agent import clock
 from taskyard.agent.errors import AttemptStoppedError, SupervisorLostError
-from taskyard.agent.executors import Executor, Tap
+from taskyard.agent.executors import Completed, Executor, Outcome, Tap
 from taskyard.agent.journal import Journal
 from taskyard.agent.outbox import Outbox
 from taskyard.agent.output import AttemptOutput, Sender
@@ -39,6 +40,10 @@ from taskyard.contracts.agent_protocol import (
 )
 
 TAP_BYTES = 65536
+STARTED_AFTER_SECONDS = 0.25
+"""An executor that works for so long without a program of its own has started."""
+CLEAN_UP_SECONDS = 5.0
+"""What an executor may still do once its program was stopped; so long it has to come back to one of an earlier run."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +75,9 @@ class Attempt:
         self._host = host
         self._stopped = asyncio.Event()
         self._has_started = self.is_resumed and host.memory.has_begun(assignment.position)
+        self._programs_running = 0
+        self._has_programs = left is not None and bool(left.programs)
+        self._bound: asyncio.Timeout | None = None
         self._progress = ProgressTold(self._send_progress, seconds_min=PROGRESS_SECONDS_MIN)
         self.output = AttemptOutput(
             agent=host.name,
@@ -94,6 +102,30 @@ class Attempt:
         """The supervisor is gone, and with it what the attempt has run."""
         self.is_lost = True
         self._stopped.set()
+        self._cancel_if_idle()
+
+    async def within_its_time(self, run: Awaitable[Outcome]) -> Outcome:
+        """What the executor comes to. It has started when its first program runs, or when it has worked without one for a
+        moment; where it is to stop and no program of it runs, it is cancelled.
+
+        Raises:
+            AttemptStoppedError, SupervisorLostError: it was stopped, or lost.
+        """
+        starts = asyncio.get_running_loop().call_later(STARTED_AFTER_SECONDS, self._tell_started)
+        try:
+            async with asyncio.timeout(None) as self._bound:
+                self._cancel_if_idle()
+                outcome = await run
+        except TimeoutError:
+            if self._bound is not None and self._bound.expired():
+                self._raise_if_stopped()
+            raise
+        finally:
+            self._bound = None
+            starts.cancel()
+        if isinstance(outcome, Completed):
+            self._tell_started()
+        return outcome
 
     async def run(
         self,
@@ -114,13 +146,15 @@ class Attempt:
         if program is None:
             self._raise_if_stopped()
             check_found(argv[0], cwd, env)
-            program = await host.supervised.start(
-                position, step, argv, cwd=cwd, env={**env, **self._marks()}, rooms=rooms, user=self.user
-            )
-        if hidden_bytes_max is None:
-            self.output.show(program)
-        await self._begin(program)
-        status = await _hear(program, tap)
+        with self._running_a_program():
+            if program is None:
+                program = await host.supervised.start(
+                    position, step, argv, cwd=cwd, env={**env, **self._marks()}, rooms=rooms, user=self.user
+                )
+            if hidden_bytes_max is None:
+                self.output.show(program)
+            await self._begin(program)
+            status = await _hear(program, tap)
         self._raise_if_stopped()
         return status
 
@@ -155,13 +189,18 @@ class Attempt:
             return
         host, one = self._host, self.assignment
         host.memory.spawned(one.position, identity_of(state.pid, state.start_ticks))
-        if not self._has_started:
-            self._has_started = True
-            host.memory.began(one.position)
-            host.outbox.add([Started(task=one.task, attempt=one.attempt, at=clock.now())])
+        self._tell_started()
         host.journal.write_memory(host.memory.take_changes())
         await host.journal.sync()
         host.supervised.go(program)
+
+    def _tell_started(self) -> None:
+        if not self._has_started:
+            self._has_started = True
+            host, one = self._host, self.assignment
+            host.memory.began(one.position)
+            host.journal.write_memory(host.memory.take_changes())
+            host.outbox.add([Started(task=one.task, attempt=one.attempt, at=clock.now())])
 
     def _marks(self) -> dict[str, str]:
         return {
@@ -175,6 +214,27 @@ class Attempt:
     def _note_stop(self, request: StopRequest) -> None:
         self.stop_request = request
         self._stopped.set()
+        self._cancel_if_idle()
+
+    @contextmanager
+    def _running_a_program(self) -> Iterator[None]:
+        self._programs_running += 1
+        self._has_programs = True
+        self._bound_after(None)
+        try:
+            yield
+        finally:
+            self._programs_running -= 1
+            self._cancel_if_idle()
+
+    def _cancel_if_idle(self) -> None:
+        """The end of a program tells its executor that the attempt is stopped; where none runs, this does."""
+        if self._stopped.is_set() and not self._programs_running:
+            self._bound_after(CLEAN_UP_SECONDS if self._has_programs else 0.0)
+
+    def _bound_after(self, seconds: float | None) -> None:
+        if self._bound is not None and not self._bound.expired():
+            self._bound.reschedule(None if seconds is None else asyncio.get_running_loop().time() + seconds)
 
     def _raise_if_stopped(self) -> None:
         if self.is_lost:

@@ -202,7 +202,8 @@ class Attempts:
         try:
             if not is_uuid7(assignment.task):  # it becomes a subject and a path
                 return _unsuccessful("invalid_input", "the id of the task is not a UUIDv7", retryable=False)
-            return await self._host.executors[assignment.kind].run(assignment, attempt)
+            run = self._host.executors[assignment.kind].run(assignment, attempt)
+            return await attempt.within_its_time(run)
         except SupervisorLostError:
             return None
         except AttemptStoppedError as stopped:

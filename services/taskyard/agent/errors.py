@@ -20,6 +20,10 @@ class ReplacedError(Exception):
     """
 
 
+class ModuleWithoutTasksError(Exception):
+    """A module that the settings name is not there, or holds no function with `@task`."""
+
+
 class TaskUserError(Exception):
     """Tasks cannot run as the users that the settings name. Mend the settings, or what keeps those users out."""
 

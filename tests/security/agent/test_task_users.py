@@ -106,7 +106,7 @@ def test_each_slot_may_have_a_user_of_its_own_and_none_reads_anothers_work(harne
 
         await harness.until(is_there)
         work = there.read_text().strip()
-        reads = f"id -u; cat {work}/file {work}-script/script 2>/dev/null; ls {work} 2>/dev/null; kill -9 -1; echo end"
+        reads = f"id -u; cat {work}/file {work}-handed/script 2>/dev/null; ls {work} 2>/dev/null; kill -9 -1; echo end"
         assert (await run(d, reads, slot=1)).split() in ([OTHER, "end"], [OTHER])
         gate.touch()
         assert isinstance(await d.report(first.task, Succeeded, Failed), Succeeded)

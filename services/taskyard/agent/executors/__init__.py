@@ -81,8 +81,14 @@ class Context(Protocol):
 
 
 class Executor(Protocol):
-    """Runs attempts of some kinds. It may be run again for an attempt that another run of the agent began."""
+    """Runs attempts of some kinds. It may be run again for an attempt that another run of the agent began.
 
+    That an attempt has started, its deadline and its cancel are not its affair: `run` is cancelled where it is to stop and
+    no program of it runs, and where one runs, `Context.run` raises as soon as that has ended.
+    """
+
+    kinds: tuple[str, ...]
+    """What it runs."""
     stop_signal: signal.Signals
     """What tells its programs to end in order."""
 

@@ -1,7 +1,5 @@
 """`command`: an argument vector, or a script for `/bin/sh`, in a working directory of its own."""
 
-import asyncio
-import shutil
 import signal
 from collections.abc import Collection
 from pathlib import Path
@@ -11,35 +9,27 @@ import msgspec
 
 from taskyard.agent.errors import ProgramNotFoundError
 from taskyard.agent.executors import Completed, Context, Outcome, Tail, Unsuccessful, describe_exit
-from taskyard.agent.executors.directories import make_passable
 from taskyard.agent.executors.environment import inherited
-from taskyard.agent.task_users import TaskUser
+from taskyard.agent.executors.work_folders import WorkFolders
 from taskyard.contracts.agent_protocol import Assignment
 from taskyard.contracts.events import TaskError
 from taskyard.contracts.kinds import decode_input
 from taskyard.contracts.kinds.command import CommandInput
 from taskyard.contracts.values import Position, TaskId
-from taskyard.private_files import make_folder, write_passing
 
 KIND = "command"
-SCRIPT_SUFFIX = "-script"
 STDERR_TAIL_BYTES = 1500
 STDERR_TAIL_LINES = 5
 
 
 class Command:
-    """Runs commands below `directory`."""
+    """Runs commands in folders below `directory`."""
 
+    kinds: tuple[str, ...] = (KIND,)
     stop_signal = signal.SIGTERM
 
     def __init__(self, directory: Path, live: Collection[Position] = ()) -> None:
-        self._directory = directory.resolve()
-        make_passable(directory)
-        kept = {f"{position}{suffix}" for position in live for suffix in ("", SCRIPT_SUFFIX)}
-        for left in directory.iterdir():
-            if left.name not in kept:
-                # What cannot be removed (a command may have mounted something there) is no reason not to work.
-                shutil.rmtree(left, ignore_errors=True)
+        self._folders = WorkFolders(directory, live)
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run the command; a failure can be tried again, a program that is not there cannot."""
@@ -53,49 +43,27 @@ class Command:
             if stream == "stderr":
                 tail.add(data)
 
-        work = self._directory / str(assignment.position)
-        _make_private(work, context.user)
-        script = work.with_name(f"{work.name}{SCRIPT_SUFFIX}")
+        position = assignment.position
+        work = self._folders.make(position, context)
         try:
-            argv = what.argv or ["/bin/sh", str(_write_script(script, what.script or "", context))]
+            argv = what.argv
+            if argv is None:
+                script = self._folders.hand(position, "script", (what.script or "").encode(), context)
+                argv = ["/bin/sh", str(script)]
             outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
         except ProgramNotFoundError:
             # What an argument says is for the task's owner alone, the first one too; the error is for everybody.
             message = "the program that argv begins with is not on this worker"
             outcome = Unsuccessful(error=TaskError(code="not_found", message=message, retryable=False))
         except Exception:
-            await _remove(work, script)
+            await self._folders.remove(position)
             raise
         # Not in `finally`: an agent that goes leaves the command running.
-        await _remove(work, script)
+        await self._folders.remove(position)
         return outcome
 
     def forget(self, task: TaskId) -> None:
         """Nothing is kept for a command."""
-
-
-def _make_private(folder: Path, user: TaskUser | None) -> None:
-    make_folder(folder)
-    if user is not None:
-        user.owns(folder)
-
-
-def _write_script(folder: Path, text: str, context: Context) -> Path:
-    """A file for the shell: everybody on the host could read the script as an argument."""
-    file = folder / "script"
-    if not (context.is_resumed and file.exists()):
-        make_folder(folder)
-        write_passing(file, text.encode())
-        if context.user is not None:  # the folder last: as long as it is ours nobody can put a link into it
-            context.user.owns(file, folder)
-    return file
-
-
-async def _remove(work: Path, script: Path) -> None:
-    """A command may leave a million files: removing them must not keep the agent from telling that it lives."""
-    await asyncio.to_thread(shutil.rmtree, work, ignore_errors=True)
-    if script.exists():
-        shutil.rmtree(script, ignore_errors=True)
 
 
 def _judge(exit_code: int, tail: Tail) -> Outcome:

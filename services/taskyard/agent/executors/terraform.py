@@ -92,6 +92,7 @@ def find_program() -> list[str] | None:
 class Terraform:
     """Runs the attempts of both kinds, with folders of tasks below `directory`."""
 
+    kinds: tuple[str, ...] = KINDS
     stop_signal = signal.SIGINT  # TERM would kill the providers beside Terraform in the middle of a call
 
     def __init__(self, program: Sequence[str], directory: Path, *, roots: Roots, environment: Sequence[str]) -> None:

@@ -1,0 +1,54 @@
+"""Where attempts work: a folder for each, and beside it what the agent hands to the program in a file of its own."""
+
+import asyncio
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from taskyard.agent.executors import Context
+from taskyard.agent.executors.directories import make_passable
+from taskyard.contracts.values import Position
+from taskyard.private_files import make_folder, write_passing
+
+HANDED_SUFFIX = "-handed"
+
+
+class WorkFolders:
+    """The folders below `directory`, of which those of attempts that do not live are removed at once."""
+
+    def __init__(self, directory: Path, live: Collection[Position] = ()) -> None:
+        self._directory = directory.resolve()
+        make_passable(directory)
+        kept = {f"{position}{suffix}" for position in live for suffix in ("", HANDED_SUFFIX)}
+        for left in directory.iterdir():
+            if left.name not in kept:
+                # What cannot be removed (a command may have mounted something there) is no reason not to work.
+                shutil.rmtree(left, ignore_errors=True)
+
+    def make(self, position: Position, context: Context) -> Path:
+        """The folder of an attempt, which its user alone may open."""
+        folder = self._directory / str(position)
+        make_folder(folder)
+        if context.user is not None:
+            context.user.owns(folder)
+        return folder
+
+    def hand(self, position: Position, name: str, data: bytes, context: Context) -> Path:
+        """A file for the program: everybody on the host could read as an argument what stands in it."""
+        folder = self._handed(position)
+        file = folder / name
+        if not (context.is_resumed and file.exists()):
+            make_folder(folder)
+            write_passing(file, data)
+            if context.user is not None:  # the folder last: as long as it is ours nobody can put a link into it
+                context.user.owns(file, folder)
+        return file
+
+    async def remove(self, position: Position) -> None:
+        """A command may leave a million files: removing them must not keep the agent from telling that it lives."""
+        await asyncio.to_thread(shutil.rmtree, self._directory / str(position), ignore_errors=True)
+        if (handed := self._handed(position)).exists():
+            shutil.rmtree(handed, ignore_errors=True)
+
+    def _handed(self, position: Position) -> Path:
+        return self._directory / f"{position}{HANDED_SUFFIX}"
