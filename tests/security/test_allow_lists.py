@@ -12,7 +12,7 @@ from nats.aio.client import Client
 from real_servers import nats_running
 
 from taskyard.api.past import checkpoints
-from taskyard.contracts.subjects import COMMANDS, OUTPUT, REPORTS, log_stream
+from taskyard.contracts.subjects import AUDIT, COMMANDS, OUTPUT, REPORTS, log_stream
 from taskyard.embedded.nats_server import NatsServer
 from taskyard.embedded.nats_users import AGENTS_KEEPER, CONTROL_KEEPER, SERVICES, SNAPSHOTS, SYSTEM_USER, fixed_users
 
@@ -21,7 +21,7 @@ ALMIGHTY = {SYSTEM_USER, CONTROL_KEEPER, AGENTS_KEEPER}
 """Nobody works as one of them: the server's own account, and who makes streams."""
 OTHERS = {user.name for user in fixed_users()} - ALMIGHTY | {*AGENTS, *PRINCIPALS, *VIEWERS}
 LOG = log_stream("0")
-STREAMS = (LOG, COMMANDS, REPORTS, OUTPUT, "KV_taskyard_leases", "taskyard_snapshots", f"{LOG}_EXCHANGE")
+STREAMS = (LOG, COMMANDS, REPORTS, OUTPUT, AUDIT, "KV_taskyard_leases", "taskyard_snapshots", f"{LOG}_EXCHANGE")
 WRITERS = ("scheduler", "slot_allocator", "dispatcher")
 
 READERS = {
@@ -29,6 +29,7 @@ READERS = {
     COMMANDS: {"control.scheduler"},
     REPORTS: {"agents.dispatcher"},
     OUTPUT: {"agents.api"},
+    AUDIT: {"control.reader"},
 }
 LOOKERS = {
     **READERS,
@@ -39,6 +40,7 @@ LOOKERS = {
 MAY_PUBLISH: dict[str, set[str]] = {
     **{f"taskyard.log.0.{writer}": {f"control.{writer}"} for writer in WRITERS},
     "taskyard.log.0.log_keeper": set(),
+    "taskyard.audit.http": {"control.api"},
     "taskyard.command.admin.default.submit": {"admin", "control.api"},
     "taskyard.command.bob.default.submit": {"bob", "control.api"},
     "taskyard.request.admin.default.submit": {"admin"},

@@ -29,7 +29,7 @@ class Channel(Struct, frozen=True, kw_only=True):
 
 def channels() -> tuple[Channel, ...]:
     """All addresses on which anything is sent, parameters in braces."""
-    log, stored, reports, output = subjects.streams("{partition}")
+    log, stored, reports, output, audit = subjects.streams("{partition}")
     request, answer, agent, heartbeat = subjects.CORE_SUBJECTS
     place = ("{principal}", "{pool}")
     return (
@@ -86,6 +86,7 @@ def channels() -> tuple[Channel, ...]:
             source=output,
             messages=("OutputChunk",),
         ),
+        Channel(name="audit", address=subjects.audit_subject("{door}"), source=audit, messages=("AccessDenied",)),
     )
 
 
@@ -216,6 +217,7 @@ def _commit_schema(events: Iterable[type[Event]]) -> dict[str, Any]:
 
 
 _PARAMETERS = {
+    "door": "`http` or `nats`",
     "principal": "who asks: the name that the connection was made with",
     "pool": "the pool of tasks and workers",
     "partition": "the partition that holds the pool",

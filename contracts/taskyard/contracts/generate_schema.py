@@ -8,7 +8,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin
 import msgspec
 from msgspec import Raw, Struct
 
-from taskyard.contracts import agent_protocol, commands
+from taskyard.contracts import agent_protocol, audit, commands
 from taskyard.contracts.events import OWNERS, Event
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.verbs import VERBS
@@ -38,6 +38,7 @@ GROUPS: dict[str, tuple[type[Struct], ...]] = {
         agent_protocol.ReportBatch,
         *REPORTS,
     ),
+    "audit": (audit.AccessDenied,),
     "kinds": tuple(dict.fromkeys(kind.input for kind in KINDS.values() if kind.input is not Any)),
 }
 """The files of schemas, and what each is about; what these refer to stands beside them."""

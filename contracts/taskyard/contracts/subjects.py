@@ -14,6 +14,8 @@ COMMAND_SUBJECTS = "taskyard.command.>"
 COMMANDED_SUBJECTS = "taskyard.commanded.>"
 """Where `api` hears the commands of clients, which these send to `taskyard.command.>`, before it has them stored."""
 
+AUDIT_SUBJECTS = "taskyard.audit.*"
+
 CONTROL = "control"
 AGENTS = "agents"
 """The two NATS accounts that hold streams. The third, of clients, holds none: its commands are imported by `control`."""
@@ -68,6 +70,7 @@ def log_subject(partition: str, writer: str) -> str:
 COMMANDS = "TASKYARD_COMMANDS"
 REPORTS = "TASKYARD_REPORTS"
 OUTPUT = "TASKYARD_OUTPUT"
+AUDIT = "TASKYARD_AUDIT"
 LEASES_BUCKET = "taskyard_leases"
 SNAPSHOTS_BUCKET = "taskyard_snapshots"
 
@@ -121,7 +124,22 @@ def streams(
             max_age_seconds=14 * DAY_SECONDS,
             max_bytes=8 * GIBIBYTE,
         ),
+        StreamSpec(
+            name=AUDIT,
+            account=CONTROL,
+            subjects=(AUDIT_SUBJECTS,),
+            owner="api",
+            readers=("operators",),
+            max_age_seconds=365 * DAY_SECONDS,
+            max_bytes=GIBIBYTE,
+            max_message_bytes=4_096,
+        ),
     )
+
+
+def audit_subject(door: str) -> str:
+    """Where is stored whom a door denied what."""
+    return f"taskyard.audit.{door}"
 
 
 def command_subject(principal: str, pool: str, verb: str) -> str:

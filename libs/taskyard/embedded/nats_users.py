@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from taskyard.contracts.subjects import (
+    AUDIT,
+    AUDIT_SUBJECTS,
     COMMAND_SUBJECTS,
     COMMANDED_SUBJECTS,
     COMMANDS,
@@ -112,7 +114,9 @@ def fixed_users() -> Iterator[NatsUser]:
     yield NatsUser(name=CONTROL_KEEPER, account=CONTROL, publish=_EVERYTHING, subscribe=_EVERYTHING)
     yield NatsUser(name=AGENTS_KEEPER, account=AGENTS, publish=_EVERYTHING, subscribe=_EVERYTHING)
     yield _with_inbox(
-        CONTROL_READER, CONTROL, publish=("$JS.API.STREAM.INFO.*", *_reads(_LOG), *_looks_into(SNAPSHOTS_BUCKET))
+        CONTROL_READER,
+        CONTROL,
+        publish=("$JS.API.STREAM.INFO.*", *_reads(_LOG), *_reads(AUDIT), *_looks_into(SNAPSHOTS_BUCKET)),
     )
     for service in SERVICES:
         publish, subscribe = _in_control(service)
@@ -232,7 +236,7 @@ _OWN_IN_CONTROL = {
     "slot_allocator": ((log_subject(PARTITION_DEFAULT, "slot_allocator"),), ()),
     "dispatcher": ((log_subject(PARTITION_DEFAULT, "dispatcher"),), ()),
     "api": (
-        (COMMAND_SUBJECTS, f"{IMPORTED_REPLIES}>", "$JS.API.INFO"),
+        (COMMAND_SUBJECTS, AUDIT_SUBJECTS, f"{IMPORTED_REPLIES}>", "$JS.API.INFO"),
         ("taskyard.answer.*", REQUEST_SUBJECTS, COMMANDED_SUBJECTS),
     ),
 }

@@ -9,8 +9,10 @@ from pathlib import Path
 import structlog
 from nats.aio.msg import Msg
 
+from taskyard.api.audit import Audit
 from taskyard.api.clock import make_id, now
 from taskyard.api.costs import Costs
+from taskyard.api.denials import Denials
 from taskyard.api.directory import TaskDirectory
 from taskyard.api.doors import Door
 from taskyard.api.feed import EventFeed
@@ -79,11 +81,12 @@ async def serve(
     spans = DoorSpans(links.spans) if links.spans is not None else None
     door = Door(JetStreamCommands(links.control_client, name), outcomes, make_id=make_id, spans=spans)
     checkpoints = Checkpoints(JetStreamSnapshots(links.control_client, SNAPSHOTS_BUCKET), links.log)
-    costs = Costs()
+    costs, audit = Costs(), Audit(links.control_client)
     parts = _parts(
         links,
         door=door,
         costs=costs,
+        denials=Denials("http", audit.note),
         principals=principals,
         metrics=metrics,
         read_model=read_model,
@@ -100,7 +103,7 @@ async def serve(
         outcomes.deliver(message.data)
 
     answers = await links.control_client.subscribe(answer_subject(name), cb=take_answers)
-    nats_door = NatsDoor(door, principals, costs, metrics)
+    nats_door = NatsDoor(door, principals, costs, metrics, trace=audit.note)
     nats_door.attach(links.control)
     leaders = parts.leaders
     metrics.leaders(leaders, time.monotonic)
@@ -110,6 +113,7 @@ async def serve(
         await watch_leaders(leaders, parts.health.look_at, settings.lease_seconds)
 
     looking = asyncio.create_task(watch(), name="api watches leaders")
+    tracing = asyncio.create_task(audit.run(), name="api stores denials")
     keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
@@ -121,7 +125,8 @@ async def serve(
         keeping.cancel()
         hurrying.cancel()
         looking.cancel()
-        await asyncio.gather(keeping, hurrying, looking, return_exceptions=True)
+        tracing.cancel()
+        await asyncio.gather(keeping, hurrying, looking, tracing, return_exceptions=True)
         if links.control_client.is_connected:
             await answers.unsubscribe()
 
@@ -131,6 +136,7 @@ def _parts(
     *,
     door: Door,
     costs: Costs,
+    denials: Denials,
     principals: Principals,
     metrics: Metrics,
     read_model: ReadModel,
@@ -154,6 +160,7 @@ def _parts(
     return Parts(
         door=door,
         costs=costs,
+        denials=denials,
         principals=principals,
         directory=directory,
         read_model=read_model,

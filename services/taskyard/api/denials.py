@@ -1,10 +1,17 @@
-"""Who was refused at a door for want of credentials or of a right: told in the log, but never in bulk."""
+"""Who was refused at a door for want of credentials or of a right: told in the log and in the trace, but never in bulk."""
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable
 
-LINES_PER_MINUTE_MAX = 20
+import msgspec
+
+from taskyard.contracts.audit import AccessDenied
+
+TOLD_PER_MINUTE_MAX = 20
+TOLD_OF_ONE_PER_MINUTE_MAX = 5
+"""So many of one principal, or of one address where nobody was recognised: the others have room."""
 STATUSES = frozenset((401, 403))
 TEXT_CHARACTERS_MAX = 200
 
@@ -12,13 +19,19 @@ _log = logging.getLogger(__name__)
 
 
 class Denials:
-    """Logs denials of one door, up to a number a minute; those beyond are counted and told with the next line."""
+    """Tells of denials of one door, up to a number a minute; those beyond are counted and told with the next one.
 
-    def __init__(self, door: str, clock: Callable[[], float] = time.monotonic) -> None:
+    What is told stands in the log, and is given to `trace`.
+    """
+
+    def __init__(
+        self, door: str, trace: Callable[[AccessDenied], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._door = door
+        self._trace = trace
         self._clock = clock
         self._minute = -1
-        self._logged = 0
+        self._told: Counter[str] = Counter()
         self._left_out = 0
 
     def note(self, status: int, *, who: str | None, where: str | None, what: str, reason: str) -> None:
@@ -27,19 +40,21 @@ class Denials:
             return
         minute = int(self._clock() // 60)
         if minute != self._minute:
-            self._minute, self._logged = minute, 0
-        if self._logged >= LINES_PER_MINUTE_MAX:
+            self._minute, self._told = minute, Counter()
+        one = f"by {who}" if who is not None else f"at {where}"
+        if self._told.total() >= TOLD_PER_MINUTE_MAX or self._told[one] >= TOLD_OF_ONE_PER_MINUTE_MAX:
             self._left_out += 1
             return
-        self._logged += 1
-        left_out, self._left_out = self._left_out, 0
-        fields = {
-            "door": self._door,
-            "status": status,
-            "by": who,
-            "address": where,
-            "what": what[:TEXT_CHARACTERS_MAX],
-            "reason": reason[:TEXT_CHARACTERS_MAX],
-            "left_out": left_out or None,
-        }
-        _log.warning("access was denied", extra={name: value for name, value in fields.items() if value is not None})
+        self._told[one] += 1
+        denied = AccessDenied(
+            door=self._door,
+            status=status,
+            by=who,
+            address=where,
+            what=what[:TEXT_CHARACTERS_MAX],
+            reason=reason[:TEXT_CHARACTERS_MAX],
+            left_out=self._left_out,
+        )
+        self._left_out = 0
+        _log.warning("access was denied", extra=msgspec.to_builtins(denied))
+        self._trace(denied)

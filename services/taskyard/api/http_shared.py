@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -89,7 +89,7 @@ class Parts:
     leaders: Leaders
     metrics: Metrics
     closing: asyncio.Event
-    denials: Denials = field(default_factory=lambda: Denials("http"))
+    denials: Denials
     shows_details_to_anyone: bool
     event_places: Places
     output_places: Places

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from contextlib import suppress
 
 from faststream.nats import NatsBroker
@@ -19,6 +20,7 @@ from taskyard.api.metrics import Metrics
 from taskyard.api.principals import Caller, Principals
 from taskyard.api.replies import Reply
 from taskyard.api.submission import NATS_LIMITS
+from taskyard.contracts.audit import AccessDenied
 from taskyard.contracts.events import FieldError
 from taskyard.contracts.faults import form_of
 from taskyard.contracts.subjects import HEADER_TRACEPARENT, REQUEST_SUBJECTS
@@ -41,12 +43,20 @@ _log = logging.getLogger(__name__)
 class NatsDoor:
     """Answers requests of principals that NATS has recognised: the subject says who asks."""
 
-    def __init__(self, door: Door, principals: Principals, costs: Costs, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        door: Door,
+        principals: Principals,
+        costs: Costs,
+        metrics: Metrics,
+        *,
+        trace: Callable[[AccessDenied], None],
+    ) -> None:
         self._door = door
         self._costs = costs
         self._principals = principals
         self._metrics = metrics
-        self._denials = Denials(DOOR)
+        self._denials = Denials(DOOR, trace)
         self._subscriber: ConcurrentCoreSubscriber | None = None
 
     def attach(self, broker: NatsBroker) -> None:
