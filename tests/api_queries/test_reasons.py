@@ -10,6 +10,8 @@ from taskyard.contracts.events import (
     ApplyConfirmed,
     AttemptFailed,
     NotDelivered,
+    PlacingFailed,
+    PlacingResumed,
     PoolConfigured,
     QueueConfigured,
     QueueLocked,
@@ -70,6 +72,8 @@ LATER = Instant(NOW + 5 * SECOND)
         (waiting(), FREE, "no_free_slot", None),
         (waiting(phase=Phase.SCHEDULED), FREE, "no_free_slot", None),
         (waiting(phase=Phase.SCHEDULED), Around(), "no_worker", None),
+        (waiting(phase=Phase.SCHEDULED), Around(aside_reason="KeyError", has_worker=True), "internal_error", None),
+        (waiting(phase=Phase.SCHEDULED, is_apply=True), Around(aside_reason="KeyError"), "internal_error", None),
         (waiting(phase=Phase.SCHEDULED, is_apply=True, worker="w", slot=0), Around(), "no_free_slot", None),
         (waiting(phase=Phase.SCHEDULED, is_apply=True, due=LATER, error_code="dispatch_failed"), FREE, "backoff", None),
         (waiting(phase=Phase.APPLY_PENDING), Around(), "approval", None),
@@ -98,6 +102,20 @@ def test_a_task_that_waits_for_a_worker_with_a_full_disk_names_it_and_its_reason
 
     assert reason.code == "no_worker"
     assert "worker-1 takes nothing new (the disk is full)" in reason.message
+
+
+def test_tasks_of_a_kind_that_stands_aside_say_so_until_that_is_over(story: Any, read: Any) -> None:
+    story.join()
+    plan, other = story.submit(kind="plan"), story.submit()
+    why = "KeyError, in the log as kind plan of pool default"
+    story.commit(TaskScheduled(task=plan), TaskScheduled(task=other))
+    story.commit(PlacingFailed(pool="default", what="plan", reason=why), writer="slot_allocator")
+
+    assert [reason.code for reason in ask_for(read, other)] == ["no_free_slot"]
+    (reason,) = ask_for(read, plan)
+    assert reason.code == "internal_error" and why in reason.message
+    story.commit(PlacingResumed(pool="default", what="plan"), writer="slot_allocator")
+    assert [reason.code for reason in ask_for(read, plan)] == ["no_free_slot"]
 
 
 def test_what_a_worker_declined_says_why_while_it_waits_for_the_next_try() -> None:

@@ -57,7 +57,7 @@ def test_the_histories_of_this_version_show_every_event_and_every_phase() -> Non
         phases |= {event.rpartition(", ")[2] for task in meaning(commits)["tasks"].values() for event in task["events"]}
     # What no short run shows: an approval that a day passed over, an agent that forgot, and what this version never appends.
     rare = {"ApprovalExpired", "AttemptLost", "TaskProgressed", "WorkerRecovered", LogVersionActivated.__name__}
-    rare |= {"SlotCleared", "RefusalsCounted"}  # which are younger
+    rare |= {"SlotCleared", "RefusalsCounted", "PlacingFailed", "PlacingResumed"}  # which are younger
     assert {kind.__name__ for kind in AnyEvent.__args__} - events <= rare
     assert phases == {phase.value for phase in Phase}
 

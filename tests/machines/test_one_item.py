@@ -17,6 +17,8 @@ from taskyard.contracts.events import (
     Changes,
     CommandRejected,
     NotDelivered,
+    PlacingFailed,
+    PlacingResumed,
     QueuePaused,
     QueueResumed,
     SlotAssigned,
@@ -342,6 +344,11 @@ def test_a_command_that_cannot_be_read_is_refused_and_its_client_gets_the_verdic
 # -- what raises without an input in the other machines ----------------------------------------------------------------
 
 
+PLANS_FAIL = PlacingFailed(
+    pool="default", what="plan", reason="ZeroDivisionError, in the log as kind plan of pool default"
+)
+
+
 def test_a_kind_whose_placing_raises_stands_aside_and_what_is_behind_it_is_placed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -356,7 +363,7 @@ def test_a_kind_whose_placing_raises_stands_aside_and_what_is_behind_it_is_place
 
     decision = story.decide()
 
-    assert decision.events == [assigned(B)]
+    assert decision.events == [assigned(B), PLANS_FAIL]
     assert [fault.reference for fault in decision.faults] == ["kind plan of pool default"]
     story.given(*decision.events)
     assert story.decide() == Decision(events=[])  # told once, not by every decision
@@ -389,7 +396,56 @@ def test_a_slot_that_was_looked_at_when_placing_raised_is_given_to_what_is_behin
 
     monkeypatch.setattr(IdleSlots, "_first", touchy)
 
-    assert story.decide().events == [assigned(B)]
+    assert [event for event in story.decide().events if isinstance(event, SlotAssigned)] == [assigned(B)]
+
+
+def finds_none(*_: Any, **__: Any) -> Any:
+    broken()
+
+
+def test_who_waits_for_what_stands_aside_is_told_so_once_and_then_that_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story, take = Slots().given(joined()).scheduled(A, "plan"), IdleSlots.take
+    monkeypatch.setattr(IdleSlots, "take", finds_none)
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", 1.0)
+    assert story.decide().events == [PLANS_FAIL]
+    story.given(PLANS_FAIL)
+    for _ in range(3):
+        story.after(1.0)
+        assert story.decide().events == [], "it still raises"
+    monkeypatch.setattr(IdleSlots, "take", take)
+
+    decision = story.after(1.0).decide()
+
+    assert decision.events == [assigned(A), PlacingResumed(pool="default", what="plan")]
+    assert story.given(*decision.events).decide() == Decision(events=[])
+
+
+def test_that_it_is_over_is_told_though_nothing_waits_any_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    story = Slots().given(joined()).scheduled(A, "plan")
+    monkeypatch.setattr(IdleSlots, "take", finds_none)
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", 1.0)
+    story.given(*story.decide().events, TaskStopRequested(task=A, cause="cancel", by="root"))
+    assert story.decide().events == []
+
+    assert story.after(1.0).decide().events == [PlacingResumed(pool="default", what="plan")]
+
+
+def test_a_leader_that_finds_slots_where_the_one_before_it_could_not_tells_that_it_is_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    story = Slots().given(joined()).scheduled(A, "plan")
+    monkeypatch.setattr(IdleSlots, "take", finds_none)
+    monkeypatch.setattr(aside, "ASIDE_SECONDS", 1.0)
+    story.given(*story.decide().events)
+    monkeypatch.undo()
+    leader = Slots()
+    leader.now = story.now
+    leader.machine.restore(story.machine.snapshot())
+    leader.machine.lead(leader.now)
+
+    assert leader.decide().events == [assigned(A), PlacingResumed(pool="default", what="plan")]
 
 
 def test_a_worker_at_whom_looking_raises_stands_aside_and_others_are_lost_by_their_silence(
@@ -452,12 +508,15 @@ def test_an_apply_at_which_deciding_raises_stands_aside_and_others_are_placed(mo
 
     decision = story.decide()
 
-    assert [(type(event), event.task, event.attempt) for event in decision.events] == [(SlotAssigned, B, 2)]
+    given, told = decision.events
+    assert (type(given), given.task, given.attempt) == (SlotAssigned, B, 2)
+    assert told == PlacingFailed(pool="default", what=A, reason=f"ZeroDivisionError, in the log as apply of task {A}")
     assert [fault.reference for fault in decision.faults] == [f"apply of task {A}"]
     assert story.given(*decision.events).decide() == Decision(events=[])
     assert story.machine.next_deadline() == story.now + seconds(SUSPECT_SECONDS / 2)
     monkeypatch.undo()
-    assert [event.task for event in story.after(SUSPECT_SECONDS / 2).decide().events] == [A]
+    given, told = story.after(SUSPECT_SECONDS / 2).decide().events
+    assert (given.task, told) == (A, PlacingResumed(pool="default", what=A))
 
 
 def test_a_plan_whose_own_answer_raises_stands_aside_and_others_are_confirmed(monkeypatch: pytest.MonkeyPatch) -> None:

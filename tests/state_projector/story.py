@@ -17,6 +17,8 @@ from taskyard.contracts.events import (
     CommandRejected,
     ForceStopped,
     NotDelivered,
+    PlacingFailed,
+    PlacingResumed,
     PoolConfigured,
     QueueConfigured,
     QueueLocked,
@@ -172,6 +174,8 @@ class Story:
             QueueResumed(pool="default", queue=chance.choice((None, queue)), by="admin"),
             QueueLocked(pool="default", queue=queue, by="admin", reason="hands off"),
             QueueUnlocked(pool="default", queue=queue, by="admin"),
+            PlacingFailed(pool="default", what=chance.choice(("plan", "noop", task)), reason="KeyError, a\x00b"),
+            PlacingResumed(pool="default", what=chance.choice(("plan", "noop", task))),
             CommandRejected(
                 command=task,
                 verb="cancel",

@@ -10,6 +10,8 @@ from typing import Generic, TypeVar, assert_never, get_args
 from msgspec import Struct
 
 from taskyard.contracts.events import (
+    PlacingFailed,
+    PlacingResumed,
     PoolConfigured,
     QueueConfigured,
     QueueLocked,
@@ -22,6 +24,10 @@ from taskyard.contracts.values import Instant
 SettingsEvent = PoolConfigured | QueueConfigured | QueuePaused | QueueResumed | QueueLocked | QueueUnlocked
 SETTINGS_EVENTS: frozenset[type] = frozenset(get_args(SettingsEvent))
 """The events that `SettingsTable` folds."""
+
+PlacingEvent = PlacingFailed | PlacingResumed
+PLACING_EVENTS: frozenset[type] = frozenset(get_args(PlacingEvent))
+"""What is told of a pool by who gives slots."""
 
 INTERNAL_ERROR = "internal_error"
 """The code of what is refused, or held back, since deciding on it raised. With it begins the reason of a pause that the
@@ -37,13 +43,16 @@ class Hold(Struct, frozen=True, kw_only=True, gc=False):
 
 
 class PoolSettings(Struct, kw_only=True):
-    """Settings of a pool; None where nobody has set one."""
+    """Settings of a pool; None where nobody has set one. `aside` are kinds, and tasks whose applies, are given no slots
+    since looking for one raised, each with the reason.
+    """
 
     name: str
     max_waiting: int | None = None
     approval_timeout_seconds: float | None = None
     placement: str | None = None
     paused: Hold | None = None
+    aside: dict[str, str] = {}
 
     @property
     def is_paused(self) -> bool:
@@ -119,6 +128,14 @@ class SettingsTable(Generic[PoolT, QueueT]):
                     self._unlock(pool, event.queue)
             case _:
                 assert_never(event)
+
+    def apply_placing(self, event: PlacingEvent) -> None:
+        """Fold what is told of who stands aside."""
+        aside = self.pool(event.pool).aside
+        if isinstance(event, PlacingFailed):
+            aside[event.what] = event.reason
+        else:
+            aside.pop(event.what, None)
 
     def pool(self, name: str) -> PoolT:
         """The pool of this name."""

@@ -46,6 +46,7 @@ class Around:
     `workspace_holder` is another task, of any pool, that has the queue for itself; `locked_pool` is where the lock was set;
     `admitted` counts tasks of the queue between scheduled and their end; `next_ahead` is the one just before this task;
     of both, OTHERS_TASK stands for one that may not be named.
+    `aside_reason` is why looking for a slot for it is put off, where that raised.
     `has_worker` says that a worker which takes the kind is there; `suspects` in words, which ones would but are suspect.
     """
 
@@ -64,6 +65,7 @@ class Around:
     locked_by: str | None = None
     locked_reason: str = ""
     locked_at: Instant | None = None
+    aside_reason: str | None = None
     has_worker: bool = False
     suspects: str = ""
 
@@ -91,9 +93,9 @@ def pending_reason(task: Waiting, around: Around, now: Instant) -> PendingReason
                 _not_due(task, around, now) or _closed(task, around) or _taken(task, around) or _no_slot(task, around)
             )
         case Phase.APPLY_PENDING if task.is_apply:
-            return _not_due(task, around, now) or _held_back(task, around) or _apply_goes_on(task)
+            return _not_due(task, around, now) or _held_back(task, around) or _apply_goes_on(task, around)
         case Phase.SCHEDULED if task.is_apply:
-            return _not_due(task, around, now) or _apply_goes_on(task)
+            return _not_due(task, around, now) or _apply_goes_on(task, around)
         case Phase.SCHEDULED:
             return _no_slot(task, around)
         case Phase.APPLY_PENDING:
@@ -120,6 +122,8 @@ def waited_for(task: Waiting, around: Around, code: str) -> str:
         case "paused":
             return waited_for(task, around, "pool_paused" if around.queue_paused_by is None else "queue_paused")
         case "internal_error":
+            if around.queue_paused_by is None and around.pool_paused_by is None:
+                return f"for a slot in {pool}, since looking for one failed"
             which = queue if around.queue_paused_by is not None else pool
             return f"while {which} was paused, since deciding on it failed"
         case "queue_paused":
@@ -189,7 +193,9 @@ def _held_back(task: Waiting, around: Around) -> PendingReason | None:
     return PendingReason(code=code, message=f"the apply is confirmed; {reason.message}", blocker=reason.blocker)
 
 
-def _apply_goes_on(task: Waiting) -> PendingReason:
+def _apply_goes_on(task: Waiting, around: Around) -> PendingReason:
+    if around.aside_reason is not None:
+        return _stands_aside(task, around)
     message = f"the apply waits for its reserved slot {task.slot} of {task.worker}"
     return PendingReason(code="no_free_slot", message=message)
 
@@ -207,7 +213,15 @@ def _taken(task: Waiting, around: Around) -> PendingReason | None:
     return None
 
 
+def _stands_aside(task: Waiting, around: Around) -> PendingReason:
+    what = "its apply" if task.is_apply else task.kind
+    message = f"looking for a slot for {what} in pool {task.pool} failed, and is tried again every minute"
+    return _reason(around, INTERNAL_ERROR, _with(message, around.aside_reason or ""))
+
+
 def _no_slot(task: Waiting, around: Around) -> PendingReason:
+    if around.aside_reason is not None:
+        return _stands_aside(task, around)
     if not around.has_worker:
         message = f"no active worker in pool {task.pool} takes {task.kind}"
         return _reason(around, "no_worker", _with(message, around.suspects))

@@ -35,6 +35,7 @@ _decode_event = msgspec.json.Decoder(dict[str, Raw]).decode
 _decode_errors = msgspec.json.Decoder(list[FieldError]).decode
 _decode_slots = msgspec.json.Decoder(list[list[str]]).decode
 _decode_kinds = msgspec.json.Decoder(list[str]).decode
+_decode_aside = msgspec.json.Decoder(dict[str, str]).decode
 _decode_closing = msgspec.json.Decoder(dict[int, str]).decode
 _decode_held = msgspec.json.Decoder(list[tuple[int, str | None, bool]]).decode
 
@@ -110,6 +111,7 @@ def surroundings(row: Row, task: Waiting, takers: Takers, own: set[str] | None) 
         locked_by=row["locked_by"],
         locked_reason=row["locked_reason"] or "",
         locked_at=row["locked_at"],
+        aside_reason=_decode_aside(row["aside"] or "{}").get(task.id if task.is_apply else task.kind),
         has_worker=takers.has_active(task.pool, task.kind),
         suspects=takers.suspects(task.pool, task.kind),
     )

@@ -14,7 +14,7 @@ LABELS = frozenset(("place", "blocker", "remedy", "because"))
 
 _HINTS = {
     "approval": "answer with `taskyard confirm {id}` or `taskyard discard {id}`",
-    "internal_error": "an admin mends what the scheduler's log tells of, then `taskyard queue resume {queue} --pool {pool}`",
+    "internal_error": "an admin mends what the log tells of; a paused queue: `taskyard queue resume {queue} --pool {pool}`",
     "queue_paused": "an admin reopens it with `taskyard queue resume {queue} --pool {pool}`",
     "pool_paused": "an admin reopens it with `taskyard pool resume {pool}`",
     "queue_locked": "an admin reopens it with `taskyard queue unlock {queue} --pool {pool}`",

@@ -2,7 +2,15 @@
 
 from collections.abc import Sequence
 
-from taskyard.contracts.events import Event, SlotAssigned, WorkerJoined, WorkerLost, WorkerSuspected
+from taskyard.contracts.events import (
+    Event,
+    PlacingFailed,
+    PlacingResumed,
+    SlotAssigned,
+    WorkerJoined,
+    WorkerLost,
+    WorkerSuspected,
+)
 from taskyard.contracts.lifecycle import TaskRecord
 from taskyard.contracts.values import Incarnation, Instant
 from taskyard.machine.machine import Decision, Fault
@@ -12,6 +20,7 @@ from taskyard.slot_allocator.state import AllocatorState
 HEARTBEATS_PER_DECISION_MAX = 100
 ASSIGNED_PER_DECISION_MAX = 400
 CHECKED_PER_DECISION_MAX = 200
+TOLD_ASIDE_PER_DECISION_MAX = 100
 JOINED_BYTES_PER_DECISION_MAX = 128 * 1024
 
 Observation = HeartbeatSeen | Listened | Reconnected
@@ -31,6 +40,7 @@ def decide(state: AllocatorState, liveness: Liveness, now: Instant, inputs: Sequ
         state.look_aside(now)
         events += _applies(state, now, faults)
         events += _place(state, now, faults)
+        events += _aside(state)[:TOLD_ASIDE_PER_DECISION_MAX]
     return Decision(events=events, taken=taken, faults=tuple(faults))
 
 
@@ -115,6 +125,18 @@ def _place(state: AllocatorState, now: Instant, faults: list[Fault]) -> list[Eve
             )
         del state.touched[pool]
     return events
+
+
+def _aside(state: AllocatorState) -> list[Event]:
+    """What has to be told of who stands aside, and of who does so no more: those who wait are shown why."""
+    live = state.tasks.live
+    aside = dict(state.aside.reasons) | {
+        (live[id].pool, str(id)): reason for id, reason in state.applies_aside.reasons.items() if id in state.applies
+    }
+    told = state.told_aside
+    over = (PlacingResumed(pool=pool, what=what) for pool, what in told if (pool, what) not in aside)
+    begun = (PlacingFailed(pool=key[0], what=key[1], reason=why) for key, why in aside.items() if key not in told)
+    return [*over, *begun]
 
 
 def next_deadline(state: AllocatorState) -> Instant | None:

@@ -9,6 +9,8 @@ from taskyard.contracts.events import (
     NO_RESPONDERS,
     AnyEvent,
     NotDelivered,
+    PlacingFailed,
+    PlacingResumed,
     PoolConfigured,
     SlotAssigned,
     UnknownEvent,
@@ -30,6 +32,7 @@ class Saved(Struct, frozen=True, kw_only=True):
     joined: dict[str, Position]
     waiting: dict[str, list[TaskId]]
     policies: dict[str, str]
+    told_aside: list[tuple[str, str]] = []
 
 
 class AllocatorState:
@@ -52,6 +55,8 @@ class AllocatorState:
         """Pools and kinds at whose placing deciding raised."""
         self.applies_aside: Aside[TaskId] = Aside()
         """Applies at which it did."""
+        self.told_aside: dict[tuple[str, str], None] = {}
+        """Pools, and kinds or tasks, of which the log tells that they stand aside."""
 
     def apply(self, event: AnyEvent | UnknownEvent, at: Instant, position: Position) -> None:
         """Fold one event."""
@@ -66,6 +71,10 @@ class AllocatorState:
                 self._slot_freed(event.worker, event.slot)  # it was never taken
         if isinstance(event, PoolConfigured) and event.placement is not None:
             self.policies[event.pool] = event.placement
+        elif isinstance(event, PlacingFailed):
+            self.told_aside[event.pool, event.what] = None
+        elif isinstance(event, PlacingResumed):
+            self.told_aside.pop((event.pool, event.what), None)
 
     def policy(self, pool: str) -> str:
         """The placement policy of a pool."""
@@ -147,6 +156,7 @@ class AllocatorState:
             joined=self.joined,
             waiting={pool: list(tasks) for pool, tasks in self.waiting.items()},
             policies=self.policies,
+            told_aside=list(self.told_aside),
         )
 
     @classmethod
@@ -160,4 +170,5 @@ class AllocatorState:
         applies = (r for r in saved.tasks if r.phase is Phase.SCHEDULED and r.confirmed)
         state.applies = dict.fromkeys(record.id for record in applies)
         state.policies = dict(saved.policies)
+        state.told_aside = dict.fromkeys(saved.told_aside)
         return state

@@ -33,7 +33,7 @@ QUEUE_COLUMNS = (
     "locked_at", "pending", "scheduled", "active",
 )  # fmt: skip
 POOL_COLUMNS = (
-    "pool", "max_waiting", "approval_timeout_seconds", "placement", "paused_by", "paused_reason", "paused_at",
+    "pool", "max_waiting", "approval_timeout_seconds", "placement", "paused_by", "paused_reason", "paused_at", "aside",
 )  # fmt: skip
 WORKER_COLUMNS = (
     "worker", "pool", "incarnation", "suspect", "draining", "lost", "reason", "changed_at", "joined_at", "labels", "slots",
@@ -101,6 +101,7 @@ class PoolRow(PoolSettings, kw_only=True):
         return (
             self.name, plain_integer(self.max_waiting), self.approval_timeout_seconds,
             None if self.placement is None else plain_text(self.placement), *_hold_values(self.paused),
+            json_text(self.aside),
         )  # fmt: skip
 
 
@@ -192,13 +193,14 @@ def restore_queue(row: Sequence[Any]) -> QueueRow:
 
 def restore_pool(row: Sequence[Any]) -> PoolRow:
     """The pool of a row."""
-    pool, max_waiting, approval_timeout_seconds, placement, *paused = row
+    pool, max_waiting, approval_timeout_seconds, placement, *paused, aside = row
     return PoolRow(
         name=pool,
         max_waiting=max_waiting,
         approval_timeout_seconds=approval_timeout_seconds,
         placement=placement,
         paused=_hold(*paused),
+        aside=msgspec.json.decode(aside, type=dict[str, str]),
     )
 
 

@@ -68,7 +68,7 @@ _TYPES = {
     "queues": (
         "text", "text", "bigint", "text", "text", "bigint", "text", "text", "bigint", "bigint", "bigint", "bigint",
     ),
-    "pools": ("text", "bigint", "double precision", "text", "text", "text", "bigint"),
+    "pools": ("text", "bigint", "double precision", "text", "text", "text", "bigint", "text"),
     "workers": (
         "text", "text", "text", "boolean", "boolean", "boolean", "text", "bigint", "bigint", "text", "text", "text", "text",
         "text", "text", "text",

@@ -16,7 +16,7 @@ from taskyard.contracts.events import (
     refused_ids,
 )
 from taskyard.contracts.fleet import OfWorker, joined
-from taskyard.contracts.queues import SETTINGS_EVENTS, SettingsEvent, SettingsTable
+from taskyard.contracts.queues import PLACING_EVENTS, SETTINGS_EVENTS, PlacingEvent, SettingsEvent, SettingsTable
 from taskyard.contracts.readable import plain_text
 from taskyard.contracts.tasks import Change
 from taskyard.contracts.values import Instant, Position
@@ -28,7 +28,9 @@ from taskyard.state_projector.rows import (
     json_text,
 )
 
-SURROUNDING_EVENTS: frozenset[type] = SETTINGS_EVENTS | frozenset((CommandRejected, *get_args(OfWorker)))
+SURROUNDING_EVENTS: frozenset[type] = (
+    SETTINGS_EVENTS | PLACING_EVENTS | frozenset((CommandRejected, *get_args(OfWorker)))
+)
 """The events that mean something here."""
 
 
@@ -44,6 +46,10 @@ class Surroundings:
         """Fold one event of SURROUNDING_EVENTS."""
         if type(event) in SETTINGS_EVENTS:
             self._configure(cast("SettingsEvent", event), at)
+        elif type(event) in PLACING_EVENTS:
+            placing = cast("PlacingEvent", event)
+            self._change_pool(placing.pool)
+            self._settings.apply_placing(placing)
         elif isinstance(event, CommandRejected):
             self._rejected(event, at, position)
         else:

@@ -54,6 +54,8 @@ from taskyard.contracts.events.scheduler import (
 )
 from taskyard.contracts.events.slot_allocator import (
     SLOT_ALLOCATOR,
+    PlacingFailed,
+    PlacingResumed,
     SlotAssigned,
     WorkerJoined,
     WorkerLost,
@@ -85,6 +87,8 @@ __all__ = [
     "ForceStopped",
     "LogVersionActivated",
     "NotDelivered",
+    "PlacingFailed",
+    "PlacingResumed",
     "PoolConfigured",
     "QueueConfigured",
     "QueueLocked",

@@ -58,4 +58,24 @@ class SlotAssigned(Event):
     slot: int
 
 
-SlotAllocatorEvent = WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | SlotAssigned
+class PlacingFailed(Event):
+    """Finding slots raised: for tasks of the kind `what` in the pool, or for the apply of the task whose id that is.
+
+    They stand aside, and are tried again, until `PlacingResumed`. `reason` refers to the line in the log of the program.
+    """
+
+    pool: str
+    what: str
+    reason: str
+
+
+class PlacingResumed(Event):
+    """What `PlacingFailed` told of is given slots again, or waits no more."""
+
+    pool: str
+    what: str
+
+
+SlotAllocatorEvent = (
+    WorkerJoined | WorkerSuspected | WorkerRecovered | WorkerLost | SlotAssigned | PlacingFailed | PlacingResumed
+)

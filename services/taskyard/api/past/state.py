@@ -21,7 +21,15 @@ from taskyard.contracts.events import (
 )
 from taskyard.contracts.fleet import OfWorker, WorkerState, joined
 from taskyard.contracts.lifecycle import TaskRecord, Verdict
-from taskyard.contracts.queues import SETTINGS_EVENTS, PoolSettings, QueueSettings, SettingsEvent, SettingsTable
+from taskyard.contracts.queues import (
+    PLACING_EVENTS,
+    SETTINGS_EVENTS,
+    PlacingEvent,
+    PoolSettings,
+    QueueSettings,
+    SettingsEvent,
+    SettingsTable,
+)
 from taskyard.contracts.tasks import Change, TaskTable
 from taskyard.contracts.values import (
     Instant,
@@ -122,6 +130,8 @@ class PastState:
                     self.workers[change.held[0]].close(event, change)
         if type(event) in SETTINGS_EVENTS:
             self.settings.apply(cast("SettingsEvent", event), at)
+        elif type(event) in PLACING_EVENTS:
+            self.settings.apply_placing(cast("PlacingEvent", event))
         elif type(event) in _OF_WORKERS:
             self._worker(cast("OfWorker", event), at)
         elif isinstance(event, TaskSubmitted):

@@ -65,6 +65,7 @@ class Surroundings:
             locked_by=lock[1].by if lock else None,
             locked_reason=lock[1].reason if lock else "",
             locked_at=lock[1].at if lock else None,
+            aside_reason=pool.aside.get(record.id if record.confirmed else record.kind),
             has_worker=self._has_taker(record.pool, record.kind),
             suspects=self._suspects(record.pool, record.kind),
         )

@@ -29,7 +29,7 @@ SELECT w.id, w.holder, placed.ahead,
     q.max_running, q.scheduled + q.active AS admitted, q.paused_by AS queue_paused_by,
     q.paused_reason AS queue_paused_reason, q.paused_at AS queue_paused_at,
     l.pool AS locked_pool, l.locked_by, l.locked_reason, l.locked_at,
-    p.paused_by AS pool_paused_by, p.paused_reason AS pool_paused_reason, p.paused_at AS pool_paused_at
+    p.paused_by AS pool_paused_by, p.paused_reason AS pool_paused_reason, p.paused_at AS pool_paused_at, p.aside
 FROM wanted w
 LEFT JOIN placed ON placed.submitted = w.submitted
 LEFT JOIN taskyard.queues q ON q.pool = w.pool AND q.queue = w.queue
