@@ -40,8 +40,8 @@ class Tables:
         """Which of these ids have a row."""
         return frozenset(task for task in tasks if task in self.tasks)
 
-    async def write(self, changes: RowChanges, *, before: LogPosition, after: LogPosition) -> None:
-        """Write the changes and move the position.
+    async def write(self, changes: RowChanges, *, before: LogPosition, after: LogPosition) -> Sequence[tuple[str, Row]]:
+        """Write the changes and move the position. No row is refused.
 
         Raises:
             PositionMoved: the rows are not at `before`; nothing was written.
@@ -53,6 +53,7 @@ class Tables:
             raise ConnectionError("the connection was lost")
         self.position = replace(after)
         self.keep(changes)
+        return ()
 
     def keep(self, changes: RowChanges) -> None:
         """Change the rows."""
