@@ -12,6 +12,7 @@ import pytest
 from taskyard.contracts.agent_protocol import Failed, Started, Succeeded
 
 ROOT = Path(__file__).parents[2]
+COMMAND_LINE = "from taskyard.cli.app import main; main()"
 PICTURE = {"width": 1600, "height": 900, "most": 400}
 
 
@@ -77,3 +78,12 @@ def test_an_agent_that_shall_run_functions_of_a_module_that_has_none_says_so_and
 
     assert agent.process.wait(30) == 2
     assert "json holds no function with @task" in agent.log.read_text()
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_command_line_says_that_there_is_the_kind_and_what_its_input_looks_like() -> None:
+    shown = python("-c", COMMAND_LINE, "submit", "--help")
+    refused = python("-c", COMMAND_LINE, "submit", "resize")
+
+    assert "resize: Fit a picture into a square" in " ".join(shown.stdout.replace("│", " ").split())
+    assert (refused.returncode, '\'{"width":1600,"height":900}\'' in refused.stderr) == (2, True)

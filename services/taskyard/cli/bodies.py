@@ -49,7 +49,8 @@ def make_input(kind: str, options: InputOptions) -> object:
     if options != InputOptions():
         raise WrongUsage(f"a {kind} takes its input from --input JSON")
     if takes is not Any:
-        raise WrongUsage(f"a {kind} needs --input JSON")
+        example = msgspec.json.encode(KINDS[kind].example).decode()
+        raise WrongUsage(f"a {kind} needs --input JSON, such as '{example}'")
     return None
 
 

@@ -15,6 +15,9 @@ from taskyard.cli.errors import NOT_COMPLETED, REFUSED, Refused, WrongUsage
 from taskyard.cli.following import Follower
 from taskyard.cli.session import AsJson, ConnectionFile, Session, parse_pair, session
 from taskyard.cli.views import Accepted, BatchEntry, Task, View
+from taskyard.contracts.kinds import KINDS
+
+_KINDS_TOLD = "; ".join(f"{kind.name}: {kind.summary}" for kind in KINDS.values())
 
 
 class _BatchAnswer(View):
@@ -22,7 +25,7 @@ class _BatchAnswer(View):
 
 
 def submit(
-    kind: Annotated[str | None, typer.Argument(help="plan, plan_and_apply, command or noop.")] = None,
+    kind: Annotated[str | None, typer.Argument(help=_KINDS_TOLD)] = None,
     argv: Annotated[list[str] | None, typer.Argument(metavar="[-- ARG…]", help="What a command is to run.")] = None,
     *,
     queue: Annotated[str | None, typer.Option(help="The queue; for plan and plan_and_apply the workspace.")] = None,
