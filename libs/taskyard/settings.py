@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar, get_origin, get_type_hints
 
 import msgspec
 
+from taskyard.contracts.faults import decoding_fault
 from taskyard.contracts.fleet import ANY_KIND
 from taskyard.contracts.kinds import KINDS
 from taskyard.contracts.subjects import COMMANDS_BYTES_MAX, REPORTS_BYTES_MAX
@@ -175,7 +176,8 @@ def load(kind: type[Kind], path: Path | None, environment: Mapping[str, str] = o
         return msgspec.convert(values, type=kind)
     except msgspec.ValidationError as error:
         where = path or "the environment"
-        message = f"{where}: {error}"
+        fault = decoding_fault(error, "", kind.__struct_fields__)
+        message = f"{where}: {fault.path}: {fault.message}" if fault.path else f"{where}: {fault.message}"
         raise SettingsError(message) from error
 
 
@@ -186,7 +188,7 @@ def _read(path: Path) -> dict[str, Any]:
         message = f"{path} cannot be read: {error.strerror}"
         raise SettingsError(message) from error
     except msgspec.DecodeError as error:
-        message = f"{path} is not a JSON object: {error}"
+        message = f"{path} is not a JSON object: {decoding_fault(error, '').message}"
         raise SettingsError(message) from error
 
 
@@ -238,6 +240,6 @@ def _from_environment(kind: type[msgspec.Struct], environment: Mapping[str, str]
             value = text if _is_text(declared) or get_origin(declared) is Literal else msgspec.json.decode(text)
             values[name] = msgspec.convert(value, type=declared)
         except msgspec.DecodeError as error:  # of which ValidationError is one
-            message = f"{variable}: {error}"
+            message = f"{variable}: {decoding_fault(error, '').message}"
             raise SettingsError(message) from error
     return values

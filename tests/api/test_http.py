@@ -93,6 +93,22 @@ async def test_a_field_that_stands_twice_in_the_body_of_a_command_is_refused_by_
     assert world.stored == []
 
 
+@pytest.mark.parametrize(
+    ("query", "text"),
+    [
+        ("limit=x", "limit: must be a whole number"),
+        ("limit=0", "limit: must be at least 1"),
+        ("limit=501", "limit: must be at most 500"),
+        ("limit=" + "9" * 5_000, "limit: "),
+    ],
+)
+async def test_a_wrong_parameter_is_told_in_words_for_people(world, query, text):
+    async with world.http("admin") as http:
+        told = (await http.get(f"/api/v1/tasks?{query}")).json()["detail"]
+    assert told.startswith(text)
+    assert not re.search(r"`|Expected|\bint\b|\bstr\b|null", told)
+
+
 async def test_a_batch_larger_than_a_command_is_answered_in_order(world):
     tasks = [{**NOOP, "id": make_id()} for _ in range(1_100)]
     async with world.http() as http:

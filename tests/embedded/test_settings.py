@@ -143,3 +143,20 @@ def test_an_agent_does_not_start_with_what_can_never_work(field: str, value: obj
     file.write_text(json.dumps(settings | {field: value}))
     with pytest.raises(SettingsError, match=told):
         load(AgentSettings, file, {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"http_port": "x"}, "http_port: must be a whole number, not a string"),
+        ({"http_prot": 1}, "http_prot: unknown field; did you mean http_port?"),
+        ({"log_level": "loud"}, 'log_level: "loud" is not one of the values that are allowed'),
+    ],
+)
+def test_a_wrong_setting_is_told_in_words_for_people(tmp_path: Path, settings: dict[str, object], told: str) -> None:
+    needed = dict.fromkeys(("control_user", "control_password", "fleet_user", "fleet_password"), "x")
+    file = tmp_path / "settings.json"
+    file.write_text(json.dumps({"nats_urls": ["nats://x"], **needed, **settings}))
+    with pytest.raises(SettingsError) as raised:
+        load(Settings, file, {})
+    assert str(raised.value) == f"{file}: {told}"

@@ -20,6 +20,7 @@ SHOWN_CHARACTERS_MAX = 40
 OF_ANOTHER_FORM = "has a form that is not allowed"
 _OF_THE_LIBRARY = ("Expected ", "Invalid ", "Object ")
 
+_QUOTES = "'\""
 _PATH = re.compile(r"^(?P<message>.*?)(?: - at (?P<key>`key` in )?`\$(?P<path>[^`]*)`)?$", re.DOTALL)
 _FORMS = {
     UUID7_PATTERN: "must be a UUIDv7 in lower case",
@@ -64,7 +65,7 @@ def decoding_fault(error: Exception, prefix: str, fields: Iterable[str] = ()) ->
             message = told + _meant(field, fields) if form is _UNKNOWN else told
             break
     else:
-        message = _words(found["message"])
+        message = in_words(found["message"])
         message = f"each name in it {message}" if found["key"] else message
     return FieldError(path=".".join(part for part in (prefix, path) if part), message=message)
 
@@ -131,6 +132,10 @@ _SAID: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ),
     (re.compile(r"Expected `datetime` with a timezone component"), lambda _: "needs a zone: end it with Z or +02:00"),
     (re.compile(r"Invalid RFC3339 encoded datetime"), lambda _: f"must be {_TYPES['datetime']}"),
+    (
+        re.compile(r"Invalid enum value (?P<value>.*)", re.DOTALL),
+        lambda match: f"{shown(match['value'].strip(_QUOTES))} is not one of the values that are allowed",
+    ),
     (re.compile(r"(?:Number|Integer value) out of range"), lambda _: "is a number that is too large"),
 )
 """The texts of msgspec, and what is said in their place."""
@@ -143,7 +148,8 @@ def _form_of_shown(pattern: str) -> str:
 _SHOWN_FORMS = {repr(pattern): words for pattern, words in _FORMS.items()}
 
 
-def _words(text: str) -> str:
+def in_words(text: str) -> str:
+    """What a decoder said of one value, for people; its path is told apart from that."""
     for form, said in _SAID:
         if match := form.fullmatch(text):
             return said(match)

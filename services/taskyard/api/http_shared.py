@@ -46,6 +46,7 @@ from taskyard.api.replies import Problem, Reply
 from taskyard.api.submission import HTTP_BODY_BYTES_MAX
 from taskyard.api.turns import Turns
 from taskyard.contracts.events import FieldError
+from taskyard.contracts.faults import in_words
 from taskyard.contracts.values import Position, format_position, is_uuid7, parse_position
 from taskyard.eventlog.errors import EventLogError
 from taskyard.eventlog.log import EventLog
@@ -294,8 +295,15 @@ def _faults(error: HTTPException) -> tuple[FieldError, ...]:
     extra = error.extra if isinstance(error.extra, list) else []
     faults = [
         # A parameter that Python keeps for itself bears an underscore in our code, as `from_` does.
-        FieldError(path=str(fault.get("key", "")).rstrip("_"), message=str(fault.get("message", "does not fit")))
+        FieldError(
+            path=str(fault.get("key", "")).rstrip("_"), message=_of_parameter(str(fault.get("message", "does not fit")))
+        )
         for fault in extra
         if isinstance(fault, dict)
     ]
     return tuple(faults) or (FieldError(path="", message=error.detail or "the request cannot be read"),)
+
+
+def _of_parameter(message: str) -> str:
+    """What is wrong with a query parameter, which is a string whatever it should be."""
+    return in_words(message).removesuffix(", not a string")
