@@ -655,4 +655,46 @@ MUTANTS = (
         new="",
         killers=(f"{PROJECTED}::test_an_attempt_that_succeeded_though_it_was_stopped_tells_that_it_succeeded",),
     ),
+    # -- one item ------------------------------------------------------------------------------------------------------
+    Mutant(
+        name="one-row-that-is-refused-takes-all-others-of-its-table-along",
+        file="services/taskyard/state_projector/store.py",
+        old="            if len(rows) > 1:\n                half",
+        new="            if len(rows) < 1:\n                half",
+        killers=(
+            "tests/state_projector/test_rows_aside.py::test_a_task_that_postgresql_cannot_keep_stands_aside_and_all_others_go_on",
+        ),
+    ),
+    Mutant(
+        name="that-a-kind-stands-aside-no-more-is-not-told",
+        file=PLACING,
+        old="if (pool, what) not in aside)",
+        new="if (pool, what) in ())",
+        killers=(f"{ONE_OF_MANY}::test_that_it_is_over_is_told_though_nothing_waits_any_more",),
+    ),
+    Mutant(
+        name="a-plan-whose-apply-was-declined-stays-when-its-slot-goes-on",
+        file=SLOTS,
+        old="reason=reason, has_plan=assignment.apply)",
+        new="reason=reason)",
+        killers=("tests/agent/test_slot_memory.py",),
+    ),
+    Mutant(
+        name="what-was-not-begun-is-given-up-before-the-server-was-there",
+        file=AGENT,
+        old="        await self._contact.begun.wait()\n",
+        new="",
+        killers=(
+            "tests/agent/test_one_item_of_an_agent.py::test_what_was_not_begun_is_not_given_up_while_the_server_was_never_there",
+        ),
+    ),
+    Mutant(
+        name="one-attempt-that-cannot-be-stopped-keeps-the-others-running-without-contact",
+        file="services/taskyard/agent/attempts.py",
+        old='            with standing_aside("a stop", **_of(attempt.assignment)):\n',
+        new="            if True:\n",
+        killers=(
+            "tests/agent/test_one_item_of_an_agent.py::test_what_stops_one_attempt_without_contact_stops_those_beside_it_though_it_raises",
+        ),
+    ),
 )
