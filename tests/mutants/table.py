@@ -22,6 +22,8 @@ REFUSALS = "services/taskyard/scheduler/refusals.py"
 DOORS = "services/taskyard/api/doors.py"
 LEADERS = "services/taskyard/api/leaders.py"
 DECIDING, INPUTS = "libs/taskyard/machine/deciding.py", "libs/taskyard/machine/inputs.py"
+KEEPERS, SPOOLED = "services/taskyard/agent/supervisor/keepers.py", "tests/agent/test_spool.py"
+KEPT = "tests/agent/test_supervisor_keeps.py"
 TAKEOVER, SUPERVISED = "tests/agent/test_agent_takeover.py", "tests/agent/test_supervisor.py"
 SENT_REPORTS, DOORS_TESTED = "tests/agent/test_agent_outbox.py", "tests/api/test_doors.py"
 ALLOCATING, DELIVERING = "tests/machines/test_slot_allocator.py", "tests/machines/test_dispatcher.py"
@@ -429,6 +431,41 @@ MUTANTS = (
         killers=("tests/agent/test_progress_told.py",),
     ),
     # -- the edges -----------------------------------------------------------------------------------------------------
+    Mutant(
+        name="of-a-stream-that-was-closed-a-full-disk-takes-the-end",
+        file=SPOOL,
+        old="        if self._total:\n",
+        new="        if self._file is not None:\n",
+        killers=(SPOOLED,),
+    ),
+    Mutant(
+        name="a-disk-that-fills-in-the-middle-of-a-write-counts-bytes-twice",
+        file=SPOOL,
+        old="                data = data[len(data) - self._missing :]\n",
+        new="",
+        killers=(SPOOLED,),
+    ),
+    Mutant(
+        name="a-deadline-signals-a-second-time-what-is-stopped-already",
+        file=KEEPER,
+        old="        if self._kill_at is None:\n            self._signal_tree(number)",
+        new="        if True:\n            self._signal_tree(number)",
+        killers=(f"{KEPT}::test_a_deadline_that_passes_while_a_program_is_stopped_signals_it_no_second_time",),
+    ),
+    Mutant(
+        name="a-program-whose-keeper-is-killed-before-it-was-made-is-waited-for",
+        file=KEEPERS,
+        old="    if not killed.program:",
+        new="    if False:",
+        killers=(f"{KEPT}::test_a_program_whose_keeper_is_killed_before_it_was_made_is_told_as_not_started",),
+    ),
+    Mutant(
+        name="a-keeper-that-its-program-has-stopped-stands-still-until-it-is-killed",
+        file=KEEPERS,
+        old="                os.kill(self.pid, signal.SIGCONT)\n",
+        new="",
+        killers=(f"{KEPT}::test_a_program_that_has_stopped_its_keeper_gets_its_signal_at_once",),
+    ),
     Mutant(
         name="one-input-that-raises-stops-the-loop",
         file=DECIDING,

@@ -91,7 +91,7 @@ class Keepers:
             killed, self._killed = self._killed, {}
             for one in killed:
                 if one.hear is not None:
-                    one.hear(keeper.Over(status=-signal.SIGKILL if one.program_status is None else one.program_status))
+                    one.hear(_end_of(one))
         elif now >= max(self._killed.values()):
             for pid, _ in strays:
                 with suppress(OSError):
@@ -174,6 +174,13 @@ class Keepers:
             elif pid in programs:
                 programs[pid].program_status = status
         return strays
+
+
+def _end_of(killed: Keeper) -> keeper.Told:
+    """What became of the program of a keeper that was killed, of which nothing lives."""
+    if not killed.program:
+        return keeper.NotMade(reason="its keeper was killed")  # of such a one nobody would hear that it exists
+    return keeper.Over(status=-signal.SIGKILL if killed.program_status is None else killed.program_status)
 
 
 def _give(one: Keeper, job: keeper.Job, descriptors: tuple[int, ...], hear: Hear) -> Keeper:
