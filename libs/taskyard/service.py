@@ -161,15 +161,33 @@ async def another_fleet_link(links: Links, settings: Settings) -> AsyncIterator[
         LogUnavailable: no server was reached within CONNECT_SECONDS_MAX, or it has closed the connection for good.
     """
     fleet = _broker(links.name, settings, settings.fleet_user, settings.fleet_password)
-    try:
-        await _connect(fleet, settings.nats_urls)
-        survive_any_message(fleet.connection)
+    async with _connected(fleet, settings):
         with MetricsScope(links.metrics.metrics) as metrics:
-            async with ended_when_closed(fleet.connection):
-                yield replace(links, fleet=fleet, metrics=metrics)
+            yield replace(links, fleet=fleet, metrics=metrics)
+
+
+@asynccontextmanager
+async def another_control_client(links: Links, settings: Settings) -> AsyncIterator[Client]:
+    """One more connection to the account of the log, which belongs to the event loop that runs this.
+
+    Raises:
+        LogUnavailable: no server was reached within CONNECT_SECONDS_MAX, or it has closed the connection for good.
+    """
+    control = _broker(links.name, settings, settings.control_user, settings.control_password)
+    async with _connected(control, settings):
+        yield control.connection
+
+
+@asynccontextmanager
+async def _connected(broker: NatsBroker, settings: Settings) -> AsyncIterator[None]:
+    try:
+        await _connect(broker, settings.nats_urls)
+        survive_any_message(broker.connection)
+        async with ended_when_closed(broker.connection):
+            yield
     finally:
         with suppress(nats.errors.Error, OSError):  # the server may be gone before us
-            await fleet.stop()
+            await broker.stop()
 
 
 @asynccontextmanager

@@ -221,7 +221,7 @@ async def write(
     world, task: str, data: bytes, *, offset: int, attempt: int = 1, stream: str = "stdout", agent: str = "worker-1"
 ):
     headers = {HEADER_ATTEMPT: str(attempt), HEADER_STREAM: stream, HEADER_OFFSET: str(offset)}
-    nc = await world.nats(agent)
+    nc = await world.nats("agents.dispatcher")  # which has it stored for the agent
     await nc.publish(output_subject(agent, task), data, headers=headers)
     await nc.flush()
     await nc.close()

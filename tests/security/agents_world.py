@@ -31,12 +31,12 @@ RUN = {"slot_allocator": taskyard.slot_allocator.app.run, "dispatcher": taskyard
 
 FLOOD = """
 import socket, sys, time
-port, user, password, kind, seconds, body = int(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5]), sys.argv[6].encode()
+port, user, password, subject, seconds, body = int(sys.argv[1]), *sys.argv[2:5], float(sys.argv[5]), sys.argv[6].encode()
 line = socket.create_connection(("127.0.0.1", port))
 line.recv(65536)
 line.sendall(b'CONNECT {"verbose":false,"user":"%s","pass":"%s"}\\r\\nPING\\r\\n' % (user.encode(), password.encode()))
 line.recv(65536)
-one = b"PUB taskyard.%s.%s %d\\r\\n%s\\r\\n" % (kind.encode(), user.encode(), len(body), body)
+one = b"PUB taskyard.%s %d\\r\\n%s\\r\\n" % (subject.encode(), len(body), body)
 until, sent = time.monotonic() + seconds, 0
 while time.monotonic() < until:
     line.sendall(one * 200)
@@ -46,8 +46,12 @@ print(sent)
 
 
 def start_flood(server: NatsServer, agent: str, kind: str, body: bytes, seconds: float) -> subprocess.Popen[bytes]:
-    """A process that says this as often as it can as an agent, on its subject of the kind; it prints how often it did."""
-    told = [str(server.port), agent, server.password(agent), kind, str(seconds), body.decode()]
+    """A process that says this as often as it can as an agent, on its subject of the kind; it prints how often it did.
+
+    With a kind as `output.*` the last token is a task.
+    """
+    subject = f"{kind.removesuffix('.*')}.{agent}" + (".task" if kind.endswith(".*") else "")
+    told = [str(server.port), agent, server.password(agent), subject, str(seconds), body.decode()]
     return subprocess.Popen([sys.executable, "-c", FLOOD, *told], stdout=subprocess.PIPE)
 
 

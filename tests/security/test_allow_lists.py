@@ -52,12 +52,10 @@ MAY_PUBLISH: dict[str, set[str]] = {
     **{f"taskyard_snapshots.{writer}.0.0": {f"control.{writer}"} for writer in WRITERS},
     "taskyard_snapshots.past.0.0": {"control.api"},
     **{f"$KV.taskyard_leases.{name}": {f"control.{name}"} for name in (*WRITERS, "state_projector")},
-    **{
-        f"taskyard.{kind}.{agent}{rest}": {agent}
-        for agent in AGENTS
-        for kind, rest in (("heartbeat", ""), ("output", ".task"))
-    },
+    **{f"taskyard.heartbeat.{agent}": {agent} for agent in AGENTS},
     **{f"taskyard.report.{agent}": {agent, "agents.dispatcher"} for agent in AGENTS},
+    **{f"taskyard.output.{agent}.task": {agent, "agents.dispatcher"} for agent in AGENTS},
+    "taskyard.printed.worker-1.task": set(),
     "taskyard.agent.worker-1.assign": {"agents.dispatcher"},
     "taskyard.agent.worker-1.cancel": {"agents.dispatcher"},
     "taskyard.agent.worker-1.anything": set(),
@@ -80,6 +78,7 @@ MAY_HEAR: dict[str, set[str]] = {
     "taskyard.heartbeat.*": {"agents.slot_allocator", "agents.dispatcher"},
     "taskyard.heartbeat.worker-1": {"agents.slot_allocator", "agents.dispatcher"},
     "taskyard.reported.*": {"agents.dispatcher"},
+    "taskyard.printed.*.*": {"agents.dispatcher"},
     "taskyard.agent.worker-1.>": {"worker-1"},
     "taskyard.agent.*.assign": set(),
     "taskyard.request.>": {"control.api"},

@@ -43,7 +43,7 @@ async def as_report(agent: Client, reply: str) -> None:
 
 
 async def as_output(agent: Client, reply: str) -> None:
-    await agent.publish(f"taskyard.output.{ME}.task", b"text", reply=reply)
+    await agent.publish(f"taskyard.output.{ME}.task", secrets.token_bytes(), reply=reply)
 
 
 async def as_heartbeat(agent: Client, reply: str) -> None:

@@ -14,7 +14,7 @@ from real_servers import nats_running, service_settings
 
 from taskyard.contracts.subjects import REPORTS
 from taskyard.embedded.nats_server import NatsServer
-from taskyard.machine import intake
+from taskyard.machine import intake, relay
 from taskyard.machine.intake import REPORTS_HEARD, could_not_store
 from taskyard.service import linked
 
@@ -102,7 +102,7 @@ def test_reports_that_fit_no_message_any_more_are_refused_and_cost_no_connection
 def test_reports_are_heard_again_when_the_server_has_closed_the_connection_that_hears_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(intake, "fits", lambda *_: True)
+    monkeypatch.setattr(relay, "fits", lambda *_: True)
 
     async def scenario(server: NatsServer) -> None:
         async with services_running(server) as world, joined(world, FLOODER, HONEST) as (one, other):
@@ -175,7 +175,7 @@ def test_deadlines_wait_until_what_could_not_be_stored_was_told_again(
 def test_who_wakes_first_from_a_standstill_waits_until_it_is_noticed(tmp_path: Path) -> None:
     async def scenario(server: NatsServer) -> None:
         async with linked("dispatcher", service_settings(server, postgres_dsn="")) as links:
-            hearing = intake._Hearing(links, dict)
+            hearing = intake._Reports(links, dict)
             heard = hearing.since
             assert hearing.left_seconds(heard) == intake.AGAIN_SECONDS
             assert hearing.left_seconds(heard + intake.STOOD_STILL_SECONDS) < intake.AGAIN_SECONDS

@@ -8,6 +8,8 @@ REPORT_SUBJECTS = "taskyard.report.*"
 REPORTED_SUBJECTS = "taskyard.reported.*"
 """Where `dispatcher` hears the reports of agents, before it has them stored."""
 OUTPUT_SUBJECTS = "taskyard.output.*.*"
+PRINTED_SUBJECTS = "taskyard.printed.*.*"
+"""Where `dispatcher` hears what the tasks of agents print, before it has it stored."""
 HEARTBEAT_SUBJECTS = "taskyard.heartbeat.*"
 REQUEST_SUBJECTS = "taskyard.request.>"
 COMMAND_SUBJECTS = "taskyard.command.>"
@@ -119,7 +121,7 @@ def streams(
             name=OUTPUT,
             account=AGENTS,
             subjects=(OUTPUT_SUBJECTS,),
-            owner="agent",
+            owner="agent, dispatcher",
             readers=("api",),
             max_age_seconds=14 * DAY_SECONDS,
             max_bytes=8 * GIBIBYTE,
@@ -190,6 +192,11 @@ def heartbeat_subject(agent: str) -> str:
 def output_subject(agent: str, task: str) -> str:
     """Where the output chunks of a task on an agent are stored."""
     return f"taskyard.output.{agent}.{task}"
+
+
+def printed_as(heard: str) -> str:
+    """Where a chunk of output is stored that was heard, whichever task its subject names."""
+    return OUTPUT_SUBJECTS[:-3] + heard.removeprefix(PRINTED_SUBJECTS[:-3])
 
 
 def answer_subject(instance: str) -> str:

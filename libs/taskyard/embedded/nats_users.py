@@ -31,6 +31,7 @@ from taskyard.contracts.subjects import (
     OUTPUT,
     OUTPUT_SUBJECTS,
     PARTITION_DEFAULT,
+    PRINTED_SUBJECTS,
     REPORT_SUBJECTS,
     REPORTED_SUBJECTS,
     REPORTS,
@@ -155,7 +156,7 @@ def make_accounts(users: list[NatsUser], password: Callable[[str], str]) -> dict
 
     # Whose messages are stored as they come can keep those of all others from being stored: see `machine/intake.py`, and
     # `taskyard/api/intake.py` for commands.
-    heard_as = {REPORT_SUBJECTS: REPORTED_SUBJECTS, OUTPUT_SUBJECTS: OUTPUT_SUBJECTS}
+    heard_as = {REPORT_SUBJECTS: REPORTED_SUBJECTS, OUTPUT_SUBJECTS: PRINTED_SUBJECTS}
     asked = {COMMAND_SUBJECTS: COMMANDED_SUBJECTS, REQUEST_SUBJECTS: REQUEST_SUBJECTS}
     to_agents = "taskyard.agent.>"
     return {
@@ -245,13 +246,15 @@ _IN_AGENTS = {
     "dispatcher": (
         (
             "$JS.API.STREAM.INFO.TASKYARD_REPORTS",
+            "$JS.API.STREAM.INFO.TASKYARD_OUTPUT",
             *_reads(REPORTS),
             REPORT_SUBJECTS,
+            OUTPUT_SUBJECTS,
             f"{IMPORTED_REPLIES}>",
             "taskyard.agent.*.assign",
             "taskyard.agent.*.cancel",
         ),
-        (HEARTBEAT_SUBJECTS, REPORTED_SUBJECTS),
+        (HEARTBEAT_SUBJECTS, REPORTED_SUBJECTS, PRINTED_SUBJECTS),
     ),
     "api": (("$JS.API.STREAM.INFO.TASKYARD_OUTPUT", "$JS.API.STREAM.INFO.TASKYARD_REPORTS", *_reads(OUTPUT)), ()),
 }

@@ -30,10 +30,11 @@ DROPPED_MAX = 200
 QUIET_SECONDS = 30.0
 """For so long one that was cut off must keep to the limit to be heard again."""
 WEIGHED_BYTES = 64 * 1024
-"""What is longer counts as several."""
 SENDERS_MAX = 20_000
 """Senders that are remembered, twice as many as workers that may be there; more are not heard."""
 
+SENDER = 2
+"""Which token of a subject names the sender."""
 NARROW_SECONDS = 5.0
 """While one is cut off, this long only those are heard that were heard before,"""
 LOOK_SECONDS = 0.5
@@ -44,11 +45,12 @@ _logger = structlog.get_logger()
 
 
 class Limits(Struct, frozen=True, kw_only=True):
-    """What each sender may say, and under which name it is counted what was too much."""
+    """What each sender may say, and under which name it is counted what was too much. What is longer counts as several."""
 
     name: str
     per_second: float
     at_once: int
+    weighed_bytes: int = WEIGHED_BYTES
 
 
 HEARTBEATS = Limits(name="heartbeats", per_second=PER_SECOND_MAX, at_once=AT_ONCE_MAX)
@@ -121,7 +123,7 @@ class Allowance:
 
 
 class Ear:
-    """Hears a subject whose last token names the sender. `hear` gets the name and what is to be heard of it.
+    """Hears subjects whose third token names the sender. `hear` gets the name and what is to be heard of it.
 
     What a sender says is dropped here at the cost of reading it, which is too much where one says it without end. So while
     one is cut off, the server is asked for those alone that were heard before, and for all only now and then: a newcomer may
@@ -138,11 +140,12 @@ class Ear:
         limits: Limits = HEARTBEATS,
         known: Callable[[], Mapping[str, object]] | None = None,
     ) -> None:
-        assert pattern.endswith(".*"), "the last token is the sender"
+        assert pattern.split(".").index("*") == SENDER, "which token is the sender"
         self._client = links.fleet_client
         self._pattern = pattern
         self._hear = hear
         self._known = known
+        self._weighed_bytes = limits.weighed_bytes
         self._allowance = Allowance(limits)
         self.failed = 0
         self._name = limits.name
@@ -186,7 +189,7 @@ class Ear:
 
     async def _take(self, message: Msg) -> None:
         self._taken += 1
-        sender = message.subject.rpartition(".")[2]
+        sender = message.subject.split(".", SENDER + 1)[SENDER]
         allowance = self._allowance
         try:
             await self._hear_if_allowed(sender, message)
@@ -199,7 +202,7 @@ class Ear:
         allowance = self._allowance
         if self._known is not None and sender not in self._known():
             allowance.dropped += 1
-        elif allowance.allows(sender, time.monotonic(), max(len(message.data) / WEIGHED_BYTES, 1.0)):
+        elif allowance.allows(sender, time.monotonic(), max(len(message.data) / self._weighed_bytes, 1.0)):
             await self._hear(sender, message)
 
     def _fail(self, reference: str, error: Exception) -> None:
@@ -240,7 +243,7 @@ class Ear:
         known = self._known() if self._known is not None else ()
         wanted |= {sender for sender in islice(known, SENDERS_MAX) if not self._allowance.is_cut(sender, now)}
         for sender in wanted - self._some.keys():
-            self._some[sender] = await self._client.subscribe(self._pattern[:-1] + sender, cb=self._take)
+            self._some[sender] = await self._client.subscribe(self._pattern.replace("*", sender, 1), cb=self._take)
         await self._unsubscribe(list(self._some.keys() - wanted))
         everybody, self._all = self._all, None
         if everybody is not None:

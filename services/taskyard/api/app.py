@@ -117,7 +117,7 @@ async def serve(
     keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
-        intake = Intake(links.control_client, principals.names, links.metrics)
+        intake = Intake(links, settings, principals.names)
         async with intake, serving(links, settings, lambda: not stop.is_set()):
             await _serve_http(settings, parts, stop, nats_door)
     finally:

@@ -4,29 +4,30 @@ nats-server takes in what is stored in a stream one by one, and flushes each to 
 which they come. So one principal that sends without end would keep the commands of all others, and those of the doors, from
 being stored at all. What principals send is therefore heard here first. What one sends beyond its allowance is refused, with
 the error that a stream has for that, and one that goes on is not heard for a while: what it sends then dies in nats-server,
-which answers whoever asks that nobody listens. Each principal has a subscription of its own, so the others are not touched.
+which answers whoever asks that nobody listens. Before it is heard again as before, a few of its messages are: while it has not
+stopped, these few are all that it costs.
 
-All instances hear everything, and each has it stored; which one is first does not matter, for each gives a message the same
-id: the one that its sender gave it, or its bytes, and how often they came. Only while one of them starts, or does not hear a
-sender that says too much, may they count differently: then one of several commands that have the same bytes within two minutes,
-and no id, may be taken for one of the others.
+Each principal is heard over a connection of its own (of very many some share one), and all in a thread of their own. So
+neither the others nor the doors wait behind what one has sent, and where the server cuts a connection on which too much
+waits, it is that one's.
 
-The stream's answer is handed on to the sender, on the subject that the server has made for that: clients are in another
-account, so no reply subject of their choice is seen here, and none other is answered.
+All instances hear everything, and each has it stored (`machine/relay.py`); which one is first does not matter, for each gives a
+message the same id: the one that its sender gave it, or its bytes, and how often they came. Only while one of them starts, or
+does not hear a sender that says too much, may they count differently: then one of several commands that have the same bytes
+within two minutes, and no id, may be taken for one of the others.
 """
 
 import asyncio
 import logging
-from collections import OrderedDict
-from collections.abc import Iterable
-from contextlib import suppress
-from hashlib import blake2b
+from collections import OrderedDict, deque
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
 import msgspec
-from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
@@ -38,26 +39,34 @@ from taskyard.contracts.subjects import (
     commanded_subjects,
     stored_subject,
 )
-from taskyard.embedded.nats_users import IMPORTED_REPLIES
-from taskyard.eventlog.fitting import fits
+from taskyard.machine.own_thread import in_own_thread
+from taskyard.machine.relay import Relay
 from taskyard.quotas import Quota, Shares
+from taskyard.service import Links, another_control_client
+from taskyard.settings import Settings
 from taskyard.telemetry.context import valid_traceparent
 from taskyard.telemetry.metrics import MetricsScope
 
 COMMANDS_HEARD = Quota(per_second=2_000, at_once=1_000)
-"""Whoever has more to say says it in batches: one of 500 tasks of 200 bytes counts as thirteen commands. The others wait for
-what is stored at once, which of batches that cannot be accepted takes half a second to decide on."""
-WEIGHED_BYTES = 8 * 1024
+"""Whoever has more to say says it in batches: one of 500 tasks of 200 bytes counts as 25 commands."""
+WEIGHED_BYTES = 4 * 1024
 """What is longer counts as several."""
+UNDER_WAY_MAX = 64
+"""So many are being stored at a time, and the others wait here: behind those that are the commands of everybody else wait."""
+WAITING_MAX = 1_000
 REFUSED_A_SECOND_MAX = 1_000
+"""Whoever goes on though so much is refused is not heard for a while. Who waits for answers never comes to that."""
 QUIET_SECONDS = 10.0
-"""Whoever goes on though so much is refused is not heard for so long. Who waits for answers never comes to that."""
+QUIET_SECONDS_MAX = 60.0
+FORGIVEN_SECONDS = 60.0
+"""Who was heard for so long without saying too much is cut off as briefly again as the first time."""
+LOOK_SECONDS = 0.1
+"""For so long one that was cut off is heard, to see whether it has stopped,"""
+LOOK_MESSAGES = int(COMMANDS_HEARD.per_second * LOOK_SECONDS)
+"""and no more than it may have stored in that time."""
 AGAIN_SECONDS = 0.5
-MESSAGE_ID = "Nats-Msg-Id"
-ID_CHARACTERS_MAX = 128
-ID_BYTES = 16
-UNANSWERED_MAX = 20_000
-"""Messages that the stream has not answered yet and whose senders are remembered. Of more the first get no answer."""
+CONNECTIONS_MAX = 16
+"""More principals share them."""
 REMEMBERED_MAX = 500_000
 """Messages without an id whose bytes are remembered, those of the last two minutes."""
 
@@ -118,9 +127,28 @@ class Pace:
         self._refused += _cost(size)
         return self._refused > REFUSED_A_SECOND_MAX
 
+    def begin_with_nothing(self, now: float) -> None:
+        """The share is used up, and grows from now on."""
+        self._shares.charge("", COMMANDS_HEARD.at_once, now)
+
 
 def _cost(size: int) -> float:
     return max(size / WEIGHED_BYTES, 1.0)
+
+
+class Patience:
+    """For how long a principal is not heard each time that it has said too much: twice as long as the time before."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._until = 0.0
+
+    def lose(self, now: float) -> float:
+        """It has said too much."""
+        is_again = self._seconds and now - self._until < FORGIVEN_SECONDS
+        self._seconds = min(self._seconds * 2, QUIET_SECONDS_MAX) if is_again else QUIET_SECONDS
+        self._until = now + self._seconds
+        return self._seconds
 
 
 class Intake:
@@ -130,20 +158,57 @@ class Intake:
     a made-up one.
     """
 
-    def __init__(self, client: Client, names: Iterable[str], metrics: MetricsScope) -> None:
+    def __init__(self, links: Links, settings: Settings, names: Sequence[str]) -> None:
+        self._links = links
+        self._settings = settings
+        self._names = names
+        self._counts = _Counts(links.metrics)
+        self._thread = in_own_thread("intake", self._opened)
+
+    async def __aenter__(self) -> Self:
+        await self._thread.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._thread.__aexit__(kind, error, trace)
+
+    @asynccontextmanager
+    async def _opened(self) -> AsyncIterator[None]:
+        occurrences = Occurrences()
+
+        def unnamed(digest: str) -> str:
+            return f"{digest}.{occurrences.count(digest, monotonic())}"
+
+        count = min(len(self._names), CONNECTIONS_MAX)
+        async with AsyncExitStack() as stack:
+            for place in range(count):
+                client = await stack.enter_async_context(another_control_client(self._links, self._settings))
+                relay = Relay(client, answer=_or_no_stream, unnamed=unnamed, kept=_trace_in, too_long=TOO_LONG)
+                await stack.enter_async_context(relay)
+                for name in self._names[place::count]:
+                    await stack.enter_async_context(_Hearing(name, relay, self._counts))
+            yield
+
+
+def _or_no_stream(answer: bytes) -> bytes:
+    """That there is none the server tells by a message without data."""
+    return answer or NO_STREAM
+
+
+def _trace_in(given: Mapping[str, str]) -> dict[str, str]:
+    traceparent = valid_traceparent(given.get(HEADER_TRACEPARENT))
+    return {} if traceparent is None else {HEADER_TRACEPARENT: traceparent}
+
+
+class _Counts:
+    def __init__(self, metrics: MetricsScope) -> None:
         self.refused = 0
         self.cut = 0
-        self._client = client
-        self._names = tuple(names)
-        self._occurrences = Occurrences()
-        self._inbox = ""
-        self._answers: Subscription | None = None
-        self._replies: dict[str, str] = {}
-        self._number = 0
-        self._hearing: set[asyncio.Task[None]] = set()
         metrics.counter(
             "taskyard_commands_beyond_share",
-            "Commands to be stored beyond what a principal may send, or longer than a message may be, refused.",
+            "Commands to be stored beyond what a principal may send, refused.",
             lambda: (({}, self.refused),),
         )
         metrics.counter(
@@ -152,95 +217,91 @@ class Intake:
             lambda: (({}, self.cut),),
         )
 
+
+class _Hearing:
+    """Hears one principal."""
+
+    def __init__(self, name: str, relay: Relay, counts: _Counts) -> None:
+        self._name = name
+        self._relay = relay
+        self._counts = counts
+        self._pace = Pace()
+        self._patience = Patience()
+        self._waiting: deque[Msg] = deque()
+        self._under_way = 0.0
+        self._is_too_much = asyncio.Event()
+        self._subscription: Subscription | None = None
+        self._guard: asyncio.Task[None] | None = None
+
     async def __aenter__(self) -> Self:
-        self._inbox = self._client.new_inbox()
-        self._answers = await self._client.subscribe(f"{self._inbox}.*", cb=self._stored)
-        for name in self._names:
-            is_too_much = asyncio.Event()
-            pace = Pace()
-            subscription = await self._listen(name, pace, is_too_much)
-            self._hearing.add(
-                asyncio.create_task(self._hear(name, pace, is_too_much, subscription), name=f"api hears {name}")
-            )
+        await self._listen()
+        self._guard = asyncio.create_task(self._cut_when_too_much(), name=f"api hears {self._name}")
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._hearing:
-            task.cancel()
-        await asyncio.gather(*self._hearing, return_exceptions=True)
-        if self._answers is not None:
-            await self._end(self._answers)
+        assert self._guard is not None
+        self._guard.cancel()
+        await asyncio.gather(self._guard, return_exceptions=True)
+        await self._end()
 
-    async def _hear(self, name: str, pace: Pace, is_too_much: asyncio.Event, subscription: Subscription) -> None:
-        """Hear one principal for ever, but for a while each time that it sends far too much: then it costs us nothing."""
-        try:
-            while True:
-                await is_too_much.wait()
-                self.cut += 1
-                _log.warning("a principal commands too much and is not heard for a while", extra={"by": name})
-                await self._end(subscription)
-                await asyncio.sleep(QUIET_SECONDS)
-                is_too_much.clear()
-                subscription = await self._listen(name, pace, is_too_much)
-        finally:
-            await self._end(subscription)
-
-    async def _listen(self, name: str, pace: Pace, is_too_much: asyncio.Event) -> Subscription:
-        async def take(message: Msg) -> None:
-            if is_too_much.is_set():
-                return
-            now = monotonic()
-            is_within = pace.allows(len(message.data), now)
-            if is_within and fits(self._client, message.subject, message.data):
-                await self._store(name, message)
-                return
-            self.refused += 1
-            await self._answer(message.reply, TOO_LONG if is_within else TOO_MANY)
-            if pace.refuses_too_much(len(message.data), now):
-                is_too_much.set()
-
+    async def _cut_when_too_much(self) -> None:
         while True:
-            try:
-                return await self._client.subscribe(commanded_subjects(name), cb=take)
-            except (Error, OSError):
-                await asyncio.sleep(AGAIN_SECONDS)
+            await self._is_too_much.wait()
+            await self._end()
+            self._counts.cut += 1
+            _log.warning("a principal commands too much and is not heard for a while", extra={"by": self._name})
+            goes_on = True
+            while goes_on:
+                await asyncio.sleep(self._patience.lose(monotonic()))
+                goes_on = await self._goes_on()
+            await self._listen()
 
-    async def _end(self, subscription: Subscription) -> None:
-        with suppress(Error, OSError):
-            await subscription.unsubscribe()
+    async def _goes_on(self) -> bool:
+        """Hear a few messages at most: whether they came at once. The server counts them, so no more are on their way."""
+        self._pace.begin_with_nothing(monotonic())
+        self._is_too_much.clear()
+        subscription = await self._listen(LOOK_MESSAGES)
+        await asyncio.sleep(LOOK_SECONDS)
+        await self._end()
+        return subscription.delivered >= LOOK_MESSAGES
 
-    async def _store(self, principal: str, message: Msg) -> None:
-        given = message.headers or {}
-        headers = {MESSAGE_ID: f"{principal}.{self._id_of(message, given.get(MESSAGE_ID, ''))}"}
-        if (traceparent := valid_traceparent(given.get(HEADER_TRACEPARENT))) is not None:
-            headers[HEADER_TRACEPARENT] = traceparent
-        reply = ""
-        if message.reply.startswith(IMPORTED_REPLIES):
-            self._number += 1
-            self._replies[str(self._number)] = message.reply
-            reply = f"{self._inbox}.{self._number}"
-            if len(self._replies) > UNANSWERED_MAX:
-                del self._replies[next(iter(self._replies))]
-        with suppress(Error, OSError):  # nothing is acknowledged, so who sent it sends it again
-            subject = stored_subject(message.subject)
-            await self._client.publish(subject, message.data, reply=reply, headers=headers)
-
-    def _id_of(self, message: Msg, given: str) -> str:
-        """What tells the message from all others of its sender."""
-        if 0 < len(given) <= ID_CHARACTERS_MAX:
-            return given
-        digest = blake2b(message.subject.encode(), digest_size=ID_BYTES)
-        digest.update(message.data)
-        told = digest.hexdigest()
-        return f"{told}.{self._occurrences.count(told, monotonic())}"
-
-    async def _stored(self, message: Msg) -> None:
-        """Hand the answer on: that of the stream, or that there is none, which the server tells by a message without data."""
-        await self._answer(self._replies.pop(message.subject.rpartition(".")[2], ""), message.data or NO_STREAM)
-
-    async def _answer(self, reply: str, data: bytes) -> None:
-        if reply.startswith(IMPORTED_REPLIES):
+    async def _listen(self, messages_max: int = 0) -> Subscription:
+        while True:
             with suppress(Error, OSError):
-                await self._client.publish(reply, data)
+                self._subscription = await self._relay.client.subscribe(commanded_subjects(self._name), cb=self._take)
+                if messages_max:
+                    await self._subscription.unsubscribe(messages_max)
+                return self._subscription
+            await asyncio.sleep(AGAIN_SECONDS)
+
+    async def _end(self) -> None:
+        if self._subscription is not None:
+            with suppress(Error, OSError):
+                await self._subscription.unsubscribe()
+
+    async def _take(self, message: Msg) -> None:
+        if self._is_too_much.is_set():
+            return
+        now = monotonic()
+        if len(self._waiting) < WAITING_MAX and self._pace.allows(len(message.data), now):
+            self._waiting.append(message)
+            await self._store_waiting()
+            return
+        self._counts.refused += 1
+        await self._relay.answer(message.reply, TOO_MANY)
+        if self._pace.refuses_too_much(len(message.data), now):
+            self._is_too_much.set()
+
+    async def _store_waiting(self) -> None:
+        while self._waiting and self._under_way < UNDER_WAY_MAX:
+            message = self._waiting.popleft()
+            cost = _cost(len(message.data))
+            self._under_way += cost
+            then = partial(self._was_stored, cost)
+            await self._relay.store(self._name, stored_subject(message.subject), message, then)
+
+    async def _was_stored(self, cost: float) -> None:
+        self._under_way -= cost
+        await self._store_waiting()

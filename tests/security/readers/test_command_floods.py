@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections import Counter
+from contextlib import suppress
 
 import msgspec
 import pytest
@@ -11,7 +12,18 @@ from nats.aio.msg import Msg
 from nats.js.errors import APIError, NoStreamResponseError
 from running_api import World
 
-from taskyard.api.intake import COMMANDS_HEARD, WEIGHED_BYTES, Occurrences, Pace
+from taskyard.api import intake
+from taskyard.api.intake import (
+    COMMANDS_HEARD,
+    FORGIVEN_SECONDS,
+    LOOK_MESSAGES,
+    QUIET_SECONDS,
+    QUIET_SECONDS_MAX,
+    WEIGHED_BYTES,
+    Occurrences,
+    Pace,
+    Patience,
+)
 from taskyard.client import make_id
 from taskyard.contracts.subjects import COMMAND_SUBJECTS, COMMANDS, HEADER_ANSWER
 
@@ -67,6 +79,61 @@ async def test_the_commands_of_others_are_stored_while_one_floods_and_that_one_i
     finally:
         await oscar.close()
         await admin.close()
+
+
+@pytest.mark.anyio
+async def test_what_one_sends_at_once_is_stored_in_turns_with_what_others_send(world: World) -> None:
+    oscar, admin = await world.nats("oscar"), await world.nats("admin")
+    try:
+        many = int(COMMANDS_HEARD.at_once)
+        sending = [asyncio.create_task(stored(oscar, "oscar", command())) for _ in range(many)]
+        await asyncio.sleep(0)
+        await oscar.flush()
+        other = await stored(admin, "admin", command())
+        sequences = await asyncio.gather(*sending)
+        assert len(set(sequences)) == many and sequences == sorted(sequences)
+        assert other < sequences[many // 2]
+    finally:
+        await admin.close()
+        await oscar.close()
+
+
+@pytest.mark.anyio
+async def test_of_who_does_not_stop_a_few_messages_are_heard_now_and_then_and_who_has_stopped_is_heard_as_before(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "QUIET_SECONDS", 0.5)
+    seen = Stored()
+    await seen.begin(world)
+    oscar = await world.nats("oscar")
+    try:
+        begun = time.monotonic()
+        while time.monotonic() - begun < 0.4:  # until it is cut off for certain
+            await flood(oscar)
+        before = len(seen.of("oscar"))
+        assert before >= COMMANDS_HEARD.at_once
+        while time.monotonic() - begun < 2.0:  # the first two looks
+            await flood(oscar)
+        assert len(seen.of("oscar")) - before <= 2 * LOOK_MESSAGES
+        async with asyncio.timeout(20):
+            await until_stored(oscar, 3 * LOOK_MESSAGES)
+    finally:
+        await oscar.close()
+
+
+async def flood(client: Client) -> None:
+    for _ in range(500):
+        await client.publish(NONSENSE.format("oscar"), b"{")
+    await client.flush()
+
+
+async def until_stored(client: Client, count: int) -> None:
+    """Until so many commands that are sent at once are all stored."""
+    while True:
+        with suppress(APIError, NoStreamResponseError, TimeoutError):
+            await asyncio.gather(*(stored(client, "oscar", command()) for _ in range(count)))
+            return
+        await asyncio.sleep(1)
 
 
 @pytest.mark.anyio
@@ -157,6 +224,15 @@ def test_who_sends_long_ones_is_cut_off_after_fewer_of_them_and_who_is_refused_n
     assert any(pace.refuses_too_much(size, 0.0) for _ in range(many))
     patient = Pace()
     assert not any(patient.refuses_too_much(size, second / 10) for second in range(1_000) if second % 2)
+
+
+def test_who_goes_on_is_not_heard_for_longer_each_time_until_it_was_good_for_long() -> None:
+    patience, now, quiet = Patience(), 1_000.0, []
+    for _ in range(5):
+        quiet.append(patience.lose(now))
+        now += quiet[-1] + 1.0
+    assert quiet == [QUIET_SECONDS, 2 * QUIET_SECONDS, 4 * QUIET_SECONDS, QUIET_SECONDS_MAX, QUIET_SECONDS_MAX]
+    assert patience.lose(now + FORGIVEN_SECONDS) == QUIET_SECONDS
 
 
 def test_two_who_count_the_same_messages_give_each_the_same_number() -> None:

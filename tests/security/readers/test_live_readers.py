@@ -39,7 +39,7 @@ async def path_of(world: World, kind: str) -> str:
     task = world.read_model.put(FakeTask(id=make_id())).id
     if kind == "events of a task":
         return f"/api/v1/events?task={task}&from=0"
-    nc = await world.nats("worker-1")
+    nc = await world.nats("agents.dispatcher")  # which has it stored for the agent
     headers = {HEADER_ATTEMPT: "1", HEADER_STREAM: "stdout", HEADER_OFFSET: "0"}
     await nc.publish(output_subject("worker-1", task), b"some output\n", headers=headers)
     await nc.flush()
