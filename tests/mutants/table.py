@@ -467,6 +467,13 @@ MUTANTS = (
         killers=(f"{KEPT}::test_a_program_that_has_stopped_its_keeper_gets_its_signal_at_once",),
     ),
     Mutant(
+        name="rows-that-fell-behind-are-taken-to-be-as-far-as-was-heard",
+        file="services/taskyard/api/position_feed.py",
+        old="        if generation != self.generation or sequence < before:",
+        new="        if generation != self.generation:",
+        killers=("tests/api/test_position_feed.py",),
+    ),
+    Mutant(
         name="one-input-that-raises-stops-the-loop",
         file=DECIDING,
         old="            decided = self._on_fewer(one, offered, error)",
