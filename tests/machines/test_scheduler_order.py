@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from machine_story import A, B, C, D, Like, assigned, joined, run, submitted, task_id
 from scheduler_story import Commands
@@ -412,12 +412,18 @@ TEMPLATES = st.lists(
 )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=600, deadline=None)
+@example(
+    [("noop", "x", 2), ("noop", "y", 2), ("plan", "x", 1), ("plan", "x", 1), ("plan", "x", 1)],
+    [[("any",), ("any",), ("plan",), ("noop",), ("noop",)]],
+    3,
+    1,
+)
 @given(WAITING, st.lists(TEMPLATES, min_size=1, max_size=2), st.integers(0, 3), st.integers(0, 6))
 def test_tasks_that_are_scheduled_together_are_those_that_one_after_the_other_would_be(
     waiting: list[tuple[str, str, int]], workers: list[Any], queue_max: int, busy: int
 ) -> None:
-    """Room is counted for a run of tasks of one kind; counted anew for each of them it must come to the same."""
+    """Room is counted for a run of tasks of one kind, behind the same kinds; counted anew for each it must come to the same."""
 
     def story() -> Commands:
         told = Commands().given(*(joined(f"w{number}", slots=tuple(slots)) for number, slots in enumerate(workers)))
@@ -431,8 +437,14 @@ def test_tasks_that_are_scheduled_together_are_those_that_one_after_the_other_wo
 
     together = story().decide().events
     admit_all = Admission._admit_all
+
+    def one_after_the_other(self: Any, pool: str, best: Any) -> None:
+        for _ in range(best.room):
+            room = self._room(self._state.pool(pool), best.kind, best.before)
+            admit_all(self, pool, best._replace(room=min(room, 1)))
+
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Admission, "_admit_all", lambda self, pool, kind, _, until: admit_all(self, pool, kind, 1, until))
+        patch.setattr(Admission, "_admit_all", one_after_the_other)
         assert story().decide().events == together
 
 

@@ -4,6 +4,7 @@ What was chosen within one decision is held in an overlay, since the state chang
 """
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from taskyard.contracts.events import (
     SCHEDULER,
@@ -37,6 +38,17 @@ SCHEDULED_PER_DECISION_MAX = 250
 CREDIT_SHARE = 8
 """Beyond its idle slots a pool gets scheduled tasks for one in so many of its slots, so that large pools never starve;
 a small pool gets none, so that priority, pause and lock bite until a slot is really free."""
+
+
+class _Best(NamedTuple):
+    """The kind whose first waiting task goes first: its room, the kinds without room that go before it, and the head of the
+    kind that comes after it.
+    """
+
+    kind: str
+    room: int
+    before: set[str]
+    until: Head | None
 
 
 class Admission:
@@ -97,7 +109,7 @@ class Admission:
             best = self._best(pool)
             if best is None:
                 return is_done
-            self._admit_all(pool.name, *best)
+            self._admit_all(pool.name, best)
         return False
 
     def _choose_applies(self, pool: str) -> bool:
@@ -152,11 +164,8 @@ class Admission:
         waits = any(self._open_head(name, kind) is not None for kind in self._agenda.kinds(name))
         return None if waits else pool
 
-    def _best(self, pool: Pool) -> tuple[str, int, Head | None] | None:
-        """The kind whose first waiting task goes first, its room, and the head of the kind that comes after it.
-
-        A kind that has no room keeps what comes after it from its slots.
-        """
+    def _best(self, pool: Pool) -> "_Best | None":
+        """The kind whose first waiting task goes first. One that has no room keeps what comes after it from its slots."""
         heads: list[tuple[Head, str]] = []
         for kind in self._agenda.kinds(pool.name):
             found = self._open_head(pool.name, kind)
@@ -167,16 +176,17 @@ class Admission:
         for index, (_, kind) in enumerate(heads):
             room = self._room(pool, kind, before)
             if room > 0:
-                return kind, room, heads[index + 1][0] if index + 1 < len(heads) else None
+                return _Best(kind, room, before, heads[index + 1][0] if index + 1 < len(heads) else None)
             if self._state.fleet.size_for(pool.name, kind):
                 before.add(kind)
         return None
 
-    def _admit_all(self, pool: str, kind: str, room: int, until: Head | None) -> None:
+    def _admit_all(self, pool: str, best: "_Best") -> None:
         """Schedule tasks of a kind as long as they have room and go before the head of the next kind.
 
-        Nothing else changes meanwhile: each one takes one place of the room, and no kind gets room by it.
+        Each one takes one place of the room. That it may close the queue of a kind without room is looked at afterwards.
         """
+        kind, room, _, until = best
         room = min(room, SCHEDULED_PER_DECISION_MAX - len(self._events))
         while room and (found := self._open_head(pool, kind)) is not None and (until is None or found[0] < until):
             self._admit(*found)
