@@ -412,7 +412,7 @@ TEMPLATES = st.lists(
 )
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=60, deadline=None)
 @example(
     [("noop", "x", 2), ("noop", "y", 2), ("plan", "x", 1), ("plan", "x", 1), ("plan", "x", 1)],
     [[("any",), ("any",), ("plan",), ("noop",), ("noop",)]],
