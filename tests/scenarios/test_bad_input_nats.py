@@ -24,7 +24,7 @@ POOL = "nobody"
 DEEP = 60_000
 ANSWER_SECONDS_MAX = 10.0
 REQUESTS_AT_ONCE = 50
-AGAIN_SECONDS = 0.2
+AGAIN_SECONDS = 0.3
 """What was refused for being too much is sent again after so long."""
 WORKER = "worker-1"
 

@@ -13,6 +13,7 @@ import msgspec
 from msgspec import Raw, Struct
 
 from taskyard.contracts.events import TaskError
+from taskyard.private_files import write_passing
 from taskyard.task import TaskFailed, TaskFunction
 
 ENDED = "taskyard-ended.json"
@@ -40,7 +41,7 @@ def main(where: str, given: Path) -> int:
     except Exception as error:  # noqa: BLE001 - whatever it is, it is how the task ended
         traceback.print_exc()
         ended = Ended(error=TaskError(code="exception", message=f"{type(error).__name__}: {error}", retryable=True))
-    Path(ENDED).write_bytes(msgspec.json.encode(ended))
+    write_passing(Path(ENDED), msgspec.json.encode(ended))
     return FAILED_STATUS if ended.error is not None else 0
 
 

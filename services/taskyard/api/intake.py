@@ -55,7 +55,9 @@ UNDER_WAY_MAX = 64
 """So many are being stored at a time, and the others wait here: behind those that are the commands of everybody else wait."""
 WAITING_MAX = 1_000
 REFUSED_A_SECOND_MAX = 1_000
-"""Whoever goes on though so much is refused is not heard for a while. Who waits for answers never comes to that."""
+"""Whoever goes on though so much is refused is not heard for a while. Who waits for answers never comes to that,"""
+REFUSED_WEIGHED_BYTES = 64 * 1024
+"""with long commands either: to refuse one costs little more than to refuse a short one."""
 QUIET_SECONDS = 10.0
 QUIET_SECONDS_MAX = 60.0
 FORGIVEN_SECONDS = 60.0
@@ -124,7 +126,7 @@ class Pace:
         """One more was refused: whether it is not worth while to go on hearing this principal."""
         if int(now) != self._second:
             self._second, self._refused = int(now), 0.0
-        self._refused += _cost(size)
+        self._refused += max(size / REFUSED_WEIGHED_BYTES, 1.0)
         return self._refused > REFUSED_A_SECOND_MAX
 
     def begin_with_nothing(self, now: float) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from nats.aio.client import Client as NatsClient
 
 from taskyard.chaos.errors import NotHealed
-from taskyard.contracts.events import OWNERS, CommandRejected, TaskStarted, WorkerJoined, decode_event
+from taskyard.contracts.events import OWNERS, CommandRejected, RefusalsCounted, TaskStarted, WorkerJoined, decode_event
 from taskyard.contracts.subjects import log_stream
 from taskyard.contracts.values import Incarnation, Instant, make_position
 from taskyard.eventlog.errors import EventLogError
@@ -89,7 +89,7 @@ class Monitor:
         for index, raw in enumerate(commit.events):
             event = decode_event(raw)
             self.starts += isinstance(event, TaskStarted)
-            self.refusals += isinstance(event, CommandRejected)
+            self.refusals += event.count if isinstance(event, RefusalsCounted) else isinstance(event, CommandRejected)
             if isinstance(event, WorkerJoined):
                 self.joined.add(event.incarnation)
             for step in self.lives.tell(event, Instant(message.at), make_position(message.sequence, index)):
