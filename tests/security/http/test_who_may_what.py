@@ -169,6 +169,11 @@ def test_lists_and_counts_hold_own_tasks_only_where_the_role_sees_no_others(
         with client_of(yard, role) as http:
             listed = {item["id"] for item in http.get("/tasks", params={"queue": QUEUE}).json()["items"]}
             assert listed & {own, foreign} == sees, role
+    counted: dict[str, int] = {}
+    for role in ("operator", "viewer", "admin"):
+        with client_of(yard, role) as http:
+            counted[role] = sum(sum(counts.values()) for counts in http.get("/stats").json()["by_kind"].values())
+    assert counted["operator"] < counted["viewer"] == counted["admin"]
 
 
 def test_who_bears_no_token_is_told_whether_the_system_lives(yard: System):

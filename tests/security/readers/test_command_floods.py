@@ -19,6 +19,7 @@ from taskyard.api.intake import (
     LOOK_MESSAGES,
     QUIET_SECONDS,
     QUIET_SECONDS_MAX,
+    REFUSED_A_SECOND_MAX,
     WEIGHED_BYTES,
     Occurrences,
     Pace,
@@ -221,7 +222,7 @@ def test_who_sends_long_ones_is_cut_off_after_fewer_of_them_and_who_is_refused_n
     pace = Pace()
     size, many = 128 * 1024, 200
     assert sum(pace.allows(size, 0.0) for _ in range(many)) == COMMANDS_HEARD.at_once * WEIGHED_BYTES // size
-    assert any(pace.refuses_too_much(size, 0.0) for _ in range(many))
+    assert any(pace.refuses_too_much(size, 0.0) for _ in range(REFUSED_A_SECOND_MAX * 64 * 1024 // size + 1))
     patient = Pace()
     assert not any(patient.refuses_too_much(size, second / 10) for second in range(1_000) if second % 2)
 
