@@ -34,14 +34,21 @@ class WorkFolders:
         return folder
 
     def hand(self, position: Position, name: str, data: bytes, context: Context) -> Path:
-        """A file for the program: everybody on the host could read as an argument what stands in it."""
+        """A file for the program: everybody on the host could read as an argument what stands in it.
+
+        It has its name only when it is whole: an agent that is killed on the way leaves none, and the next one writes it anew.
+        """
         folder = self._handed(position)
         file = folder / name
         if not (context.is_resumed and file.exists()):
             make_folder(folder)
-            write_passing(file, data)
-            if context.user is not None:  # the folder last: as long as it is ours nobody can put a link into it
-                context.user.owns(file, folder)
+            unnamed = file.with_name(f"{name}.new")
+            write_passing(unnamed, data)
+            if context.user is not None:
+                context.user.owns(unnamed)
+            unnamed.replace(file)
+        if context.user is not None:  # last: as long as the folder is ours nobody can put a link into it
+            context.user.owns(folder)
         return file
 
     async def remove(self, position: Position) -> None:
