@@ -96,17 +96,7 @@ def test_an_apply_applies_exactly_the_plan_also_after_a_restart_of_the_agent(
         # The configuration has changed meanwhile; what was shown is what is applied.
         (configuration / "more.tf").write_text('resource "terraform_data" "more" {}\n')
         d.positions = planned.position
-        one = msgspec.structs.replace(
-            d.assignment("plan_and_apply", None, task=planned.task),
-            attempt=2,
-            input=planned.input,
-            apply=True,
-            plan_attempt=1,
-        )
-        await d.assign(one)
-        end = await d.report(one.task, Succeeded, Failed)
-        assert isinstance(end, Succeeded), end
-        assert msgspec.json.decode(end.result) == {
+        assert await result_of_apply(d, planned) == {
             "exit_code": 0,
             "changes": {"add": 2, "change": 0, "destroy": 0},
             "outputs": {"number": 2, "secret": "(sensitive value)"},
@@ -116,6 +106,21 @@ def test_an_apply_applies_exactly_the_plan_also_after_a_restart_of_the_agent(
 
     harness.run_with_agent(plan)
     harness.run_with_agent(apply)
+
+
+async def result_of_apply(d: Any, planned: Any) -> Any:
+    """What the apply of a plan comes to, which must succeed."""
+    one = msgspec.structs.replace(
+        d.assignment("plan_and_apply", None, task=planned.task),
+        attempt=2,
+        input=planned.input,
+        apply=True,
+        plan_attempt=1,
+    )
+    await d.assign(one)
+    end = await d.report(one.task, Succeeded, Failed)
+    assert isinstance(end, Succeeded), end
+    return msgspec.json.decode(end.result)
 
 
 def test_an_apply_with_an_output_that_no_event_takes_tells_its_changes_all_the_same(
@@ -132,17 +137,7 @@ output "deep" { value = jsondecode(terraform_data.deep.output) }
         await d.assign(planned)
         shown = await d.report(planned.task, Planned, Failed)
         assert isinstance(shown, Planned), shown
-        one = msgspec.structs.replace(
-            d.assignment("plan_and_apply", None, task=planned.task),
-            attempt=2,
-            input=planned.input,
-            apply=True,
-            plan_attempt=1,
-        )
-        await d.assign(one)
-        end = await d.report(one.task, Succeeded, Failed)
-        assert isinstance(end, Succeeded), end
-        assert msgspec.json.decode(end.result) == {
+        assert await result_of_apply(d, planned) == {
             "exit_code": 0,
             "changes": {"add": 2, "change": 0, "destroy": 0},
             "outputs": {},

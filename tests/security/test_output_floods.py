@@ -3,11 +3,17 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from pathlib import Path
 
-import nats.errors
-from agents_world import World, connect, services_running, start_flood, until_joined
+from agents_world import (
+    STORED_SECONDS_MAX,
+    World,
+    connect,
+    say_until_stored,
+    services_running,
+    start_flood,
+    until_joined,
+)
 from nats.aio.client import Client
 from real_servers import nats_running
 
@@ -18,7 +24,6 @@ from taskyard.machine.intake import OUTPUT_HEARD
 
 FLOODER, HONEST = "worker-1", "worker-2"
 FLOOD_SECONDS = 6.0
-STORED_SECONDS_MAX = 5.0
 """An agent asks again after two seconds."""
 
 
@@ -84,13 +89,7 @@ async def joined(world: World, agent: str, incarnation: str) -> Client:
 
 
 async def say(client: Client, agent: str, chunk: bytes) -> None:
-    """Say it until it is stored, as an agent does."""
-    async with asyncio.timeout(STORED_SECONDS_MAX):
-        while True:
-            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
-                answer = await client.request(f"taskyard.output.{agent}.task", chunk, timeout=2)
-                assert b"error" not in answer.data
-                return
+    await say_until_stored(client, f"taskyard.output.{agent}.task", chunk, timeout_seconds=2)
 
 
 async def found(world: World, agent: str) -> list[bytes]:

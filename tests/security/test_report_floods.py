@@ -3,12 +3,12 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import nats.errors
 import pytest
-from agents_world import World, connect, services_running, start_flood, start_service, until_joined
+from agents_world import World, connect, say_until_stored, services_running, start_flood, start_service, until_joined
 from nats.aio.client import Client
 from real_servers import nats_running, service_settings
 
@@ -20,8 +20,6 @@ from taskyard.service import linked
 
 FLOODER, HONEST, STRANGER = "worker-1", "worker-2", "worker-3"
 FLOOD_SECONDS = 6.0
-STORED_SECONDS_MAX = 5.0
-"""While a flood is stored as it comes, two of three are not answered for so long, and most are never stored."""
 FIRST = b"hello"
 INCARNATIONS = {FLOODER: "ab" * 8, HONEST: "cd" * 8}
 
@@ -193,13 +191,7 @@ def _remembered(looks: list[intake.Intake], begin: Callable[..., None]) -> Calla
 
 
 async def report(client: Client, agent: str, body: bytes) -> None:
-    """Say it until it is stored, as an agent does."""
-    async with asyncio.timeout(STORED_SECONDS_MAX):
-        while True:
-            with suppress(nats.errors.TimeoutError, nats.errors.NoRespondersError):
-                answer = await client.request(f"taskyard.report.{agent}", body, timeout=1)
-                assert b"error" not in answer.data
-                return
+    await say_until_stored(client, f"taskyard.report.{agent}", body, timeout_seconds=1)
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from taskyard.contracts.events import NO_RESPONDERS
-from taskyard.contracts.kinds import KINDS
+from taskyard.contracts.kinds import KINDS, input_fields
 from taskyard.contracts.values import POOL_DEFAULT, QUEUE_DEFAULT, is_uuid7
 from taskyard.contracts.verbs import VERBS
 from taskyard.eventlog.commit import HASH_BYTES, hash_commit
@@ -47,7 +47,7 @@ _AS_IN_EVENTS = {"id": "task", "submitted_by": "by"}
 _NAMED_IN_STATE = {"pools": "pool", "queues": "queue", "workers": "worker"}
 """Lists of a state whose elements bear a `name`, and what that is called in events."""
 _COUNTED_IN_STATE = frozenset(("reached", "at", "last_event", "events", "positions"))
-_OF_INPUT = frozenset(field for kind in KINDS.values() for field in getattr(kind.input, "__struct_fields__", ()))
+_OF_INPUT = frozenset(field for kind in KINDS for field in input_fields(kind))
 """Keys of inputs that the kinds name, not people."""
 _NAMES = {"queue": "queue", "pool": "pool", "worker": "worker", "by": "principal"}
 _NOBODYS = frozenset((("pool", POOL_DEFAULT), ("queue", QUEUE_DEFAULT), ("by", "auto")))

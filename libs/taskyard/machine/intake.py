@@ -31,9 +31,10 @@ from taskyard.contracts.agent_protocol import (
     REPORT_STORE_SECONDS_MAX,
 )
 from taskyard.contracts.subjects import OUTPUT, PRINTED_SUBJECTS, REPORTED_SUBJECTS, REPORTS, printed_as, report_subject
+from taskyard.eventlog.jetstream_api import MESSAGE_TOO_LARGE
 from taskyard.machine.ears import Ear, Limits
 from taskyard.machine.own_thread import in_own_thread
-from taskyard.machine.relay import ID_CHARACTERS_MAX, Relay
+from taskyard.machine.relay import ID_CHARACTERS_MAX, Relay, not_stored
 from taskyard.service import Links, another_fleet_link
 from taskyard.settings import Settings
 
@@ -111,9 +112,8 @@ def place_in_output(given: Mapping[str, str]) -> dict[str, str]:
 
 
 def too_long_for(stream: str) -> bytes:
-    """The answer, in the words of JetStream, to what can be stored by nobody."""
-    error = {"code": 413, "err_code": 10054, "description": "longer than can be stored"}
-    return msgspec.json.encode({"stream": stream, "seq": 0, "error": error})
+    """The answer to what can be stored by nobody."""
+    return not_stored(stream, 413, MESSAGE_TOO_LARGE, "longer than can be stored")
 
 
 class _Refusal(Struct):

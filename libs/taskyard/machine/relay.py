@@ -13,6 +13,7 @@ from hashlib import blake2b
 from types import TracebackType
 from typing import NamedTuple, Self
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -33,6 +34,12 @@ ANSWER_SECONDS_MAX = REPORT_STORE_SECONDS_MAX
 TICK_SECONDS = 0.25
 
 _logger = structlog.get_logger()
+
+
+def not_stored(stream: str, code: int, err_code: int, description: str) -> bytes:
+    """The answer of a stream that has not stored a message, in the words of JetStream."""
+    error = {"code": code, "err_code": err_code, "description": description}
+    return msgspec.json.encode({"stream": stream, "seq": 0, "error": error})
 
 
 async def nothing() -> None:

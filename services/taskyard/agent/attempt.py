@@ -111,7 +111,7 @@ class Attempt:
         Raises:
             AttemptStoppedError, SupervisorLostError: it was stopped, or lost.
         """
-        starts = asyncio.get_running_loop().call_later(STARTED_AFTER_SECONDS, self._tell_started)
+        starts = asyncio.get_running_loop().call_later(STARTED_AFTER_SECONDS, self._start_without_program)
         try:
             async with asyncio.timeout(None) as self._bound:
                 self._cancel_if_idle()
@@ -194,12 +194,16 @@ class Attempt:
         await host.journal.sync()
         host.supervised.go(program)
 
+    def _start_without_program(self) -> None:
+        self._tell_started()
+        self._host.journal.write_memory(self._host.memory.take_changes())
+
     def _tell_started(self) -> None:
+        """Whoever calls this has the memory written next."""
         if not self._has_started:
             self._has_started = True
             host, one = self._host, self.assignment
             host.memory.began(one.position)
-            host.journal.write_memory(host.memory.take_changes())
             host.outbox.add([Started(task=one.task, attempt=one.attempt, at=clock.now())])
 
     def _marks(self) -> dict[str, str]:

@@ -19,7 +19,7 @@ from taskyard.api.feed import EventFeed
 from taskyard.api.health import Health
 from taskyard.api.http_app import make_app
 from taskyard.api.http_shared import Parts
-from taskyard.api.intake import Intake
+from taskyard.api.intake import hearing_commands
 from taskyard.api.leader_watch import look_back, watch_leaders
 from taskyard.api.leaders import Leaders
 from taskyard.api.metrics import Metrics
@@ -117,8 +117,8 @@ async def serve(
     keeping = asyncio.create_task(keep_up(links.log, checkpoints), name="api keeps states of the past")
     hurrying = asyncio.create_task(_hurry(closing, outcomes), name="api waits less when it stops")
     try:
-        intake = Intake(links, settings, principals.names)
-        async with intake, serving(links, settings, lambda: not stop.is_set()):
+        hearing = hearing_commands(links, settings, principals.names)
+        async with hearing, serving(links, settings, lambda: not stop.is_set()):
             await _serve_http(settings, parts, stop, nats_door)
     finally:
         closing.set()

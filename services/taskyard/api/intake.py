@@ -21,13 +21,12 @@ import asyncio
 import logging
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from time import monotonic
 from types import TracebackType
 from typing import Self
 
-import msgspec
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.errors import Error
@@ -39,8 +38,9 @@ from taskyard.contracts.subjects import (
     commanded_subjects,
     stored_subject,
 )
+from taskyard.eventlog.jetstream_api import MESSAGE_TOO_LARGE
 from taskyard.machine.own_thread import in_own_thread
-from taskyard.machine.relay import Relay
+from taskyard.machine.relay import Relay, not_stored
 from taskyard.quotas import Quota, Shares
 from taskyard.service import Links, another_control_client
 from taskyard.settings import Settings
@@ -73,20 +73,17 @@ REMEMBERED_MAX = 500_000
 """Messages without an id whose bytes are remembered, those of the last two minutes."""
 
 
-def _not_stored(code: int, err_code: int, description: str) -> bytes:
-    """The answer of a stream that has not stored a message, in the words of JetStream."""
-    error = {"code": code, "err_code": err_code, "description": description}
-    return msgspec.json.encode({"stream": COMMANDS, "seq": 0, "error": error})
-
-
-TOO_MANY = _not_stored(
+TOO_MANY = not_stored(
+    COMMANDS,
     429,
     10167,
     f"too many commands of yours: {COMMANDS_HEARD.per_second:g} a second may be stored, and longer ones count once for each "
     f"{WEIGHED_BYTES // 1024} KiB; send batches, or wait",
 )
-TOO_LONG = _not_stored(413, 10054, "the command is longer than what can be stored, or its subject is; send batches")
-NO_STREAM = _not_stored(503, 10008, "the stream of commands has no leader now; send it again")
+TOO_LONG = not_stored(
+    COMMANDS, 413, MESSAGE_TOO_LARGE, "the command is longer than what can be stored, or its subject is; send batches"
+)
+NO_STREAM = not_stored(COMMANDS, 503, 10008, "the stream of commands has no leader now; send it again")
 
 _log = logging.getLogger(__name__)
 
@@ -153,45 +150,34 @@ class Patience:
         return self._seconds
 
 
-class Intake:
-    """Hears commands of the principals of these names, each by a subscription of its own, and has them stored.
+def hearing_commands(links: Links, settings: Settings, names: Sequence[str]) -> AbstractAsyncContextManager[None]:
+    """Hear commands of the principals of these names, each by a subscription of its own, and have them stored.
 
     No other name is heard: by the answer to something else that it asks, a client can have the server say something here under
     a made-up one.
     """
+    counts = _Counts(links.metrics)
+    return in_own_thread("intake", lambda: _hearing_all(links, settings, names, counts))
 
-    def __init__(self, links: Links, settings: Settings, names: Sequence[str]) -> None:
-        self._links = links
-        self._settings = settings
-        self._names = names
-        self._counts = _Counts(links.metrics)
-        self._thread = in_own_thread("intake", self._opened)
 
-    async def __aenter__(self) -> Self:
-        await self._thread.__aenter__()
-        return self
+@asynccontextmanager
+async def _hearing_all(
+    links: Links, settings: Settings, names: Sequence[str], counts: "_Counts"
+) -> AsyncIterator[None]:
+    occurrences = Occurrences()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._thread.__aexit__(kind, error, trace)
+    def unnamed(digest: str) -> str:
+        return f"{digest}.{occurrences.count(digest, monotonic())}"
 
-    @asynccontextmanager
-    async def _opened(self) -> AsyncIterator[None]:
-        occurrences = Occurrences()
-
-        def unnamed(digest: str) -> str:
-            return f"{digest}.{occurrences.count(digest, monotonic())}"
-
-        count = min(len(self._names), CONNECTIONS_MAX)
-        async with AsyncExitStack() as stack:
-            for place in range(count):
-                client = await stack.enter_async_context(another_control_client(self._links, self._settings))
-                relay = Relay(client, answer=_or_no_stream, unnamed=unnamed, kept=_trace_in, too_long=TOO_LONG)
-                await stack.enter_async_context(relay)
-                for name in self._names[place::count]:
-                    await stack.enter_async_context(_Hearing(name, relay, self._counts))
-            yield
+    count = min(len(names), CONNECTIONS_MAX)
+    async with AsyncExitStack() as stack:
+        for place in range(count):
+            client = await stack.enter_async_context(another_control_client(links, settings))
+            relay = Relay(client, answer=_or_no_stream, unnamed=unnamed, kept=_trace_in, too_long=TOO_LONG)
+            await stack.enter_async_context(relay)
+            for name in names[place::count]:
+                await stack.enter_async_context(_Hearing(name, relay, counts))
+        yield
 
 
 def _or_no_stream(answer: bytes) -> bytes:

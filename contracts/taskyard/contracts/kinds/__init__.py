@@ -4,7 +4,6 @@ The effective policy of a task is written into its `TaskSubmitted` event, so tha
 change when a kind does.
 """
 
-import re
 from collections.abc import Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any
@@ -15,7 +14,7 @@ from taskyard.contracts.kind import Kind
 from taskyard.contracts.kinds.command import COMMAND
 from taskyard.contracts.kinds.noop import NOOP
 from taskyard.contracts.kinds.terraform import PLAN, PLAN_AND_APPLY
-from taskyard.contracts.values import NAME_PATTERN
+from taskyard.contracts.values import is_name
 
 OURS = (PLAN, PLAN_AND_APPLY, COMMAND, NOOP)
 ENTRY_POINTS = "taskyard.kinds"
@@ -36,7 +35,7 @@ def gather(ours: Iterable[Kind], points: Iterable[EntryPoint]) -> dict[str, Kind
     for point in points:
         where = f"{point.name} = {point.value}"
         kind = point.load()
-        if not isinstance(kind, Kind) or kind.name != point.name or not re.fullmatch(NAME_PATTERN, point.name):
+        if not isinstance(kind, Kind) or kind.name != point.name or not is_name(point.name):
             raise WrongKind(f"the entry point {where} in the group {ENTRY_POINTS} must name a Kind of that name")
         if kind.name in kinds:
             raise WrongKind(f"the entry point {where} in the group {ENTRY_POINTS}: there is another kind of that name")

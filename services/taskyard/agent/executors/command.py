@@ -43,24 +43,17 @@ class Command:
             if stream == "stderr":
                 tail.add(data)
 
-        position = assignment.position
-        work = self._folders.make(position, context)
-        try:
+        async with self._folders.working(assignment.position, context) as work:
             argv = what.argv
             if argv is None:
-                script = self._folders.hand(position, "script", (what.script or "").encode(), context)
+                script = self._folders.hand(assignment.position, "script", (what.script or "").encode(), context)
                 argv = ["/bin/sh", str(script)]
-            outcome = _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
-        except ProgramNotFoundError:
-            # What an argument says is for the task's owner alone, the first one too; the error is for everybody.
-            message = "the program that argv begins with is not on this worker"
-            outcome = Unsuccessful(error=TaskError(code="not_found", message=message, retryable=False))
-        except Exception:
-            await self._folders.remove(position)
-            raise
-        # Not in `finally`: an agent that goes leaves the command running.
-        await self._folders.remove(position)
-        return outcome
+            try:
+                return _judge(await context.run(argv, step=KIND, cwd=work, env=env, tap=tap), tail)
+            except ProgramNotFoundError:
+                # What an argument says is for the task's owner alone, the first one too; the error is for everybody.
+                message = "the program that argv begins with is not on this worker"
+                return Unsuccessful(error=TaskError(code="not_found", message=message, retryable=False))
 
     def forget(self, task: TaskId) -> None:
         """Nothing is kept for a command."""

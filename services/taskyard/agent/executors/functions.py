@@ -66,21 +66,12 @@ class Functions:
 
     async def run(self, assignment: Assignment, context: Context) -> Outcome:
         """Run the function; how it ended stands in a file that it leaves."""
-        position = assignment.position
-        work = self._folders.make(position, context)
-        try:
-            given = self._folders.hand(position, "input.json", bytes(assignment.input), context)
+        async with self._folders.working(assignment.position, context) as work:
+            given = self._folders.hand(assignment.position, "input.json", bytes(assignment.input), context)
             program = [sys.executable, "-P", "-m", "taskyard.agent.run_function"]
             argv = [*program, self._functions[assignment.kind], str(given)]
             env = inherited(context.user, INHERITED)
-            status = await context.run(argv, step=assignment.kind, cwd=work, env=env)
-            outcome = _judge(status, work / ENDED)
-        except Exception:
-            await self._folders.remove(position)
-            raise
-        # Not in `finally`: an agent that goes leaves the function running.
-        await self._folders.remove(position)
-        return outcome
+            return _judge(await context.run(argv, step=assignment.kind, cwd=work, env=env), work / ENDED)
 
     def forget(self, task: TaskId) -> None:
         """Nothing is kept for a function."""

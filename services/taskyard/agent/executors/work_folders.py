@@ -2,7 +2,8 @@
 
 import asyncio
 import shutil
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 from taskyard.agent.executors import Context
@@ -25,13 +26,22 @@ class WorkFolders:
                 # What cannot be removed (a command may have mounted something there) is no reason not to work.
                 shutil.rmtree(left, ignore_errors=True)
 
-    def make(self, position: Position, context: Context) -> Path:
-        """The folder of an attempt, which its user alone may open."""
+    @asynccontextmanager
+    async def working(self, position: Position, context: Context) -> AsyncIterator[Path]:
+        """The folder of an attempt, which its user alone may open. It goes with the attempt, and with it what was handed over.
+
+        Not where the block is cancelled: an agent that goes leaves the programs in it running.
+        """
         folder = self._directory / str(position)
         make_folder(folder)
         if context.user is not None:
             context.user.owns(folder)
-        return folder
+        try:
+            yield folder
+        except Exception:
+            await self._remove(position)
+            raise
+        await self._remove(position)
 
     def hand(self, position: Position, name: str, data: bytes, context: Context) -> Path:
         """A file for the program: everybody on the host could read as an argument what stands in it.
@@ -51,7 +61,7 @@ class WorkFolders:
             context.user.owns(folder)
         return file
 
-    async def remove(self, position: Position) -> None:
+    async def _remove(self, position: Position) -> None:
         """A command may leave a million files: removing them must not keep the agent from telling that it lives."""
         await asyncio.to_thread(shutil.rmtree, self._directory / str(position), ignore_errors=True)
         if (handed := self._handed(position)).exists():

@@ -8,9 +8,9 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import ParamSpec
 
 from taskyard.agent.supervisor import keeper
+from taskyard.agent.supervisor.aside import by_itself
 from taskyard.agent.supervisor.connections import Connections
 from taskyard.agent.supervisor.holdings import Attempt, Program, Stream
 from taskyard.agent.supervisor.keepers import STRAYS_SECONDS, Keepers
@@ -46,8 +46,6 @@ PIPE_PATIENCE_SECONDS = 1.0
 """How long output may still come when nothing of a program lives: a stranger may have been given its pipe."""
 FOLDER_GONE_GRACE_SECONDS = 10.0
 
-P = ParamSpec("P")
-
 
 class Supervisor:
     """Everything that runs for one agent folder. `listener` is its socket."""
@@ -76,14 +74,14 @@ class Supervisor:
         """Serve until there is nothing to do any more."""
         while not self._is_done():
             for key, _ in self._selector.select(self._patience_seconds()):
-                _by_itself(key.data)
+                by_itself(key.data)
             now = _now()
-            _by_itself(self._tell_what_was_written, now)
-            _by_itself(self._end_drains, now)
+            by_itself(self._tell_what_was_written, now)
+            by_itself(self._end_drains, now)
             if self._keepers.has_strays:
-                _by_itself(self._keepers.end_strays)
+                by_itself(self._keepers.end_strays)
             if now - self._ticked_at >= TICK_SECONDS or self._next_deadline() <= now:
-                _by_itself(self._tick, now)
+                by_itself(self._tick, now)
         self._keepers.close()
 
     def _is_done(self) -> bool:
@@ -106,7 +104,7 @@ class Supervisor:
         for number, attempt in self._attempts.items():
             if attempt.ends_at <= now and not attempt.timed_out:
                 attempt.timed_out = True
-                _by_itself(self._stop_programs, attempt, attempt.asked.timeout_grace_seconds)
+                by_itself(self._stop_programs, attempt, attempt.asked.timeout_grace_seconds)
                 self._connections.tell(TimedOut(attempt=number))
         self._keepers.end_overdue()
         if _inode(self._folder) != self._inode:
@@ -299,7 +297,7 @@ class Supervisor:
     def _quit(self, grace_seconds: float) -> None:
         self._leaving = True
         for attempt in self._attempts.values():
-            _by_itself(self._stop_programs, attempt, grace_seconds)
+            by_itself(self._stop_programs, attempt, grace_seconds)
 
     def _tell_what_was_written(self, now: float) -> None:
         if not self._wrote or now - self._wrote_told_at < WROTE_SECONDS:
@@ -313,14 +311,6 @@ class Supervisor:
 
     def _watch(self, what: "socket.socket | int", call: Callable[[], None]) -> None:
         self._selector.register(what, selectors.EVENT_READ, call)
-
-
-def _by_itself(call: Callable[P, object], *args: P.args, **named: P.kwargs) -> None:
-    """A fault over one descriptor, one attempt or in one turn must not end what runs beside it."""
-    try:
-        call(*args, **named)
-    except Exception:  # noqa: BLE001 (see above)
-        traceback.print_exc()
 
 
 def _reading(read: Callable[[Program, Stream], None], program: Program, stream: Stream) -> Callable[[], None]:

@@ -2,12 +2,12 @@
 
 import selectors
 import socket
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 
 import msgspec
 
+from taskyard.agent.supervisor.aside import by_itself
 from taskyard.agent.supervisor.protocol import Command, Event, Frames, Hello, decode_command, encode_frame
 
 READ_BYTES = 65536
@@ -72,18 +72,11 @@ class Connections:
             if not data:
                 self._hang_up(connection)
             for body in connection.frames.add(data):
-                self._obey_one(decode_command(body))
+                by_itself(self._obey, decode_command(body))
         except BlockingIOError:
             return
         except (OSError, ValueError, msgspec.DecodeError):
             self._hang_up(connection)
-
-    def _obey_one(self, command: Command) -> None:
-        """A fault over one of them must not take those along that came with it."""
-        try:
-            self._obey(command)
-        except Exception:  # noqa: BLE001 (see above)
-            traceback.print_exc()
 
     def _hang_up(self, connection: _Connection) -> None:
         if connection in self._all:
